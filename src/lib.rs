@@ -1,0 +1,10 @@
+//! An always-up HTTP reverse proxy.
+//!
+//! Two columns that meet only in `worker`: the pure one (`session`, `http`,
+//! `route`, `balance`, `parser`, `buf`, `slab`, `timer`, `limits`) knows no
+//! descriptor, clock, log sink or randomness; the other (`net`, `sys`) knows
+//! nothing of HTTP. `config`, `state` and `proto` turn text into values.
+//! `tests/tidy.rs` holds these floors.
+
+pub mod limits;
+pub mod state;

@@ -1,0 +1,37 @@
+//! Every bound of the program, each with its unit and its reason.
+//!
+//! Bytes from outside (a client, a backend, a control client, a worker, the
+//! configuration) never grow memory beyond what stands here.
+
+/// Longest request or response head, in bytes: what nginx and haproxy accept by default.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most field lines of one head, as in Apache httpd and haproxy.
+pub const HEAD_LINES_MAX: usize = 100;
+/// Longest request line and longest request target, in bytes.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Longest method, in bytes: the longest registered one has 17.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// Longest hostname, in bytes (RFC 1035 section 2.3.4).
+pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Largest chunk size: 2^52 - 1, exact in every language that counts with doubles.
+pub const CHUNK_SIZE_MAX: u64 = (1 << 52) - 1;
+/// Longest chunk extension, in bytes.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Most digits of a Content-Length: 18 nines still fit an i64.
+pub const CONTENT_LENGTH_DIGITS_MAX: usize = 18;
+
+/// Room before received bytes in a buffer: a rewritten head is longer than the
+/// received one by at most the fields that we add.
+pub const BUFFER_HEADROOM_BYTES: usize = 1024;
+/// Room behind received bytes: the end of a chunk and the last chunk.
+pub const BUFFER_TAILROOM_BYTES: usize = 16;
+
+/// Longest line of the control language, in bytes: a certificate chain travels in one.
+pub const CONTROL_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Most words of one control line.
+pub const CONTROL_WORDS_MAX: usize = 256;
+
+/// Largest configuration file, in bytes: 100,000 frontends take about 10 MiB.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Deepest nesting of tables and arrays in the configuration.
+pub const CONFIG_DEPTH_MAX: usize = 32;

@@ -1,0 +1,111 @@
+//! What is configured: listeners, clusters, frontends, backends.
+//!
+//! A `State` is a value: it is built by applying `Change`s, compared with
+//! another one, and written down as the changes that rebuild it. Main owns the
+//! true one; every worker follows it. It knows no descriptor, clock or file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// What a listener speaks with its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Tcp,
+}
+
+/// How a cluster chooses among its backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancing {
+    RoundRobin,
+}
+
+/// Time limits of a listener, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A client silent inside a message.
+    pub front: u32,
+    /// A backend silent inside a message.
+    pub back: u32,
+    /// A connection to a backend not yet made.
+    pub connect: u32,
+    /// A request head, from its first byte to its last.
+    pub request: u32,
+    /// A client connection between two requests.
+    pub keepalive: u32,
+    /// A tunnel (TCP, WebSocket) with no byte in either direction.
+    pub tunnel: u32,
+}
+
+/// A range of addresses: `10.0.0.0/8`, `::1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cidr {
+    pub address: std::net::IpAddr,
+    pub prefix: u8,
+}
+
+/// An address we accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub timeouts: Timeouts,
+    /// Name of the sticky-session cookie.
+    pub sticky_name: String,
+    /// Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Bodies of our own answers, by status.
+    pub answers: BTreeMap<u16, String>,
+}
+
+/// Backends that serve the same thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: String,
+    pub protocol: Protocol,
+    pub load_balancing: LoadBalancing,
+    /// Bodies of our own answers, by status; they win over the listener's.
+    pub answers: BTreeMap<u16, String>,
+}
+
+/// Which hostnames a frontend takes. Lower case, no port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostRule {
+    /// `www.example.com`
+    Exact(String),
+    /// `*.example.com`, kept as `example.com`: exactly one label more.
+    Suffix(String),
+    /// `*`; the only one for TCP.
+    Any,
+}
+
+/// Which paths a frontend takes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathRule {
+    /// On a segment boundary: `/api` takes `/api` and `/api/x`, not `/apix`.
+    Prefix(String),
+    Exact(String),
+}
+
+/// A rule that leads from a listener to a cluster. All but `cluster` is its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    pub listener: SocketAddr,
+    pub hostname: HostRule,
+    pub path: PathRule,
+    /// `None` takes every method.
+    pub method: Option<String>,
+    pub cluster: String,
+}
+
+/// A server of a cluster. (cluster, id) is its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub cluster: String,
+    pub id: String,
+    pub address: SocketAddr,
+    /// 0 to 256; 0 takes no new request.
+    pub weight: u16,
+    /// Used only when no other backend of the cluster can be.
+    pub backup: bool,
+}
