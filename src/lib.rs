@@ -6,5 +6,9 @@
 //! nothing of HTTP. `config`, `state` and `proto` turn text into values.
 //! `tests/tidy.rs` holds these floors.
 
+pub mod buf;
 pub mod limits;
+pub mod slab;
+pub mod sys;
+pub mod timer;
 pub mod state;
