@@ -7,4 +7,5 @@
 //! `tests/tidy.rs` holds these floors.
 
 pub mod limits;
+pub mod parser;
 pub mod state;
