@@ -228,3 +228,148 @@ pub fn write_size(size: usize, out: &mut [u8; 18]) -> &[u8] {
     }
     out.get(first..).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of a body that comes in pieces of `step` bytes, and what is behind its end.
+    fn decode(body: &[u8], step: usize) -> Result<(Vec<u8>, Option<usize>), &'static str> {
+        let (mut decoder, mut data, mut at) = (Decoder::default(), Vec::new(), 0);
+        for piece in body.chunks(step) {
+            let mut piece = piece.to_vec();
+            let decoded = decoder.decode(&mut piece).map_err(|refusal| refusal.what)?;
+            data.extend_from_slice(&piece[decoded.data]);
+            at += decoded.consumed;
+            if decoded.last {
+                return Ok((data, Some(at)));
+            }
+            assert_eq!(decoded.consumed, piece.len());
+        }
+        Ok((data, None))
+    }
+
+    #[test]
+    fn good_bodies_whatever_the_pieces() {
+        let rows: [(&str, &str, Option<usize>); 7] = [
+            ("0\r\n\r\nGET", "", Some(3)),
+            ("3\r\nabc\r\n0\r\nA: b\r\n\r\n", "abc", Some(11)),
+            (
+                "1\r\na\r\n002\r\nbc\r\n3\r\ndef\r\n00\r\n\r\n",
+                "abcdef",
+                Some(27),
+            ),
+            (
+                "A\r\n0123456789\r\na\r\n0123456789\r\n",
+                "01234567890123456789",
+                None,
+            ),
+            ("1;a=b;c\r\nx\r\n0;d=\"e;\\\"f\"\r\n\r\n", "x", Some(28)),
+            ("5\r\nab\r\nc", "ab\r\nc", None),
+            ("", "", None),
+        ];
+        for (body, data, end) in rows {
+            for step in 1..=body.len().max(1) {
+                assert_eq!(
+                    decode(body.as_bytes(), step),
+                    Ok((data.into(), end)),
+                    "{body:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bad_bodies_are_refused_whatever_the_pieces() {
+        let rows = [
+            ("\r\n", "an empty chunk size"),
+            (";a\r\n", "an empty chunk size"),
+            (" 1\r\n", "an empty chunk size"),
+            ("+1\r\n", "an empty chunk size"),
+            ("0x1\r\n", "a chunk size that is not hex"),
+            ("1 \r\n", "a chunk size that is not hex"),
+            ("1g\r\n", "a chunk size that is not hex"),
+            ("10000000000000\r\n", "a chunk size that is too large"),
+            ("fffffffffffffffff\r\n", "a chunk size that is too large"),
+            ("00000000000000001\r\n", "a chunk size that is too large"),
+            ("1\na", "a bare LF in a chunk size"),
+            ("\n", "a bare LF in a chunk size"),
+            ("1\rab", "a bare CR behind a chunk size"),
+            ("0\r\r\n", "a bare CR behind a chunk size"),
+            ("1\r\nab", "chunk data without CRLF behind it"),
+            ("1\r\na\n", "chunk data without CRLF behind it"),
+            ("1\r\na\rb", "chunk data without CRLF behind it"),
+            ("1;a\nb", "a control character in a chunk extension"),
+            ("1;a\0", "a control character in a chunk extension"),
+            ("1;a\x7f", "a control character in a chunk extension"),
+            ("1;a=\"\t\"\r\n", "a control character in a chunk extension"),
+            ("1;a=\"b\r\n", "an unclosed quote in a chunk extension"),
+            ("1;a=\"b\\\"\r\n", "an unclosed quote in a chunk extension"),
+            ("1;a=\"b\\\r\n", "an unclosed quote in a chunk extension"),
+            ("1;a=\"b\n", "an unclosed quote in a chunk extension"),
+        ];
+        for (body, what) in rows {
+            for step in 1..=body.len() {
+                assert_eq!(decode(body.as_bytes(), step), Err(what), "{body:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_and_extensions_have_their_limits() {
+        let mut decoder = Decoder::default();
+        let decoded = decoder
+            .decode(&mut b"fffffffffffff\r\nab".to_vec())
+            .unwrap();
+        assert_eq!(
+            decoded,
+            Decoded {
+                consumed: 17,
+                data: 15..17,
+                last: false
+            }
+        );
+        assert_eq!(decoder.remaining(), CHUNK_SIZE_MAX - 2);
+        let extended = |len: usize| format!("0;{}\r\n", "a".repeat(len - 1));
+        let over = CHUNK_EXTENSION_BYTES_MAX + 1;
+        assert!(decode(extended(over - 1).as_bytes(), 5).is_ok());
+        assert!(decode(extended(over).as_bytes(), 5).is_err());
+    }
+
+    #[test]
+    fn data_may_pass_unseen() {
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.remaining(), 0);
+        decoder.decode(&mut b"5\r\na".to_vec()).unwrap();
+        assert_eq!(decoder.remaining(), 4);
+        decoder.advance(3);
+        assert_eq!(decoder.remaining(), 1);
+        decoder.advance(1);
+        assert_eq!(decoder.remaining(), 0);
+        let decoded = decoder.decode(&mut b"\r\n0\r\nrest".to_vec()).unwrap();
+        assert_eq!(
+            decoded,
+            Decoded {
+                consumed: 5,
+                data: 0..0,
+                last: true
+            }
+        );
+        decoder.advance(1);
+        assert!(decoder.decode(&mut b"rest".to_vec()).unwrap().last);
+    }
+
+    #[test]
+    fn a_size_is_written_as_it_is_read() {
+        let mut out = [0; 18];
+        for (size, line) in [
+            (0, "0\r\n"),
+            (10, "a\r\n"),
+            (255, "ff\r\n"),
+            (16384, "4000\r\n"),
+        ] {
+            assert_eq!(write_size(size, &mut out), line.as_bytes());
+        }
+        assert_eq!(write_size(usize::MAX, &mut out), b"ffffffffffffffff\r\n");
+    }
+}

@@ -119,3 +119,99 @@ pub fn normalize<'b>(name: &[u8], out: &'b mut [u8; 256]) -> &'b [u8] {
 pub(super) fn without_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_a_port() {
+        let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        let good = [
+            ("a", "a", None),
+            ("Example.COM", "Example.COM", None),
+            ("example.com.", "example.com.", None),
+            ("a_b-c.d:80", "a_b-c.d", Some(80)),
+            ("127.0.0.1:65535", "127.0.0.1", Some(65535)),
+            ("[::1]", "[::1]", None),
+            ("[::ffff:1.2.3.4]:0443", "[::ffff:1.2.3.4]", Some(443)),
+            (&long, &long, None),
+        ];
+        for (value, name, port) in good {
+            assert_eq!(
+                parse(value.as_bytes()),
+                Ok(Host {
+                    name: name.as_bytes(),
+                    port
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn bad_hosts_are_refused() {
+        let label = "a".repeat(64);
+        let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(62));
+        let bad = [
+            "",
+            ".",
+            "..",
+            ".a",
+            "a..b",
+            "a..",
+            ":",
+            ":80",
+            "a:",
+            "a:0",
+            "a:00",
+            "a:65536",
+            "a:99999999999",
+            "a:8o",
+            "a:-1",
+            "a: 80",
+            "a:80:80",
+            "a,b",
+            "a, b",
+            "u@a",
+            "u:p@a",
+            "u:1@a",
+            "a b",
+            " a",
+            "a\t",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a%2eb",
+            "a\\b",
+            "\u{e9}",
+            "a\0",
+            "[::1",
+            "[]",
+            "[::1]a",
+            "[::1]:",
+            "[::1]:0",
+            "[1.2.3.4]",
+            "[v1.a]",
+            "[fe80::1%25lo]",
+            "[fe80::1%lo]",
+            "[::1]]",
+            "::1",
+            "]",
+            "a[",
+            &label,
+            &long,
+        ];
+        for value in bad {
+            assert!(parse(value.as_bytes()).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_normalized() {
+        let mut out = [0; 256];
+        assert_eq!(normalize(b"Example.COM.", &mut out), b"example.com");
+        assert_eq!(normalize(b"[FE80::A]", &mut out), b"[fe80::a]");
+        assert_eq!(normalize(&[b'A'; 256], &mut out), [b'a'; 256]);
+        assert_eq!(normalize(&[b'A'; 257], &mut out), b"");
+    }
+}

@@ -400,3 +400,6 @@ fn line_end(head: &[u8], start: usize, stop: usize) -> Result<Option<usize>, Ref
     };
     Err(Refusal::new(400, at, what))
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,156 @@ fn dots(segment: &[u8]) -> usize {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Path, query and authority, or the status.
+    fn resolved(method: &str, target: &str) -> Result<(String, String, Option<String>), u16> {
+        let mut out = Vec::new();
+        let target = resolve(method.as_bytes(), target.as_bytes(), &mut out);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        target.map_err(|refusal| refusal.status).map(|t| {
+            let query = &t.bytes[t.path_len..];
+            (
+                text(t.path()),
+                text(query),
+                t.authority.map(|host| text(host.name)),
+            )
+        })
+    }
+
+    fn path(target: &str) -> Result<String, u16> {
+        resolved("GET", target).map(|(path, query, _)| path + &query)
+    }
+
+    #[test]
+    fn what_needs_no_change_is_borrowed() {
+        for target in [
+            "/",
+            "/a/b?c/../d",
+            "//a",
+            "/a//b/",
+            "/.a/..b/c.",
+            "/%41%2f?%zz".trim_end_matches("?%zz"),
+        ] {
+            let mut out = vec![7];
+            let t = resolve(b"GET", target.as_bytes(), &mut out).unwrap();
+            assert!(std::ptr::eq(t.bytes, target.as_bytes()), "{target}");
+            assert_eq!(out, [7]);
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_resolved_in_the_path_only() {
+        let rows = [
+            ("/.", "/"),
+            ("/./", "/"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/../", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../c", "/a/c"),
+            ("/a//../b", "/a/b"),
+            ("/a/./b/../../c?/../d", "/c?/../d"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b", "/b"),
+            ("/a/%2E./b", "/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/%2e", "/"),
+            ("/.%2e.", "/.%2e."),
+            ("/...", "/..."),
+            ("/%2ea/%252e%252e", "/%2ea/%252e%252e"),
+            ("/..a/.b", "/..a/.b"),
+            ("/?..", "/?.."),
+            ("/a/..?q", "/?q"),
+        ];
+        for (target, want) in rows {
+            assert_eq!(path(target).as_deref(), Ok(want), "{target}");
+        }
+    }
+
+    #[test]
+    fn bad_targets_are_refused() {
+        let bad = [
+            "/..",
+            "/../",
+            "/a/../..",
+            "/a/../../b",
+            "/%2e%2e",
+            "/./..",
+            "/a/.%2e/..%2f/../..",
+            "*",
+            "a",
+            "example.com:80",
+            "ftp://a/",
+            "http:/a",
+            "http://",
+            "http:///a",
+            "http://u@a/",
+            "http://u:p@a/",
+            "http://a:0/",
+            "http://a:b/",
+            "http://a%2e/",
+            "http://a/..",
+            "https://?",
+            "/%",
+            "/%0",
+            "/%0g",
+            "/%g0",
+            "/a?%",
+            "/a?b=%4",
+            "/%00",
+            "/a?%00",
+            "?",
+            "**",
+            "*/",
+            "http://a/%zz",
+        ];
+        for target in bad {
+            assert_eq!(path(target), Err(400), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_a_target() {
+        let rows = [
+            ("GET", "http://A.b:80/c?d", "/c", "?d", "A.b"),
+            ("GET", "HTTPS://a", "/", "", "a"),
+            ("GET", "http://a?b", "/", "?b", "a"),
+            ("GET", "http://a/b/../c?d", "/c", "?d", "a"),
+            ("OPTIONS", "http://[::1]:8080", "*", "", "[::1]"),
+            ("OPTIONS", "http://a?b", "/", "?b", "a"),
+            ("OPTIONS", "http://a/", "/", "", "a"),
+        ];
+        for (method, target, path, query, name) in rows {
+            let want = (path.into(), query.into(), Some(name.into()));
+            assert_eq!(resolved(method, target), Ok(want), "{target}");
+        }
+        assert_eq!(
+            resolved("OPTIONS", "*"),
+            Ok(("*".into(), String::new(), None))
+        );
+        assert_eq!(resolved("options", "*"), Err(400));
+    }
+
+    #[test]
+    fn connect_and_trace_are_not_served() {
+        for method in ["CONNECT", "TRACE", "connect", "Trace"] {
+            assert_eq!(resolved(method, "/"), Err(405));
+            assert_eq!(resolved(method, "a:443"), Err(405));
+        }
+        assert!(resolved("CONNECTS", "/").is_ok());
+    }
+
+    #[test]
+    fn authorities_agree_apart_from_case_dot_and_default_port() {
+        let same = |a: &str, b: &str| {
+            let host = |text| host::parse(text).unwrap();
+            same_authority(&host(a.as_bytes()), &host(b.as_bytes()), 80)
+        };
+        assert!(same("a", "A:80") && same("a.:80", "a") && same("a:81", "a:81"));
+        assert!(!same("a", "b") && !same("a", "a:81") && !same("a:443", "a") && !same("a", "a.a"));
+    }
+}
