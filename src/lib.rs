@@ -6,5 +6,8 @@
 //! nothing of HTTP. `config`, `state` and `proto` turn text into values.
 //! `tests/tidy.rs` holds these floors.
 
+pub mod config;
 pub mod limits;
+pub mod parser;
+pub mod proto;
 pub mod state;
