@@ -10,3 +10,4 @@ pub mod host;
 pub mod http11;
 pub mod name;
 pub mod target;
+pub mod toml;
