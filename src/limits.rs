@@ -40,7 +40,8 @@ pub const CONFIG_DEPTH_MAX: usize = 32;
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
 /// Most 1xx responses before the final one.
 pub const INTERIM_RESPONSES_MAX: u8 = 16;
-/// Longest body of an answer of our own, in bytes: it is sent from one buffer.
+/// Longest body of an answer of our own, in bytes: it is sent from one buffer, and all of
+/// them, escaped, fit one control line.
 pub const ANSWER_BYTES_MAX: usize = 12 * 1024;
 /// How long a half-closed connection waits for the client's end, in milliseconds.
 pub const LINGER_MS: u64 = 2_000;
@@ -57,8 +58,6 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
-/// Longest body of an own answer, in bytes: all of them, escaped, still fit one control line.
-pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Most ranges of trusted proxies of one listener.
 pub const TRUSTED_PROXIES_MAX: usize = 1024;
 /// Longest time limit, in seconds: a year.

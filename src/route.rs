@@ -80,7 +80,7 @@ impl<T> Router<T> {
     /// `hostname` is that of the request, without port; `path` ends before the query.
     pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<&T> {
         let mut lower = [0u8; 256];
-        let name = host::normalize(hostname, &mut lower);
+        let name = std::str::from_utf8(host::normalize(hostname, &mut lower)).ok()?;
         let path = std::str::from_utf8(path).ok()?;
         let exact = || self.exact.get(name)?.find(path, method);
         let suffix = || {

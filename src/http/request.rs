@@ -22,6 +22,9 @@ pub struct Request<'b> {
     pub websocket: bool,
 }
 
+/// The port that an authority without one means.
+const HTTP_PORT: u16 = 80;
+
 fn bad(what: &'static str) -> Refusal {
     Refusal { status: 400, at: 0, what }
 }
@@ -80,9 +83,8 @@ fn host_of<'b>(
     let Some(authority) = target.authority else {
         return Ok(field);
     };
-    let authority = host::parse(authority).map_err(bad)?;
     match field {
-        Some(field) if !target::same_authority(&field, &authority, target.default_port) => {
+        Some(field) if !target::same_authority(&field, &authority, HTTP_PORT) => {
             Err(bad("the target's authority and Host differ"))
         }
         Some(field) => Ok(Some(field)),

@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::http::fields::{tokens, Head, Options};
+use crate::http::fields::{Head, Options};
 use crate::http::framing::{content_length, Body};
 use crate::http::request::Request;
 use crate::parser::http11::{Field, Name, StatusLine, Version};
@@ -166,8 +166,12 @@ fn put_host_if_absent(request: &Request, head: Head, edge: Edge, out: &mut Vec<u
     if head.all(Name::Host).next().is_some() {
         return;
     }
-    match request.target.authority {
-        Some(authority) => put(b"Host", authority, out),
+    match &request.target.authority {
+        Some(authority) => {
+            open(b"Host", out);
+            put_authority(authority.name, authority.port, out);
+            out.extend_from_slice(b"\r\n");
+        }
         None => {
             let _ = write!(out, "Host: {}\r\n", edge.listener);
         }

@@ -80,8 +80,10 @@ fn accept(
     // Set before routing: whatever the answer will be, the end of this request is known.
     x.up_body = Transfer::new(body, true);
 
+    // `OPTIONS *` is about the server as a whole.
+    let path = if request.target.bytes == b"*" { b"/" } else { request.target.path() };
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
-    let found = world.door.router.find(hostname, request.target.path(), request.method);
+    let found = world.door.router.find(hostname, path, request.method);
     let Some(target) = found else {
         x.up.skip(len);
         return Err(Refusal { status: 404, at: 0, what: "no frontend matches" });
