@@ -264,7 +264,7 @@ mod tests {
                 "01234567890123456789",
                 None,
             ),
-            ("1;a=b;c\r\nx\r\n0;d=\"e;\\\"f\"\r\n\r\n", "x", Some(28)),
+            ("1;a=b;c\r\nx\r\n0;d=\"e;\\\"f\"\r\n\r\n", "x", Some(25)),
             ("5\r\nab\r\nc", "ab\r\nc", None),
             ("", "", None),
         ];
