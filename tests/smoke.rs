@@ -6,7 +6,7 @@ mod properties;
 
 use properties::Cuts;
 
-const MUTATIONS: u64 = 3000;
+const MUTATIONS: u64 = 2000;
 
 /// Bytes at which parsers disagree.
 const TOKENS: [&[u8]; 28] = [
