@@ -5,9 +5,12 @@
 //! `session` with each piece of a body, cut anywhere.
 //!
 //! ```text
-//!          digit          ;           CR          LF            n bytes      CR       LF
-//! Size ───────────→ Size ───→ Extension ──→ SizeLf ──→ Data ───────────→ DataCr → DataLf → Size
-//!                      └───────────CR────────↑   └─(size 0)→ Last
+//! Size                   digit → Size · ; → Extension · CR → SizeLf
+//! Extension              byte → Extension · CR → SizeLf
+//! SizeLf                 LF → Data, or Last if the size is 0
+//! Data                   size bytes → DataCr
+//! DataCr · DataLf        CR → DataLf · LF → Size
+//! Last                   nothing: the trailer section begins
 //! ```
 
 use std::ops::Range;
@@ -264,7 +267,7 @@ mod tests {
                 "01234567890123456789",
                 None,
             ),
-            ("1;a=b;c\r\nx\r\n0;d=\"e;\\\"f\"\r\n\r\n", "x", Some(28)),
+            ("1;a=b;c\r\nx\r\n0;d=\"e;\\\"f\"\r\n\r\n", "x", Some(25)),
             ("5\r\nab\r\nc", "ab\r\nc", None),
             ("", "", None),
         ];

@@ -215,13 +215,11 @@ fn request_head(
     // One byte more than may be: if it is not the end of the line, the line is too long.
     let stop = window.len().min(start + REQUEST_LINE_BYTES_MAX + 1);
     let Some(end) = line_end(window, start, stop)? else {
-        let long = Refusal::new(414, start, "the request line is too long");
         let ends = window.get(..stop).is_some_and(|line| line.ends_with(b"\r"));
-        return if !ends && stop > start + REQUEST_LINE_BYTES_MAX {
-            Err(long)
-        } else {
-            Ok(None)
-        };
+        if ends || stop <= start + REQUEST_LINE_BYTES_MAX {
+            return Ok(None);
+        }
+        return Err(Refusal::new(414, start, "the request line is too long"));
     };
     let line = request_line(window, start, end)?;
     Ok(field_lines(window, end + 2, fields)?.map(|len| (line, len)))
@@ -270,25 +268,7 @@ fn request_line(head: &[u8], start: usize, end: usize) -> Result<RequestLine, Re
         Some(_) => return refuse(target_end, "a byte that no target has"),
         None => return refuse(target_end, "no version"),
     }
-    let version = match line.get(target_end + 1..).unwrap_or_default() {
-        b"HTTP/1.1" => Version::Http11,
-        b"HTTP/1.0" => Version::Http10,
-        other if other.iter().any(|b| matches!(b, b' ' | b'\t')) => {
-            return refuse(target_end, "more than three words in the request line");
-        }
-        other
-            if other
-                .get(..5)
-                .is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/")) =>
-        {
-            return Err(Refusal::new(
-                505,
-                target_end + 1,
-                "a version other than 1.0 and 1.1",
-            ));
-        }
-        _ => return refuse(target_end + 1, "no version"),
-    };
+    let version = version(line, target_end + 1)?;
     let (method, target) = (Span::new(start, method_end), Span::new(target, target_end));
     Ok(RequestLine {
         method,
@@ -297,19 +277,30 @@ fn request_line(head: &[u8], start: usize, end: usize) -> Result<RequestLine, Re
     })
 }
 
+/// The last word of a request line: RFC 9112 section 2.3, in upper case.
+fn version(line: &[u8], start: usize) -> Result<Version, Refusal> {
+    let word = line.get(start..).unwrap_or_default();
+    let (status, what) = match word {
+        b"HTTP/1.1" => return Ok(Version::Http11),
+        b"HTTP/1.0" => return Ok(Version::Http10),
+        _ if word.contains(&b' ') || word.contains(&b'\t') => {
+            (400, "more than three words in the request line")
+        }
+        [b'H' | b'h', b'T' | b't', b'T' | b't', b'P' | b'p', b'/', ..] => {
+            (505, "a version other than 1.0 and 1.1")
+        }
+        _ => (400, "no version"),
+    };
+    Err(Refusal::new(status, start, what))
+}
+
 /// RFC 9112 section 4. Servers in the field leave out the reason, and the space before it.
 fn status_line(head: &[u8], end: usize) -> Result<StatusLine, Refusal> {
     let line = head.get(..end).unwrap_or_default();
     let version = match line.get(..9) {
         Some(b"HTTP/1.1 ") => Version::Http11,
         Some(b"HTTP/1.0 ") => Version::Http10,
-        _ => {
-            return Err(Refusal::new(
-                502,
-                0,
-                "a status line without HTTP/1.0 or 1.1",
-            ))
-        }
+        _ => return Err(Refusal::new(502, 0, "not a status line of 1.0 or 1.1")),
     };
     let status = match line.get(9..12) {
         Some(&[a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9']) => {

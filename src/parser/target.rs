@@ -36,6 +36,14 @@ pub fn resolve<'a>(
     if method.eq_ignore_ascii_case(b"CONNECT") || method.eq_ignore_ascii_case(b"TRACE") {
         return Err(Refusal::new(405, 0, "CONNECT or TRACE"));
     }
+    if let Some(path_len) = plain(target) {
+        let authority = None;
+        return Ok(Target {
+            bytes: target,
+            path_len,
+            authority,
+        });
+    }
     check_percent(target)?;
     match target {
         [b'/', ..] => resolve_path(target, 0, None, out),
@@ -109,6 +117,23 @@ fn absolute<'a>(
             })
         }
     }
+}
+
+/// Length of the path of an origin-form that cannot need a change, as nearly all are:
+/// no `%` and no dot behind a slash.
+fn plain(target: &[u8]) -> Option<usize> {
+    let mut path_len = target.len();
+    let mut before = *target.first().filter(|b| **b == b'/')?;
+    for (at, byte) in target.iter().enumerate() {
+        match byte {
+            b'%' => return None,
+            b'.' if before == b'/' => return None,
+            b'?' => path_len = path_len.min(at),
+            _ => {}
+        }
+        before = *byte;
+    }
+    Some(path_len)
 }
 
 /// Every `%` begins two hex digits, and none spells NUL.
