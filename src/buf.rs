@@ -53,11 +53,14 @@ impl Pool {
         self.lent
     }
 
+    /// Few are left: who begins something new waits, so that what is under way can end.
+    pub fn is_low(&self) -> bool {
+        self.lent >= self.lent_max - self.lent_max / 4
+    }
+
     /// Lets half of the free buffers go; called now and then while there is little to do.
-    pub fn shrink(&mut self) -> bool {
-        let keep = self.free.len() / 2;
-        self.free.truncate(keep);
-        keep > 0
+    pub fn shrink(&mut self) {
+        self.free.truncate(self.free.len() / 2);
     }
 }
 

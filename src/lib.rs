@@ -6,10 +6,14 @@
 //! nothing of HTTP. `config`, `state` and `proto` turn text into values.
 //! `tests/tidy.rs` holds these floors.
 
+pub mod balance;
 pub mod buf;
 pub mod config;
+pub mod date;
+pub mod health;
 pub mod http;
 pub mod limits;
+pub mod net;
 pub mod parser;
 pub mod proto;
 pub mod random;
@@ -19,3 +23,4 @@ pub mod slab;
 pub mod state;
 pub mod sys;
 pub mod timer;
+pub mod worker;

@@ -64,3 +64,33 @@ pub const TRUSTED_PROXIES_MAX: usize = 1024;
 pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 /// Most errors and most warnings that one reading of the configuration collects.
 pub const CONFIG_REPORTS_MAX: usize = 20;
+/// Most workers: the board has a row for each.
+pub const WORKERS_MAX: usize = 64;
+/// Idle connections kept to one backend by one worker.
+pub const POOLED_PER_BACKEND_MAX: usize = 1024;
+/// Bytes that one connection may move in one turn before the others have theirs.
+pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Fewer coming bytes than this are copied, not spliced.
+pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
+/// What a splice pipe should hold.
+pub const PIPE_BYTES: usize = 512 * 1024;
+/// Access-log lines that wait for a log that takes nothing, in bytes; what comes then is lost.
+pub const ACCESS_LOG_BYTES_MAX: usize = 256 * 1024;
+/// Access-log lines are written when so many bytes have gathered …
+pub const ACCESS_LOG_FLUSH_BYTES: usize = 16 * 1024;
+/// … or so many milliseconds have passed.
+pub const ACCESS_LOG_FLUSH_MS: u64 = 100;
+/// Connections that a worker without siblings accepts at once.
+pub const ACCEPT_BATCH: usize = 16;
+/// A worker with so many connections more than the least loaded one leaves the next to others …
+pub const ACCEPT_LEAD_MAX: u64 = 2;
+/// … for so many microseconds.
+pub const ACCEPT_GRACE_US: u64 = 3_000;
+/// How long a worker that ran out of descriptors does not accept, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Buffers that a worker lends at most, unless configured: 136 MiB.
+pub const BUFFERS_DEFAULT: usize = 8192;
+/// Descriptors of a worker that are no connections: logs, channel, listeners, spare.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Events of one epoll_wait.
+pub const EVENTS_PER_TURN: usize = 256;

@@ -98,10 +98,9 @@ fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge
         Name::XForwardedProto | Name::XForwardedHost | Name::XForwardedPort | Name::XRequestId => {
             edge.trusted
         }
-        _ => {
-            let name = field.name.of(head.bytes);
-            !named_by_connection(name, request.options, head) && !looks_like_ours(name)
-        }
+        // CGI and its heirs make one variable of `X_Forwarded_For` and `X-Forwarded-For`.
+        Name::Disguised => false,
+        _ => !named_by_connection(field.name.of(head.bytes), request.options, head),
     }
 }
 
@@ -119,19 +118,6 @@ fn passes_te(head: Head) -> bool {
 /// Fields that the sender's Connection field names are for us alone (RFC 9110 section 7.6.1).
 fn named_by_connection(name: &[u8], options: Options, head: Head) -> bool {
     options.names_fields && head.has_token(Name::Connection, name)
-}
-
-/// CGI and its heirs make one variable of `X_Forwarded_For` and `X-Forwarded-For`.
-fn looks_like_ours(name: &[u8]) -> bool {
-    const LONGEST: usize = 32;
-    if name.len() > LONGEST || !name.contains(&b'_') {
-        return false;
-    }
-    let mut dashed = [0u8; LONGEST];
-    for (to, from) in dashed.iter_mut().zip(name) {
-        *to = if *from == b'_' { b'-' } else { *from };
-    }
-    Name::of(&dashed[..name.len()]) != Name::Other
 }
 
 fn open(name: &[u8], out: &mut Vec<u8>) {
@@ -340,18 +326,14 @@ fn put_status(line: &StatusLine, head: Head, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Trailer fields that frame, route or authenticate are not taken from there (RFC 9110 section 6.5.1).
-fn trailer_passes(name: Name) -> bool {
-    matches!(name, Name::Other)
-}
-
-/// Writes the last chunk, the trailers that pass, and the end.
+/// Writes the last chunk, the trailers that pass, and the end. Fields that frame,
+/// route or authenticate are not taken from there (RFC 9110 section 6.5.1).
 pub fn trailers(head: Head, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(b"0\r\n");
     for field in head.lines {
         let name = field.name.of(head.bytes);
-        if trailer_passes(field.known) && !looks_like_ours(name) {
+        if field.known.may_trail() {
             put(name, field.value.of(head.bytes), out);
         }
     }

@@ -427,6 +427,7 @@ fn complete(c: &mut Common, mut x: Box<Exchange>) -> Phase {
         let fit = x.back_keep_alive && x.up_done() && !x.until_close && !surplus;
         c.acts.back = if fit { BackAct::Release } else { BackAct::Close };
         if surplus {
+            x.record.surplus = true;
             x.record.detail = "bytes after the end of the response";
             x.down.skip(x.down.raw().len());
         }

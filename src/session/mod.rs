@@ -35,7 +35,6 @@ use crate::state::{Backend, Cluster, Listener, Protocol};
 
 pub use body::Scratch;
 pub use exchange::Exchange;
-use record::Record;
 
 /// Where a frontend leads.
 pub struct Target {
@@ -257,6 +256,9 @@ impl Session {
     /// Where bytes from that side go. Empty: there is no room now.
     pub fn room<'r>(&'r mut self, side: Side, world: &'r mut World) -> &'r mut [u8] {
         if matches!(self.phase, Phase::Idle) {
+            if world.pool.is_low() {
+                return &mut [];
+            }
             let x = world.spare.pop().unwrap_or_default();
             self.common.since_us = world.now_us;
             self.phase = Phase::Head(x);
@@ -366,11 +368,13 @@ impl Session {
         self.phase.exchange()
     }
 
-    /// Writes a record although the exchange did not end by itself.
-    pub fn cut(&mut self, end: record::End) -> Option<&Record> {
-        let x = self.phase.exchange_mut()?;
+    /// The worker ends before the exchange does. True: there is something to log.
+    pub fn cut(&mut self, end: record::End) -> bool {
+        let Some(x) = self.phase.exchange_mut() else {
+            return false;
+        };
         x.record.end = end;
-        (x.record.start_us != 0).then_some(&x.record)
+        x.record.start_us != 0
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Record {
     pub connected_us: u64,
     pub first_byte_us: u64,
     pub end: End,
+    /// The backend sent more than its response.
+    pub surplus: bool,
     /// What was wrong, in a few words.
     pub detail: &'static str,
 }

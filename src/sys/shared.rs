@@ -5,14 +5,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
 use super::check;
 
 /// Counters in memory that is shared with other processes.
 pub struct Shared {
     file: OwnedFd,
-    cells: *mut AtomicU32,
+    cells: *mut AtomicU64,
     count: usize,
 }
 
@@ -24,7 +24,7 @@ impl Shared {
         let fd = check(unsafe { libc::memfd_create(c"sozu counters".as_ptr(), flags) })?;
         // SAFETY: `fd` was just returned to us and is open.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        file.set_len((count * size_of::<AtomicU32>()) as u64)?;
+        file.set_len((count * size_of::<AtomicU64>()) as u64)?;
         // SAFETY: takes no pointer. With these seals the file keeps its size: a mapping of it never faults.
         check(unsafe {
             libc::fcntl(
@@ -51,11 +51,11 @@ impl Shared {
         Ok(Shared {
             file: file.into(),
             cells: cells.cast(),
-            count: len / size_of::<AtomicU32>(),
+            count: len / size_of::<AtomicU64>(),
         })
     }
 
-    pub fn cells(&self) -> &[AtomicU32] {
+    pub fn cells(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is `count` aligned integers long, lives until drop, cannot shrink (sealed by
         // its maker), and other processes' stores are what atomics are for.
         unsafe { std::slice::from_raw_parts(self.cells, self.count) }
@@ -70,7 +70,7 @@ impl AsFd for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let len = self.count * size_of::<AtomicU32>();
+        let len = self.count * size_of::<AtomicU64>();
         // SAFETY: pointer and length are those of our own mapping; `cells` borrows end with `self`.
         unsafe { libc::munmap(self.cells.cast(), len) };
     }

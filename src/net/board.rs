@@ -1,0 +1,82 @@
+//! The board on which workers show each other what they carry.
+//!
+//! One row of counters per worker, in memory that main made and all have
+//! mapped. Everyone reads every row; a worker writes its own, main says who
+//! lives. The numbers steer and inform, nothing depends on them: a worker gone
+//! mad can spoil the balance and the figures, and no more.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::limits::WORKERS_MAX;
+use crate::sys::shared::Shared;
+
+/// What a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// 1 while the worker accepts; written by main.
+    Alive,
+    /// Client connections now.
+    Connections,
+    /// Turns of the loop: stands still only while the worker sleeps or is stuck.
+    Turns,
+    /// Requests answered, connections accepted, ever.
+    Requests,
+    Accepted,
+    /// Connections refused because of the limit, log lines lost, late events.
+    AtLimit,
+    LogLost,
+    /// Responses that had bytes behind their end.
+    Surplus,
+}
+
+/// Cells of a row: two cache lines, so that workers do not write into the same one.
+const ROW: usize = 16;
+
+pub struct Board(Shared);
+
+impl Board {
+    pub fn create() -> io::Result<Board> {
+        Ok(Board(Shared::create(WORKERS_MAX * ROW)?))
+    }
+
+    pub fn map(file: OwnedFd) -> io::Result<Board> {
+        let board = Board(Shared::map(file)?);
+        if board.0.cells().len() < WORKERS_MAX * ROW {
+            return Err(io::Error::other("the board is too small"));
+        }
+        Ok(board)
+    }
+
+    fn cell(&self, worker: usize, cell: Cell) -> &AtomicU64 {
+        &self.0.cells()[(worker % WORKERS_MAX) * ROW + cell as usize]
+    }
+
+    pub fn get(&self, worker: usize, cell: Cell) -> u64 {
+        self.cell(worker, cell).load(Relaxed)
+    }
+
+    pub fn set(&self, worker: usize, cell: Cell, value: u64) {
+        self.cell(worker, cell).store(value, Relaxed);
+    }
+
+    /// Only the worker itself adds to its row: no locked instruction is needed.
+    pub fn add(&self, worker: usize, cell: Cell, n: u64) {
+        let cell = self.cell(worker, cell);
+        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// A worker that starts finds an empty row.
+    pub fn clear(&self, worker: usize) {
+        for cell in &self.0.cells()[(worker % WORKERS_MAX) * ROW..][..ROW] {
+            cell.store(0, Relaxed);
+        }
+    }
+}
+
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

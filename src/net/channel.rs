@@ -1,0 +1,181 @@
+//! The channel between main and a worker: lines both ways, descriptors along with them.
+//!
+//! Never blocks. What the other side does not take is queued; whoever queues
+//! bounds it, main by replacing a worker that does not read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use crate::proto::line::LineReader;
+use crate::sys::passing;
+
+/// Lines are gathered into messages of about this size.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
+struct Message {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// They go with the first byte.
+    fds: Vec<OwnedFd>,
+}
+
+pub struct Channel {
+    stream: UnixStream,
+    reader: LineReader,
+    received: VecDeque<OwnedFd>,
+    queue: VecDeque<Message>,
+}
+
+impl Channel {
+    /// Our end, and the other one for a new process.
+    pub fn pair() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((Channel::new(ours)?, theirs.into()))
+    }
+
+    pub fn new(stream: UnixStream) -> io::Result<Channel> {
+        stream.set_nonblocking(true)?;
+        Ok(Channel {
+            stream,
+            reader: LineReader::default(),
+            received: VecDeque::new(),
+            queue: VecDeque::new(),
+        })
+    }
+
+    /// Queues a line, given without its LF.
+    pub fn send(&mut self, line: &str) {
+        self.send_with(line, Vec::new());
+    }
+
+    /// Queues a line with descriptors.
+    pub fn send_with(&mut self, line: &str, fds: Vec<OwnedFd>) {
+        let fresh = match self.queue.back() {
+            Some(last) => !fds.is_empty() || last.bytes.len() >= MESSAGE_BYTES || last.sent > 0,
+            None => true,
+        };
+        if fresh {
+            self.queue.push_back(Message { bytes: Vec::new(), sent: 0, fds });
+        }
+        if let Some(last) = self.queue.back_mut() {
+            last.bytes.extend_from_slice(line.as_bytes());
+            last.bytes.push(b'\n');
+        }
+    }
+
+    /// Sends what the other side takes now.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while let Some(message) = self.queue.front_mut() {
+            let fds: Vec<BorrowedFd> = message.fds.iter().map(|fd| fd.as_fd()).collect();
+            match passing::send(&self.stream, &message.bytes[message.sent..], &fds) {
+                Ok(n) => {
+                    message.fds.clear();
+                    message.sent += n;
+                    if message.sent == message.bytes.len() {
+                        self.queue.pop_front();
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes what has come, once. False: the other side is gone.
+    pub fn receive(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; MESSAGE_BYTES];
+        match passing::receive(&self.stream, &mut buffer, &mut self.received) {
+            Ok(0) => Ok(false),
+            Ok(n) => {
+                self.reader.push(&buffer[..n]);
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The next whole line; what is no line is left out.
+    pub fn next_line(&mut self) -> Option<String> {
+        loop {
+            if let Ok(line) = self.reader.next_line()? {
+                return Some(line);
+            }
+        }
+    }
+
+    /// The descriptor that came with the line just read.
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.received.pop_front()
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn lines_and_descriptors_arrive_in_order() {
+        let (mut a, end) = Channel::pair().unwrap();
+        let mut b = Channel::new(UnixStream::from(end)).unwrap();
+        let file = crate::sys::shared::Shared::create(1).unwrap();
+        let dup = || file.as_fd().try_clone_to_owned().unwrap();
+        a.send("one");
+        a.send_with("two", vec![dup()]);
+        a.send_with("three", vec![dup(), dup()]);
+        a.flush().unwrap();
+        let mut lines = Vec::new();
+        while lines.len() < 3 {
+            assert!(b.receive().unwrap());
+            lines.extend(std::iter::from_fn(|| b.next_line()));
+        }
+        assert_eq!(lines, ["one", "two", "three"]);
+        for _ in 0..3 {
+            let mut file = std::fs::File::from(b.take_fd().unwrap());
+            file.rewind().unwrap();
+            file.write_all(b"x").unwrap();
+            file.rewind().unwrap();
+            let mut byte = [0];
+            file.read_exact(&mut byte).unwrap();
+            assert_eq!(&byte, b"x");
+        }
+        assert!(b.take_fd().is_none());
+        drop(a);
+        assert!(!b.receive().unwrap());
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_gets_everything() {
+        let (mut a, end) = Channel::pair().unwrap();
+        let mut b = Channel::new(UnixStream::from(end)).unwrap();
+        let long = "x".repeat(1000);
+        for i in 0..5000 {
+            a.send(&format!("{i} {long}"));
+        }
+        let mut got = 0;
+        while got < 5000 {
+            a.flush().unwrap();
+            assert!(b.receive().unwrap());
+            while let Some(line) = b.next_line() {
+                assert!(line.starts_with(&format!("{got} ")));
+                got += 1;
+            }
+        }
+        assert!(!a.is_blocked());
+    }
+}

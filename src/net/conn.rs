@@ -1,0 +1,126 @@
+//! A connection and what epoll knows of it.
+//!
+//! Readiness is believed until a call says otherwise; interest is submitted
+//! only when it must change: something wanted is missing, or something unwanted
+//! would fire again and again. A connection that wants nothing is not watched.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::sys::epoll::{self, Epoll};
+use crate::sys::socket;
+
+/// How bytes travel. TLS will be the second way.
+pub enum Transport {
+    Plain(TcpStream),
+}
+
+impl Transport {
+    fn stream(&self) -> &TcpStream {
+        match self {
+            Transport::Plain(stream) => stream,
+        }
+    }
+}
+
+pub struct Conn {
+    transport: Transport,
+    /// What epoll watches for; 0: it does not know this descriptor.
+    interest: u32,
+    /// There may be something to read.
+    pub readable: bool,
+    /// The last send was short: it would block now.
+    pub blocked: bool,
+}
+
+impl Conn {
+    /// `readable`: worth a read before epoll has said so.
+    pub fn new(stream: TcpStream, readable: bool) -> Conn {
+        Conn { transport: Transport::Plain(stream), interest: 0, readable, blocked: false }
+    }
+
+    /// One receive. Less than there is room for: there is no more now.
+    pub fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let result = self.transport.stream().read(room);
+        match &result {
+            Ok(n) if *n < room.len() => self.readable = *n == 0,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            _ => {}
+        }
+        result
+    }
+
+    /// One send. Less than all: the rest must wait until the socket is writable.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.transport.stream().write(bytes);
+        match &result {
+            Ok(n) => self.blocked = *n < bytes.len(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked = true;
+                return Ok(0);
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// What epoll has reported.
+    pub fn fired(&mut self, events: u32) {
+        if events & (epoll::IN | epoll::HUP | epoll::ERR) != 0 {
+            self.readable = true;
+        }
+        if events & (epoll::OUT | epoll::HUP | epoll::ERR) != 0 {
+            self.blocked = false;
+        }
+    }
+
+    /// The end of a turn: tells epoll what to watch for, if that must change.
+    pub fn watch(&mut self, poll: &Epoll, token: u64, read: bool, write: bool) -> io::Result<()> {
+        let want = if read { epoll::IN } else { 0 } | if write { epoll::OUT } else { 0 };
+        let missing = want & !self.interest != 0;
+        let noisy = self.interest & epoll::OUT != 0 && !write
+            || self.interest & epoll::IN != 0 && !read && self.readable;
+        if !missing && !noisy {
+            return Ok(());
+        }
+        let fd = self.transport.stream().as_fd();
+        match (self.interest, want) {
+            (0, _) => poll.add(fd, want, token)?,
+            (_, 0) => poll.remove(fd)?,
+            _ => poll.modify(fd, want, token)?,
+        }
+        self.interest = want;
+        Ok(())
+    }
+
+    /// No more bytes from us.
+    pub fn shut(&self) {
+        // An error says that the connection is gone, which the next read says too.
+        let _ = self.transport.stream().shutdown(Shutdown::Write);
+    }
+
+    /// The peer will see a reset when this connection is dropped.
+    pub fn reset(&self) {
+        // As above.
+        let _ = socket::reset_on_close(self.transport.stream());
+    }
+
+    /// What became of a connect.
+    pub fn connect_error(&self) -> Option<io::Error> {
+        self.transport.stream().take_error().unwrap_or_else(Some)
+    }
+
+    /// The bare socket, where bytes may pass unseen.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.transport {
+            Transport::Plain(stream) => Some(stream),
+        }
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.stream().as_fd()
+    }
+}

@@ -1,0 +1,58 @@
+//! Where `log` lines go. A line that would block is lost and counted, never waited for.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::date;
+use crate::net::sink::Sink;
+
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that could not be written.
+pub fn lost() -> u64 {
+    LOST.load(Relaxed)
+}
+
+struct Lines(Sink);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.write_some(bytes) < bytes.len() {
+            LOST.fetch_add(1, Relaxed);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}
+
+/// Starts logging for this process. `filter` is in the syntax of RUST_LOG, `who` stands in every line.
+pub fn start(filter: &str, who: &str, file: OwnedFd) {
+    let who = format!("{who} [{}]", std::process::id());
+    let lines = Lines(Sink::new(file));
+    let started = env_logger::Builder::new()
+        .parse_filters(filter)
+        .target(env_logger::Target::Pipe(Box::new(lines)))
+        .format(move |out, record| {
+            let time = date::rfc3339(unix_ms());
+            let level = record.level();
+            if level > log::Level::Info {
+                writeln!(out, "{time} {level:<5} {who} {}: {}", record.target(), record.args())
+            } else {
+                writeln!(out, "{time} {level:<5} {who}: {}", record.args())
+            }
+        })
+        .try_init();
+    // The second start in one process keeps the first: there is none outside tests.
+    debug_assert!(started.is_ok());
+}

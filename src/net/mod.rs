@@ -1,0 +1,8 @@
+//! Connections, watched sockets, channels and log files: I/O that knows nothing of HTTP.
+
+pub mod board;
+pub mod channel;
+pub mod conn;
+pub mod logging;
+pub mod sink;
+pub mod token;

@@ -1,0 +1,60 @@
+//! What epoll tells us back: whose descriptor is ready.
+//!
+//! Kind, slot and generation in 64 bits: a stale event names a generation that
+//! has left its slot, and misses.
+
+use crate::slab::{Key, GENERATION_BITS};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Main's or a worker's end of the channel between them.
+    Channel,
+    Listener,
+    /// A client's connection.
+    Front,
+    /// A connection to a backend.
+    Back,
+    Signals,
+    ControlSocket,
+    ControlClient,
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::Channel,
+    Kind::Listener,
+    Kind::Front,
+    Kind::Back,
+    Kind::Signals,
+    Kind::ControlSocket,
+    Kind::ControlClient,
+];
+
+pub fn pack(kind: Kind, key: Key) -> u64 {
+    (kind as u64) << (32 + GENERATION_BITS) | u64::from(key.generation) << 32 | u64::from(key.index)
+}
+
+/// For what there is only one of.
+pub fn pack_single(kind: Kind) -> u64 {
+    pack(kind, Key { index: 0, generation: 0 })
+}
+
+pub fn unpack(token: u64) -> Option<(Kind, Key)> {
+    let kind = *KINDS.get((token >> (32 + GENERATION_BITS)) as usize)?;
+    let generation = (token >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
+    Some((kind, Key { index: token as u32, generation }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_as_it_was() {
+        for (i, kind) in KINDS.into_iter().enumerate() {
+            let key = Key { index: u32::MAX - 1, generation: (1 << GENERATION_BITS) - 1 - i as u32 };
+            assert_eq!(unpack(pack(kind, key)), Some((kind, key)));
+        }
+        assert_eq!(unpack(u64::MAX), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! The access log: one line per request, connection or tunnel.
+//!
+//! Lines gather in memory and are written at the end of a turn. A log that
+//! takes nothing (a stopped pager, a full pipe) costs lines, which are counted,
+//! never a wait. doc/access_log.md describes the format.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::date;
+use crate::limits::{ACCESS_LOG_BYTES_MAX, ACCESS_LOG_FLUSH_BYTES, ACCESS_LOG_FLUSH_MS};
+use crate::net::logging::unix_ms;
+use crate::net::sink::Sink;
+use crate::session::{Door, Exchange};
+
+pub struct AccessLog {
+    sink: Option<Sink>,
+    lines: Vec<u8>,
+    /// When the oldest line of `lines` came, in milliseconds of the worker's clock.
+    since_ms: u64,
+    /// The worker's clock at 0, in milliseconds since 1970.
+    epoch_ms: u64,
+    pub lost: u64,
+}
+
+impl AccessLog {
+    /// Without a sink nothing is written.
+    pub fn new(sink: Option<Sink>, now_us: u64) -> AccessLog {
+        AccessLog {
+            sink,
+            lines: Vec::new(),
+            since_ms: 0,
+            epoch_ms: unix_ms().saturating_sub(now_us / 1000),
+            lost: 0,
+        }
+    }
+
+    pub fn write(&mut self, x: &Exchange, peer: SocketAddr, door: &Door, now_us: u64) {
+        if self.sink.is_none() {
+            return;
+        }
+        if self.lines.len() > ACCESS_LOG_BYTES_MAX {
+            self.lost += 1;
+            return;
+        }
+        if self.lines.is_empty() {
+            self.since_ms = now_us / 1000;
+        }
+        let epoch_ms = self.epoch_ms;
+        let out = &mut self.lines;
+        let r = &x.record;
+        let cluster = x.target.as_ref().map_or("-", |target| target.cluster.id.as_str());
+        let backend = x.backend.as_ref().map_or("-", |backend| backend.id.as_str());
+        // Writing to a Vec cannot fail.
+        let _ = write!(
+            out,
+            "{} {peer} {} {cluster} {backend} \"",
+            date::rfc3339(epoch_ms + now_us / 1000),
+            door.listener.address,
+        );
+        put_escaped(&r.line, out);
+        let _ = write!(out, "\" {} {} {} ", r.status, r.bytes_up, r.bytes_down);
+        for moment in [r.connected_us, r.first_byte_us, now_us] {
+            put_ms(moment.checked_sub(r.start_us).filter(|_| moment != 0), out);
+            out.push(b' ');
+        }
+        out.extend_from_slice(&r.id);
+        let _ = write!(out, " {}", r.end.word());
+        if !r.detail.is_empty() {
+            let _ = write!(out, " \"{}\"", r.detail);
+        }
+        out.push(b'\n');
+    }
+
+    /// When `flush` should be called at the latest.
+    pub fn due_ms(&self) -> Option<u64> {
+        (!self.lines.is_empty()).then_some(self.since_ms + ACCESS_LOG_FLUSH_MS)
+    }
+
+    /// Writes if enough has gathered or it has waited long enough.
+    pub fn flush_if_due(&mut self, now_ms: u64) {
+        let due = self.due_ms().is_some_and(|due| due <= now_ms);
+        if due || self.lines.len() >= ACCESS_LOG_FLUSH_BYTES {
+            self.flush();
+            self.since_ms = now_ms;
+        }
+    }
+
+    pub fn flush(&mut self) {
+        if let Some(sink) = &mut self.sink {
+            let written = sink.write_some(&self.lines);
+            self.lines.drain(..written);
+        }
+    }
+}
+
+fn put_ms(us: Option<u64>, out: &mut Vec<u8>) {
+    let _ = match us {
+        Some(us) => write!(out, "{}.{:03}", us / 1000, us % 1000),
+        None => write!(out, "-"),
+    };
+}
+
+/// No byte of a client can end the line, the quotes, or speak to a terminal.
+fn put_escaped(text: &[u8], out: &mut Vec<u8>) {
+    if text.is_empty() {
+        out.push(b'-');
+    }
+    for byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b' '..=b'~' => out.push(*byte),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sends_stays_inside_its_quotes() {
+        let mut out = Vec::new();
+        put_escaped(b"GET /\"\\\n\x1b[2J\xff", &mut out);
+        assert_eq!(out, br#"GET /\"\\\x0a\x1b[2J\xff"#);
+    }
+
+    #[test]
+    fn times_have_microseconds() {
+        let mut out = Vec::new();
+        put_ms(Some(1_002_003), &mut out);
+        put_ms(None, &mut out);
+        assert_eq!(out, b"1002.003-");
+    }
+}

@@ -1,0 +1,217 @@
+//! The sockets that clients come in by, and the moment when they come.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use crate::limits::ACCEPT_PAUSE_MS;
+use crate::net::board::Cell;
+use crate::net::token::{self, Kind};
+use crate::route::Router;
+use crate::session::{Door, Session};
+use crate::slab::Key;
+use crate::state::{self, Change};
+use crate::sys::{epoll, socket};
+use crate::worker::accept::Verdict;
+use crate::worker::drive::Slot;
+use crate::worker::Worker;
+
+/// A listener as this worker has it.
+pub struct Entrance {
+    pub door: Door,
+    /// `None` once it was removed: who came in by it still finishes.
+    socket: Option<TcpListener>,
+    /// epoll watches it.
+    watched: bool,
+    /// Clients that came in by it.
+    clients: usize,
+}
+
+impl Worker {
+    /// Takes a change of the configuration; main has checked it.
+    pub(super) fn apply(&mut self, change: Change, socket: Option<TcpListener>) {
+        match change {
+            Change::ListenerAdd(listener) => self.add_listener(listener, socket),
+            Change::ListenerRemove { address } => self.remove_listener(address),
+            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster),
+            Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
+            Change::BackendAdd(backend) => self.backs.add_backend(backend),
+            Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
+            Change::FrontendAdd(frontend) => {
+                let target = self.backs.target(&frontend.cluster);
+                let router = self.router(frontend.listener);
+                if let (Some(target), Some(router)) = (target, router) {
+                    let method = frontend.method.as_deref();
+                    router.insert(&frontend.hostname, &frontend.path, method, target);
+                }
+            }
+            Change::FrontendRemove { identity } => {
+                if let Some(router) = self.router(identity.listener) {
+                    let method = identity.method.as_deref();
+                    router.remove(&identity.hostname, &identity.path, method);
+                }
+            }
+        }
+    }
+
+    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Rc<crate::session::Target>>> {
+        let key = self.door_at(address)?;
+        Some(&mut self.doors.get_mut(key)?.door.router)
+    }
+
+    /// The open door of an address.
+    fn door_at(&self, address: SocketAddr) -> Option<Key> {
+        let open = |entrance: &Entrance| {
+            entrance.socket.is_some() && entrance.door.listener.address == address
+        };
+        self.doors.iter().find(|(_, entrance)| open(entrance)).map(|(key, _)| key)
+    }
+
+    fn add_listener(&mut self, listener: state::Listener, socket: Option<TcpListener>) {
+        let door = Door { listener: Rc::new(listener), router: Router::default() };
+        self.doors.insert(Entrance { door, socket, watched: false, clients: 0 });
+    }
+
+    fn remove_listener(&mut self, address: SocketAddr) {
+        let Some(key) = self.door_at(address) else { return };
+        self.unwatch(key);
+        if let Some(entrance) = self.doors.get_mut(key) {
+            entrance.socket = None;
+            if entrance.clients == 0 {
+                self.doors.remove(key);
+            }
+        }
+    }
+
+    /// A client that came in by that door has gone.
+    pub(super) fn left(&mut self, key: Key) {
+        self.board.set(self.id, Cell::Connections, self.slots.len() as u64);
+        if let Some(entrance) = self.doors.get_mut(key) {
+            entrance.clients -= 1;
+            if entrance.clients == 0 && entrance.socket.is_none() {
+                self.doors.remove(key);
+            }
+        }
+        if self.at_limit && self.slots.len() < self.max_connections {
+            self.at_limit = false;
+            log::info!("below {} connections again: accepting", self.max_connections);
+            self.open_doors();
+        }
+    }
+
+    // ---- waiting --------------------------------------------------------
+
+    pub(super) fn open_doors(&mut self) {
+        for key in self.doors.keys() {
+            self.watch_door(key);
+        }
+    }
+
+    pub(super) fn shut_doors(&mut self) {
+        for key in self.doors.keys() {
+            self.unwatch(key);
+        }
+    }
+
+    /// To the end of the queue of workers that wait for this socket.
+    fn watch_door(&mut self, key: Key) {
+        let Some(entrance) = self.doors.get_mut(key) else { return };
+        let (Some(socket), false) = (&entrance.socket, entrance.watched) else {
+            return;
+        };
+        let interest = epoll::IN | epoll::EXCLUSIVE;
+        match self.poll.add(socket.as_fd(), interest, token::pack(Kind::Listener, key)) {
+            Ok(()) => entrance.watched = true,
+            Err(e) => log::error!("epoll_ctl for {}: {e}", entrance.door.listener.address),
+        }
+    }
+
+    fn unwatch(&mut self, key: Key) {
+        let Some(entrance) = self.doors.get_mut(key) else { return };
+        if let (Some(socket), true) = (&entrance.socket, entrance.watched) {
+            entrance.watched = false;
+            if let Err(e) = self.poll.remove(socket.as_fd()) {
+                log::error!("epoll_ctl for {}: {e}", entrance.door.listener.address);
+            }
+        }
+    }
+
+    /// Takes part again after a pause.
+    pub(super) fn open_again(&mut self) {
+        let rested = self.paused_until_ms.is_some_and(|until| until <= self.now_ms());
+        if rested {
+            self.paused_until_ms = None;
+        }
+        if self.queue.comes_back(self.now_us) || rested {
+            self.open_doors_if_open();
+        }
+    }
+
+    fn open_doors_if_open(&mut self) {
+        if !self.draining && !self.at_limit && self.paused_until_ms.is_none() {
+            self.open_doors();
+        }
+    }
+
+    // ---- accepting ------------------------------------------------------
+
+    pub(super) fn door_ready(&mut self, key: Key) {
+        let most = match self.queue.ready(&self.board, self.now_us) {
+            Verdict::StepAside => return self.shut_doors(),
+            Verdict::Accept(most) => most,
+        };
+        for _ in 0..most {
+            if !self.accept_one(key) {
+                break;
+            }
+        }
+        if self.queue.is_ahead(&self.board) && !self.at_limit {
+            self.unwatch(key);
+            self.watch_door(key);
+        }
+    }
+
+    /// False: there is no more to be had now.
+    fn accept_one(&mut self, key: Key) -> bool {
+        if self.slots.len() >= self.max_connections {
+            self.at_limit = true;
+            self.board.add(self.id, Cell::AtLimit, 1);
+            log::warn!(
+                "{} connections, the limit (max_connections): new ones wait until others end",
+                self.max_connections
+            );
+            self.shut_doors();
+            return false;
+        }
+        let Some(entrance) = self.doors.get_mut(key) else { return false };
+        let Some(socket) = &entrance.socket else { return false };
+        let (stream, peer) = match socket::accept(socket) {
+            Ok(accepted) => accepted,
+            Err(e) if socket::out_of_descriptors(&e) => {
+                log::error!("accept on {}: {e}; trying again shortly", entrance.door.listener.address);
+                self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
+                self.shut_doors();
+                return false;
+            }
+            // Taken by a sibling, or gone again before we came.
+            Err(_) => return false,
+        };
+        entrance.clients += 1;
+        let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
+        let slot = Slot {
+            session: Session::new(peer, &mut world),
+            front: Worker::conn_of(stream),
+            back: None,
+            door: key,
+            tried: Vec::new(),
+            lanes: None,
+            bulk: 0,
+            reset: false,
+            starving: false,
+        };
+        self.board.add(self.id, Cell::Accepted, 1);
+        let slot = self.insert(slot);
+        self.drive(slot, None);
+        true
+    }
+}

@@ -1,0 +1,323 @@
+//! One connection's share of a turn: reads, tells the session, performs its acts, writes.
+//!
+//! The session decides, this obeys. A kept-alive request costs a receive and a
+//! send on each side, and no epoll_ctl.
+
+use std::io::ErrorKind::WouldBlock;
+
+use crate::limits::TURN_BYTES_MAX;
+use crate::net::board::{Board, Cell};
+use crate::net::conn::Conn;
+use crate::net::token::{self, Kind};
+use crate::session::{BackAct, Event, Reuse, Session, Side, Unconnected, World};
+use crate::slab::Key;
+use crate::sys::epoll::Epoll;
+use crate::worker::access::AccessLog;
+use crate::worker::lend::Lanes;
+use crate::worker::pool::{Backs, Found};
+
+/// A client's connection, and what it borrows.
+pub struct Slot {
+    pub session: Session,
+    pub front: Conn,
+    /// The backend connection that the session uses.
+    pub back: Option<Key>,
+    /// The listener that it came in by.
+    pub door: Key,
+    /// Backends to which this request found no connection.
+    pub tried: Vec<Key>,
+    pub lanes: Option<Box<Lanes>>,
+    /// Directions in which much comes at once.
+    pub bulk: u8,
+    /// The client will see a reset.
+    pub reset: bool,
+    /// It waits for a buffer.
+    pub starving: bool,
+}
+
+impl Slot {
+    pub fn bulk(&self, from: Side) -> bool {
+        self.bulk & from.bit() != 0
+    }
+
+    pub fn set_bulk(&mut self, from: Side, bulk: bool) {
+        self.bulk = self.bulk & !from.bit() | if bulk { from.bit() } else { 0 };
+    }
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Front => Side::Back,
+            Side::Back => Side::Front,
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Side::Front => 1,
+            Side::Back => 2,
+        }
+    }
+}
+
+/// Everything that one connection's share of a turn needs.
+pub struct Turn<'w> {
+    pub key: Key,
+    pub slot: &'w mut Slot,
+    pub world: World<'w>,
+    pub backs: &'w mut Backs,
+    pub poll: &'w Epoll,
+    pub access: &'w mut AccessLog,
+    pub board: &'w Board,
+    pub worker: usize,
+}
+
+impl Turn<'_> {
+    /// Goes on until nothing moves, or until others must have their turn.
+    pub fn run(&mut self) {
+        let mut budget = TURN_BYTES_MAX;
+        loop {
+            self.acts();
+            let mut moved = self.read(Side::Front);
+            self.acts();
+            moved += self.write(Side::Back);
+            moved += self.read(Side::Back);
+            self.acts();
+            moved += self.write(Side::Front);
+            self.acts();
+            if moved == 0 || self.slot.session.is_closed() {
+                break;
+            }
+            budget = budget.saturating_sub(moved);
+            if budget == 0 {
+                break;
+            }
+        }
+        self.settle();
+    }
+
+    pub fn on(&mut self, event: Event) {
+        self.slot.session.on(event, &mut self.world);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.world.now_us / 1000
+    }
+
+    /// The connection on that side, once it is made.
+    pub fn conn(&mut self, side: Side) -> Option<&mut Conn> {
+        match side {
+            Side::Front => Some(&mut self.slot.front),
+            Side::Back => {
+                let back = self.backs.conns.get_mut(self.slot.back?)?;
+                (!back.connecting).then_some(&mut back.conn)
+            }
+        }
+    }
+
+    /// Returns how many bytes came, or 1 for an end.
+    fn read(&mut self, side: Side) -> usize {
+        if let Some(moved) = self.lend(side) {
+            return moved;
+        }
+        if !self.conn(side).is_some_and(|conn| conn.readable) || !self.slot.session.wants(side) {
+            return 0;
+        }
+        let (slot, backs) = (&mut *self.slot, &mut *self.backs);
+        let conn = match (side, slot.back) {
+            (Side::Front, _) => &mut slot.front,
+            (Side::Back, Some(key)) => match backs.conns.get_mut(key) {
+                Some(back) => &mut back.conn,
+                None => return 0,
+            },
+            (Side::Back, None) => return 0,
+        };
+        let room = slot.session.room(side, &mut self.world);
+        if room.is_empty() {
+            slot.starving = true;
+            return 0;
+        }
+        let most = room.len();
+        match conn.receive(room) {
+            Ok(0) => self.on(Event::Ended(side)),
+            Ok(n) => {
+                self.slot.set_bulk(side, n == most);
+                self.on(Event::Received(side, n));
+                return n;
+            }
+            Err(e) if e.kind() == WouldBlock => return 0,
+            Err(_) => self.on(Event::Lost(side)),
+        }
+        1
+    }
+
+    /// Returns how many bytes went, or 1 for an end.
+    fn write(&mut self, side: Side) -> usize {
+        let (slot, backs) = (&mut *self.slot, &mut *self.backs);
+        let conn = match (side, slot.back) {
+            (Side::Front, _) => &mut slot.front,
+            (Side::Back, Some(key)) => match backs.conns.get_mut(key) {
+                Some(back) if !back.connecting => &mut back.conn,
+                _ => return 0,
+            },
+            (Side::Back, None) => return 0,
+        };
+        let pending = slot.session.pending(side);
+        if pending.is_empty() || conn.blocked {
+            return 0;
+        }
+        match conn.send(pending) {
+            Ok(0) => 0,
+            Ok(n) => {
+                self.on(Event::Sent(side, n));
+                n
+            }
+            Err(_) => {
+                // What the peer sent before it went may still be read.
+                conn.readable = true;
+                self.on(Event::Unsendable(side));
+                1
+            }
+        }
+    }
+
+    /// Performs what the session asks for, until it asks for nothing.
+    fn acts(&mut self) {
+        loop {
+            let acts = self.slot.session.take_acts();
+            if acts == Default::default() {
+                return;
+            }
+            self.slot.reset |= acts.reset_front;
+            self.end_back(acts.back);
+            if acts.shut_back {
+                if let Some(conn) = self.conn(Side::Back) {
+                    conn.shut();
+                }
+            }
+            if acts.shut_front {
+                self.slot.front.shut();
+            }
+            if acts.log {
+                self.log();
+                self.on(Event::Logged);
+            }
+            if let Some(reuse) = acts.connect {
+                self.connect(reuse);
+            }
+        }
+    }
+
+    /// Writes the record of the exchange under way.
+    pub fn log(&mut self) {
+        if let Some(x) = self.slot.session.exchange() {
+            if x.record.start_us != 0 {
+                self.access.write(x, self.slot.session.peer(), self.world.door, self.world.now_us);
+            }
+            if x.record.surplus {
+                self.board.add(self.worker, Cell::Surplus, 1);
+            }
+        }
+        self.board.add(self.worker, Cell::Requests, 1);
+        self.slot.tried.clear();
+    }
+
+    fn end_back(&mut self, act: BackAct) {
+        if act == BackAct::Keep {
+            return;
+        }
+        let Some(key) = self.slot.back.take() else {
+            return;
+        };
+        self.slot.lanes = None;
+        match act {
+            BackAct::Release => self.backs.release(key, self.world.now_us / 1000, self.poll),
+            BackAct::Reset => {
+                if let Some(back) = self.backs.conns.get(key) {
+                    back.conn.reset();
+                }
+                self.backs.close(key);
+            }
+            BackAct::Keep | BackAct::Close => {
+                let timed_out = self.backs.conns.get(key).filter(|back| back.connecting);
+                if let Some(backend) = timed_out.map(|back| back.backend) {
+                    self.slot.tried.push(backend);
+                    self.backs.failed(backend, "not connected in time", self.world.now_us / 1000);
+                }
+                self.backs.close(key);
+            }
+        }
+    }
+
+    fn connect(&mut self, reuse: Reuse) {
+        let Some(x) = self.slot.session.exchange() else {
+            return;
+        };
+        let Some(cluster) = x.target.as_ref().map(|target| target.key) else {
+            return;
+        };
+        let (now_ms, tried) = (self.now_ms(), &mut self.slot.tried);
+        match self.backs.find(cluster, reuse, self.key, tried, now_ms, self.poll) {
+            Found::Ready(key, backend) => {
+                self.slot.back = Some(key);
+                self.on(Event::Connected { backend, reused: true });
+            }
+            Found::Started(key) => self.slot.back = Some(key),
+            Found::Nothing(why) => self.on(Event::Unconnected(why)),
+        }
+    }
+
+    /// epoll has something to say of a connection that is being made.
+    pub fn connected(&mut self, failed: bool) {
+        let now_ms = self.now_ms();
+        let Some(key) = self.slot.back else { return };
+        let Some(back) = self.backs.conns.get_mut(key) else {
+            return;
+        };
+        let backend = back.backend;
+        let error = if failed { back.conn.connect_error() } else { None };
+        if let Some(error) = error {
+            self.slot.back = None;
+            self.slot.tried.push(backend);
+            self.backs.failed(backend, &error.to_string(), now_ms);
+            self.backs.close(key);
+            self.on(Event::Unconnected(Unconnected::Refused));
+            return;
+        }
+        back.connecting = false;
+        self.backs.connected(backend);
+        if let Some(backend) = self.backs.conf(key) {
+            self.on(Event::Connected { backend, reused: false });
+        }
+    }
+
+    /// The end of this share: empty buffers go back, epoll learns what changed.
+    fn settle(&mut self) {
+        if !self.slot.session.is_closed() {
+            self.slot.session.settle(&mut self.world);
+        }
+        self.watch(Side::Front);
+        self.watch(Side::Back);
+    }
+
+    fn watch(&mut self, side: Side) {
+        let slot = &mut *self.slot;
+        let holds = |from| slot.lanes.as_ref().is_some_and(|lanes| lanes.holds(from));
+        // With bytes in the pipe no more are taken; they wait for the other side.
+        let read = slot.session.wants(side) && !holds(side) && !slot.starving;
+        let pending = !slot.session.pending(side).is_empty() || holds(side.other());
+        let (conn, token) = match (side, slot.back) {
+            (Side::Front, _) => (&mut slot.front, token::pack(Kind::Front, self.key)),
+            (Side::Back, Some(key)) => match self.backs.conns.get_mut(key) {
+                Some(back) if !back.connecting => (&mut back.conn, token::pack(Kind::Back, key)),
+                _ => return,
+            },
+            (Side::Back, None) => return,
+        };
+        let write = pending && conn.blocked;
+        if let Err(e) = conn.watch(self.poll, token, read, write) {
+            log::error!("epoll_ctl: {e}");
+        }
+    }
+}

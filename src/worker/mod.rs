@@ -1,0 +1,364 @@
+//! A worker: one thread, one epoll, all the traffic that comes its way.
+//!
+//! Owns its connections and a copy of the configuration. Takes orders from main
+//! over its channel (`link`); if main dies it goes on serving. One turn of the
+//! loop: wait, read the clock once, serve who is ready, look at the timers.
+
+mod access;
+mod accept;
+mod doors;
+mod drive;
+mod lend;
+mod link;
+mod pool;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Instant;
+
+use crate::buf::Pool;
+use crate::config::Settings;
+use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
+use crate::net::board::{Board, Cell};
+use crate::net::channel::Channel;
+use crate::net::conn::Conn;
+use crate::net::token::{self, Kind};
+use crate::random::Random;
+use crate::session::record::End;
+use crate::session::{Door, Event, Exchange, Scratch, World};
+use crate::slab::{Key, Slab};
+use crate::sys::epoll::{self, Epoll, Events};
+use crate::timer::Wheel;
+use access::AccessLog;
+use accept::Queue;
+use doors::Entrance;
+use drive::{Slot, Turn};
+use pool::Backs;
+
+pub use link::main;
+
+/// What sessions are lent, and nothing else.
+struct Tools {
+    random: Random,
+    scratch: Scratch,
+    pool: Pool,
+    spare: Vec<Box<Exchange>>,
+    trash: Vec<u8>,
+}
+
+impl Tools {
+    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, draining: bool) -> World<'w> {
+        World {
+            now_us,
+            door,
+            random: &mut self.random,
+            scratch: &mut self.scratch,
+            pool: &mut self.pool,
+            spare: &mut self.spare,
+            trash: &mut self.trash,
+            draining,
+        }
+    }
+}
+
+pub struct Worker {
+    id: usize,
+    settings: Settings,
+    max_connections: usize,
+    poll: Epoll,
+    channel: Option<Channel>,
+    board: Board,
+    start: Instant,
+    now_us: u64,
+    doors: Slab<Entrance>,
+    queue: Queue,
+    /// Doors are shut until then: out of descriptors.
+    paused_until_ms: Option<u64>,
+    at_limit: bool,
+    slots: Slab<Slot>,
+    timers: Wheel,
+    backs: Backs,
+    tools: Tools,
+    access: AccessLog,
+    /// Slots that wait for a buffer.
+    starving: VecDeque<Key>,
+    /// It serves what it has, and takes no more.
+    draining: bool,
+    /// The time is over: what is left is cut.
+    stop: bool,
+    expired: Vec<u32>,
+    shrink_at_ms: u64,
+}
+
+/// Free memory is given back this long after the last time.
+const SHRINK_MS: u64 = 1000;
+/// Where bytes are read to that nobody wants.
+const TRASH_BYTES: usize = 16 * 1024;
+
+impl Worker {
+    fn new(
+        id: usize,
+        settings: Settings,
+        channel: Channel,
+        board: Board,
+        poll: Epoll,
+        log: Option<crate::net::sink::Sink>,
+        seed: u64,
+        max_connections: usize,
+    ) -> Worker {
+        let start = Instant::now();
+        let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
+        Worker {
+            id,
+            max_connections,
+            poll,
+            channel: Some(channel),
+            board,
+            start,
+            now_us: 1,
+            doors: Slab::default(),
+            queue: Queue::new(id),
+            paused_until_ms: None,
+            at_limit: false,
+            slots: Slab::default(),
+            timers: Wheel::new(0),
+            backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
+            tools: Tools {
+                random: Random::new(seed),
+                scratch: Scratch::default(),
+                pool: Pool::new(settings.buffer_size as usize, buffers),
+                spare: Vec::new(),
+                trash: vec![0; TRASH_BYTES],
+            },
+            access: AccessLog::new(log, 0),
+            starving: VecDeque::new(),
+            draining: false,
+            stop: false,
+            expired: Vec::new(),
+            shrink_at_ms: SHRINK_MS,
+            settings,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_us / 1000
+    }
+
+    /// Serves until told to end.
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !self.stop && !(self.draining && self.slots.is_empty()) {
+            self.poll.wait(&mut events, self.timeout_ms())?;
+            // Never 0: that means "did not happen" in a record.
+            self.now_us = self.start.elapsed().as_micros() as u64 + 1;
+            self.board.add(self.id, Cell::Turns, 1);
+            for i in 0..events.len() {
+                let (token, ready) = events.get(i);
+                self.dispatch(token, ready);
+            }
+            self.look_at_timers();
+            self.feed_starving();
+            self.access.flush_if_due(self.now_ms());
+        }
+        self.cut_all();
+        self.access.flush();
+        Ok(())
+    }
+
+    /// -1 if nothing will happen by itself.
+    fn timeout_ms(&self) -> i32 {
+        let mut due = self.timers.next_ms();
+        let mut earlier = |other: Option<u64>| {
+            due = match (due, other) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        };
+        earlier(self.backs.timers.next_ms());
+        earlier(self.access.due_ms());
+        earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
+        earlier(self.paused_until_ms);
+        match due {
+            None => -1,
+            Some(due) => {
+                let now_ms = self.start.elapsed().as_millis() as u64;
+                i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX)
+            }
+        }
+    }
+
+    fn dispatch(&mut self, token: u64, ready: u32) {
+        match token::unpack(token) {
+            Some((Kind::Front, key)) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.front.fired(ready);
+                    self.drive(key, gone(ready).then_some(Event::Lost(crate::session::Side::Front)));
+                }
+            }
+            Some((Kind::Back, key)) => self.back_ready(key, ready),
+            Some((Kind::Listener, key)) => self.door_ready(key),
+            Some((Kind::Channel, _)) => self.channel_ready(),
+            _ => {}
+        }
+    }
+
+    fn back_ready(&mut self, key: Key, ready: u32) {
+        let Some(back) = self.backs.conns.get_mut(key) else {
+            return;
+        };
+        back.conn.fired(ready);
+        let connecting = back.connecting;
+        match back.owner {
+            // Idle and yet it speaks, or is closed: of no use any more.
+            None => self.backs.close(key),
+            Some(owner) if connecting => {
+                let failed = ready & (epoll::ERR | epoll::HUP) != 0;
+                self.with_turn(owner, |turn| {
+                    turn.connected(failed);
+                    turn.run();
+                });
+            }
+            Some(owner) => {
+                self.drive(owner, gone(ready).then_some(Event::Lost(crate::session::Side::Back)));
+            }
+        }
+    }
+
+    /// Gives a slot its share of the turn. `lost` is told if nobody would find it by reading.
+    fn drive(&mut self, key: Key, lost: Option<Event>) {
+        self.with_turn(key, |turn| {
+            if let Some(Event::Lost(side)) = lost {
+                if !turn.slot.session.wants(side) {
+                    turn.on(Event::Lost(side));
+                }
+            }
+            turn.run();
+        });
+    }
+
+    fn with_turn(&mut self, key: Key, act: impl FnOnce(&mut Turn)) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let Some(entrance) = self.doors.get(slot.door) else {
+            return;
+        };
+        let mut turn = Turn {
+            key,
+            slot,
+            world: self.tools.world(&entrance.door, self.now_us, self.draining),
+            backs: &mut self.backs,
+            poll: &self.poll,
+            access: &mut self.access,
+            board: &self.board,
+            worker: self.id,
+        };
+        act(&mut turn);
+        if slot.session.is_closed() {
+            self.close(key);
+            return;
+        }
+        let due = slot.session.deadline_ms(&entrance.door.listener);
+        self.timers.set(key.index, due);
+        if slot.starving {
+            self.starving.push_back(key);
+        }
+    }
+
+    /// The one place where a client's slot is freed.
+    fn close(&mut self, key: Key) {
+        let Some(slot) = self.slots.remove(key) else {
+            return;
+        };
+        self.timers.cancel(key.index);
+        if let Some(back) = slot.back {
+            self.backs.close(back);
+        }
+        if slot.reset {
+            slot.front.reset();
+        }
+        self.left(slot.door);
+    }
+
+    fn insert(&mut self, slot: Slot) -> Key {
+        let key = self.slots.insert(slot);
+        self.board.set(self.id, Cell::Connections, self.slots.len() as u64);
+        key
+    }
+
+    fn look_at_timers(&mut self) {
+        let now_ms = self.now_ms();
+        let mut expired = std::mem::take(&mut self.expired);
+        self.timers.advance(now_ms, &mut expired);
+        for index in expired.drain(..) {
+            if let Some(key) = self.slots.key_at(index) {
+                self.with_turn(key, |turn| {
+                    turn.on(Event::Timeout);
+                    turn.run();
+                });
+            }
+        }
+        self.backs.expire(now_ms, &mut expired);
+        self.expired = expired;
+        self.open_again();
+        if now_ms >= self.shrink_at_ms {
+            self.shrink_at_ms = now_ms + SHRINK_MS;
+            self.tools.pool.shrink();
+        }
+        self.board.set(self.id, Cell::LogLost, self.access.lost + crate::net::logging::lost());
+    }
+
+    /// Buffers came back: those who wait for one are served, first come, first served.
+    fn feed_starving(&mut self) {
+        for _ in 0..self.starving.len() {
+            if self.tools.pool.is_low() {
+                return;
+            }
+            let Some(key) = self.starving.pop_front() else {
+                return;
+            };
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.starving = false;
+                slot.front.readable = true;
+                self.drive(key, None);
+            }
+        }
+    }
+
+    /// Says good-bye to idle clients and lets the others finish.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.shut_doors();
+        for key in self.slots.keys() {
+            self.with_turn(key, |turn| {
+                turn.on(Event::Drain);
+                turn.run();
+            });
+        }
+    }
+
+    /// What is still open ends now, and is logged as cut.
+    fn cut_all(&mut self) {
+        for key in self.slots.keys() {
+            self.with_turn(key, |turn| {
+                if turn.slot.session.cut(End::ProxyShutdown) {
+                    turn.log();
+                }
+            });
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.reset = true;
+            }
+            self.close(key);
+        }
+    }
+
+    fn conn_of(stream: std::net::TcpStream) -> Conn {
+        // A client that has connected has mostly spoken as well.
+        Conn::new(stream, true)
+    }
+}
+
+/// The connection is broken, not only half-closed.
+fn gone(ready: u32) -> bool {
+    ready & epoll::ERR != 0
+}

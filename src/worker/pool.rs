@@ -1,0 +1,339 @@
+//! Clusters, their backends, and the connections to them.
+//!
+//! A backend connection lives in one slot with one token for life, whoever
+//! borrows it: a session, or nobody while it waits in its backend's pool. So a
+//! kept-alive request costs no epoll_ctl. (It is not kept inside the session's
+//! slot: it would have to move with every request.)
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+use crate::balance::{Round, Smooth};
+use crate::health::Health;
+use crate::limits::POOLED_PER_BACKEND_MAX;
+use crate::net::conn::Conn;
+use crate::net::token::{self, Kind};
+use crate::session::{Reuse, Target, Unconnected};
+use crate::slab::{Key, Slab};
+use crate::state;
+use crate::sys::epoll::Epoll;
+use crate::sys::socket;
+use crate::timer::Wheel;
+
+/// A pooled connection that went idle less than this ago is not taken for dead.
+const RECENT_MS: u64 = 500;
+
+/// A connection to a backend.
+pub struct Back {
+    pub conn: Conn,
+    /// The client's slot that uses it; `None` in the pool.
+    pub owner: Option<Key>,
+    pub backend: Key,
+    /// Not made yet.
+    pub connecting: bool,
+    idle_since_ms: u64,
+}
+
+/// A server and what this worker knows of it.
+struct Backend {
+    conf: Rc<state::Backend>,
+    smooth: Smooth,
+    health: Health,
+    /// Idle connections, the one that was used last at the end.
+    pool: Vec<Key>,
+    /// It was removed: its connections end with what they carry.
+    removed: bool,
+    /// Connections, pooled or not.
+    connections: u32,
+}
+
+struct Cluster {
+    target: Rc<Target>,
+    backends: Vec<Key>,
+}
+
+pub struct Backs {
+    clusters: Slab<Cluster>,
+    by_id: HashMap<String, Key>,
+    backends: Slab<Backend>,
+    pub conns: Slab<Back>,
+    pub timers: Wheel,
+    /// How long an idle connection is kept.
+    keepalive_ms: u64,
+}
+
+/// What came of asking for a connection.
+pub enum Found {
+    Ready(Key, Rc<state::Backend>),
+    Started(Key),
+    Nothing(Unconnected),
+}
+
+impl Backs {
+    pub fn new(now_ms: u64, keepalive_ms: u64) -> Backs {
+        Backs {
+            clusters: Slab::default(),
+            by_id: HashMap::new(),
+            backends: Slab::default(),
+            conns: Slab::default(),
+            timers: Wheel::new(now_ms),
+            keepalive_ms,
+        }
+    }
+
+    // ---- what is configured ---------------------------------------------
+
+    pub fn add_cluster(&mut self, cluster: state::Cluster) {
+        let id = cluster.id.clone();
+        let cluster = Rc::new(cluster);
+        let nowhere = Key { index: u32::MAX, generation: 0 };
+        let target = Rc::new(Target { key: nowhere, cluster: Rc::clone(&cluster) });
+        let key = self.clusters.insert(Cluster { target, backends: Vec::new() });
+        if let Some(inserted) = self.clusters.get_mut(key) {
+            inserted.target = Rc::new(Target { key, cluster });
+        }
+        self.by_id.insert(id, key);
+    }
+
+    pub fn remove_cluster(&mut self, id: &str) {
+        if let Some(key) = self.by_id.remove(id) {
+            self.clusters.remove(key);
+        }
+    }
+
+    pub fn target(&self, id: &str) -> Option<Rc<Target>> {
+        let cluster = self.clusters.get(*self.by_id.get(id)?)?;
+        Some(Rc::clone(&cluster.target))
+    }
+
+    pub fn add_backend(&mut self, backend: state::Backend) {
+        let cluster = self.by_id.get(&backend.cluster).copied();
+        let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
+            return;
+        };
+        cluster.backends.push(self.backends.insert(Backend {
+            conf: Rc::new(backend),
+            smooth: Smooth::default(),
+            health: Health::default(),
+            pool: Vec::new(),
+            removed: false,
+            connections: 0,
+        }));
+    }
+
+    /// New requests go elsewhere; running ones finish.
+    pub fn remove_backend(&mut self, cluster: &str, id: &str) {
+        let cluster = self.by_id.get(cluster).copied();
+        let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
+            return;
+        };
+        let backends = &mut self.backends;
+        let of_id = |key: &Key| backends.get(*key).is_some_and(|backend| backend.conf.id == id);
+        let Some(position) = cluster.backends.iter().position(of_id) else {
+            return;
+        };
+        let key = cluster.backends.remove(position);
+        let Some(backend) = self.backends.get_mut(key) else {
+            return;
+        };
+        backend.removed = true;
+        for conn in std::mem::take(&mut backend.pool) {
+            self.drop_conn(conn);
+        }
+        self.forget_if_empty(key);
+    }
+
+    fn forget_if_empty(&mut self, backend: Key) {
+        if self.backends.get(backend).is_some_and(|b| b.removed && b.connections == 0) {
+            self.backends.remove(backend);
+        }
+    }
+
+    // ---- connections ----------------------------------------------------
+
+    /// A connection for `owner`: pooled if it may be, else a new one. `tried` are not tried again.
+    pub fn find(
+        &mut self,
+        cluster: Key,
+        reuse: Reuse,
+        owner: Key,
+        tried: &mut Vec<Key>,
+        now_ms: u64,
+        poll: &Epoll,
+    ) -> Found {
+        loop {
+            let Some(chosen) = self.choose(cluster, tried, now_ms) else {
+                return Found::Nothing(Unconnected::NoBackend);
+            };
+            if let Some(key) = self.take_pooled(chosen, reuse, now_ms) {
+                if let Some(back) = self.conns.get_mut(key) {
+                    back.owner = Some(owner);
+                }
+                let Some(backend) = self.conf(key) else { continue };
+                return Found::Ready(key, backend);
+            }
+            match self.start(chosen, owner, poll) {
+                Ok(key) => return Found::Started(key),
+                Err(e) => {
+                    tried.push(chosen);
+                    self.failed(chosen, &e.to_string(), now_ms);
+                    return Found::Nothing(Unconnected::Refused);
+                }
+            }
+        }
+    }
+
+    /// Backups only when no other can be used; those left alone only when nobody else is there.
+    fn choose(&mut self, cluster: Key, tried: &[Key], now_ms: u64) -> Option<Key> {
+        let all = &self.clusters.get(cluster)?.backends;
+        let backends = &mut self.backends;
+        let mut best: Option<(bool, bool)> = None;
+        for key in all.iter().filter(|key| !tried.contains(key)) {
+            let Some(backend) = backends.get(*key) else { continue };
+            if backend.conf.weight > 0 {
+                let rank = (backend.health.is_out(now_ms), backend.conf.backup);
+                best = Some(best.map_or(rank, |best| best.min(rank)));
+            }
+        }
+        let best = best?;
+        let mut round = Round::default();
+        for key in all.iter().filter(|key| !tried.contains(key)) {
+            let Some(backend) = backends.get_mut(*key) else { continue };
+            if (backend.health.is_out(now_ms), backend.conf.backup) == best {
+                round.offer(*key, backend.conf.weight, &mut backend.smooth);
+            }
+        }
+        let (chosen, total) = round.chosen()?;
+        backends.get_mut(chosen)?.smooth.pay(total);
+        Some(chosen)
+    }
+
+    fn take_pooled(&mut self, backend: Key, reuse: Reuse, now_ms: u64) -> Option<Key> {
+        let pool = &mut self.backends.get_mut(backend)?.pool;
+        let last = *pool.last()?;
+        let fit = match reuse {
+            Reuse::Any => true,
+            Reuse::Never => false,
+            Reuse::Recent => {
+                let since = self.conns.get(last).map_or(0, |back| back.idle_since_ms);
+                now_ms < since + RECENT_MS
+            }
+        };
+        if !fit {
+            return None;
+        }
+        pool.pop()
+    }
+
+    fn start(&mut self, backend: Key, owner: Key, poll: &Epoll) -> io::Result<Key> {
+        let Some(server) = self.backends.get_mut(backend) else {
+            return Err(io::Error::other("the backend is gone"));
+        };
+        let stream = socket::connect(server.conf.address)?;
+        server.connections += 1;
+        let key = self.conns.insert(Back {
+            conn: Conn::new(stream, false),
+            owner: Some(owner),
+            backend,
+            connecting: true,
+            idle_since_ms: 0,
+        });
+        if let Some(back) = self.conns.get_mut(key) {
+            let watched = back.conn.watch(poll, token::pack(Kind::Back, key), false, true);
+            if let Err(e) = watched {
+                self.drop_conn(key);
+                return Err(e);
+            }
+        }
+        Ok(key)
+    }
+
+    /// The server at the other end.
+    pub fn conf(&self, conn: Key) -> Option<Rc<state::Backend>> {
+        let back = self.conns.get(conn)?;
+        Some(Rc::clone(&self.backends.get(back.backend)?.conf))
+    }
+
+    /// A connect succeeded.
+    pub fn connected(&mut self, backend: Key) {
+        if let Some(backend) = self.backends.get_mut(backend) {
+            backend.health.connected();
+        }
+    }
+
+    /// A connect failed.
+    pub fn failed(&mut self, backend: Key, why: &str, now_ms: u64) {
+        let Some(backend) = self.backends.get_mut(backend) else {
+            return;
+        };
+        let conf = &backend.conf;
+        if backend.health.failed(now_ms) {
+            log::warn!(
+                "backend {} of cluster {} at {} is left alone for a while: {why}",
+                conf.id, conf.cluster, conf.address
+            );
+        } else {
+            log::debug!("backend {} of cluster {} at {}: {why}", conf.id, conf.cluster, conf.address);
+        }
+    }
+
+    /// A session has done with it: it waits for the next one.
+    pub fn release(&mut self, key: Key, now_ms: u64, poll: &Epoll) {
+        let Some(back) = self.conns.get_mut(key) else {
+            return;
+        };
+        back.owner = None;
+        back.idle_since_ms = now_ms;
+        let watched = back.conn.watch(poll, token::pack(Kind::Back, key), true, false);
+        let fits = match self.backends.get_mut(back.backend) {
+            Some(server) if !server.removed && server.pool.len() < POOLED_PER_BACKEND_MAX => {
+                server.pool.push(key);
+                true
+            }
+            _ => false,
+        };
+        if !fits || watched.is_err() {
+            self.close(key);
+            return;
+        }
+        self.timers.set(key.index, now_ms + self.keepalive_ms);
+    }
+
+    /// Closes a connection, pooled or not.
+    pub fn close(&mut self, key: Key) {
+        let Some(back) = self.conns.get(key) else {
+            return;
+        };
+        let backend = back.backend;
+        if back.owner.is_none() {
+            if let Some(server) = self.backends.get_mut(backend) {
+                server.pool.retain(|pooled| *pooled != key);
+            }
+        }
+        self.drop_conn(key);
+        self.forget_if_empty(backend);
+    }
+
+    fn drop_conn(&mut self, key: Key) {
+        let Some(back) = self.conns.remove(key) else {
+            return;
+        };
+        self.timers.cancel(key.index);
+        if let Some(server) = self.backends.get_mut(back.backend) {
+            server.connections -= 1;
+        }
+    }
+
+    /// Idle connections whose time is over.
+    pub fn expire(&mut self, now_ms: u64, expired: &mut Vec<u32>) {
+        expired.clear();
+        self.timers.advance(now_ms, expired);
+        for index in expired.drain(..) {
+            let Some(key) = self.conns.key_at(index) else { continue };
+            if self.conns.get(key).is_some_and(|back| back.owner.is_none()) {
+                self.close(key);
+            }
+        }
+    }
+}
