@@ -28,6 +28,8 @@ pub enum Value {
 pub struct Fault {
     pub key: &'static str,
     pub what: String,
+    /// It is missing, not wrong.
+    pub missing: bool,
 }
 
 impl fmt::Display for Fault {
@@ -50,6 +52,11 @@ impl Fields {
         }
         self.values.push((key.name, value));
         Ok(())
+    }
+
+    /// For what is not there yet.
+    pub fn set(&mut self, name: &'static str, value: Value) {
+        self.values.push((name, value));
     }
 
     /// One own answer; refuses a status that is there already.
@@ -168,12 +175,18 @@ impl Fields {
 }
 
 pub fn fault(key: &'static str, what: impl Into<String>) -> Fault {
-    let what = what.into();
-    Fault { key, what }
+    Fault {
+        key,
+        what: what.into(),
+        missing: false,
+    }
 }
 
 fn missing(key: &'static str) -> Fault {
-    fault(key, "is missing")
+    Fault {
+        missing: true,
+        ..fault(key, "is missing")
+    }
 }
 
 /// A value from the text of a command, or from a string of the file.

@@ -59,6 +59,7 @@ pub struct Array {
 /// Why the text is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
+    pub at: usize,
     /// From 1, in lines and in characters.
     pub line: usize,
     pub column: usize,
@@ -90,8 +91,13 @@ pub fn parse(text: &str) -> Result<Table, Error> {
         },
     };
     let (line, column) = locate(text, fault.at);
-    let what = fault.what;
-    Err(Error { line, column, what })
+    let Fault { at, what } = fault;
+    Err(Error {
+        at,
+        line,
+        column,
+        what,
+    })
 }
 
 /// The line and column of an offset, both from 1, in characters.

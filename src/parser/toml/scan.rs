@@ -323,7 +323,7 @@ fn number(token: &str) -> Result<i64, String> {
             "{start:?} is not a value: a string stands in quotes"
         ));
     }
-    if unsigned.contains(':') || unsigned.bytes().nth(4) == Some(b'-') {
+    if unsigned.contains(':') || unsigned.as_bytes().get(4) == Some(&b'-') {
         return Err("dates and times are not supported here".into());
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
