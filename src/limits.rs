@@ -52,3 +52,5 @@ pub const TRUSTED_PROXIES_MAX: usize = 1024;
 pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 /// Most errors and most warnings that one reading of the configuration collects.
 pub const CONFIG_REPORTS_MAX: usize = 20;
+/// Longest text of log levels, in bytes: dozens of modules.
+pub const LOG_LEVELS_BYTES_MAX: usize = 4096;

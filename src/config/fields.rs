@@ -6,7 +6,7 @@
 
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
-use crate::limits::{TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
+use crate::limits::{LOG_LEVELS_BYTES_MAX, TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
 use crate::state::{check_path, Cidr, HostRule, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -328,6 +328,9 @@ fn check_target(text: &str) -> Result<String, String> {
 
 /// Directives of RUST_LOG: `LEVEL`, `MODULE` or `MODULE=LEVEL`, with commas between.
 fn check_levels(text: &str) -> Result<String, String> {
+    if text.len() > LOG_LEVELS_BYTES_MAX {
+        return Err(format!("levels have at most {LOG_LEVELS_BYTES_MAX} bytes"));
+    }
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',') {
         let (module, level) = match directive.trim().split_once('=') {

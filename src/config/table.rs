@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
     /// The elements of an array of tables.
     pub fn tables<'t>(&mut self, item: &'t Item) -> Vec<(&'t Table, usize)> {
         let toml::Value::Array(array) = &item.value else {
-            let what = format!("takes an array of tables, not {}", item.value.kind());
+            let what = format!("expected an array of tables, found {}", item.value.kind());
             self.error(item.at, what);
             return Vec::new();
         };
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         for item in &array.items {
             match &item.value {
                 toml::Value::Table(table) => tables.push((table, item.at)),
-                other => self.error(item.at, format!("takes tables, not {}", other.kind())),
+                other => self.error(item.at, format!("expected tables, found {}", other.kind())),
             }
         }
         tables
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
     /// The tables in a table, by name.
     pub fn named_tables<'t>(&mut self, item: &'t Item) -> Vec<(&'t str, &'t Table, usize)> {
         let toml::Value::Table(table) = &item.value else {
-            let what = format!("takes a table of tables, not {}", item.value.kind());
+            let what = format!("expected a table of tables, found {}", item.value.kind());
             self.error(item.at, what);
             return Vec::new();
         };
@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         for (name, item) in table.iter() {
             match &item.value {
                 toml::Value::Table(table) => tables.push((name, table, item.key_at)),
-                other => self.error(item.at, format!("takes tables, not {}", other.kind())),
+                other => self.error(item.at, format!("expected tables, found {}", other.kind())),
             }
         }
         tables
@@ -216,20 +216,22 @@ impl<'a> Reader<'a> {
             (Kind::Ranges, toml::Value::Array(array)) => {
                 let texts = array.items.iter().map(|item| match &item.value {
                     toml::Value::Text(text) => Ok(text.as_str()),
-                    other => Err(format!("takes strings, not {}", other.kind())),
+                    other => Err(format!("expected strings, found {}", other.kind())),
                 });
                 let texts: Result<Vec<&str>, String> = texts.collect();
                 of_texts(texts?.into_iter())
             }
-            (Kind::Bool | Kind::Int { .. } | Kind::Seconds | Kind::Ranges, other) => {
-                Err(format!("takes {}, not {}", kind.describe(), other.kind()))
-            }
+            (Kind::Bool | Kind::Int { .. } | Kind::Seconds | Kind::Ranges, other) => Err(format!(
+                "expected {}, found {}",
+                kind.describe(),
+                other.kind()
+            )),
             (Kind::File | Kind::Target, toml::Value::Text(text)) => match of_text(kind, text)? {
                 Value::Text(path) => self.resolve(kind, path).map(Value::Text),
                 other => Ok(other),
             },
             (_, toml::Value::Text(text)) => of_text(kind, text),
-            (_, other) => Err(format!("takes a string, not {}", other.kind())),
+            (_, other) => Err(format!("expected a string, found {}", other.kind())),
         }
     }
 
@@ -248,7 +250,7 @@ impl<'a> Reader<'a> {
     fn answers(&mut self, object: &mut Object, item: &Item) {
         let toml::Value::Table(table) = &item.value else {
             let what = format!(
-                "answers: takes a table of files by status, not {}",
+                "answers: expected a table of files by status, found {}",
                 item.value.kind()
             );
             return self.error(item.at, what);
@@ -267,7 +269,10 @@ impl<'a> Reader<'a> {
     fn answer(&mut self, object: &mut Object, status: u16, item: &Item) {
         let body = match &item.value {
             toml::Value::Text(path) => self.answer_file(path),
-            other => Err(format!("takes the path of a file, not {}", other.kind())),
+            other => Err(format!(
+                "expected the path of a file, found {}",
+                other.kind()
+            )),
         };
         let inserted = body.and_then(|body| {
             let inserted = object.fields.insert_answer(status, body);

@@ -164,7 +164,7 @@ fn all_errors_are_collected_in_order() {
     assert_eq!(
         bad("worker_count='2'\nbuffer_size=1\n[clusters.a]\nprotocol='udp'\n[[listeners]]\nx=1"),
         [
-            "1:14: worker_count: takes integer, 1 to 64, not a string",
+            "1:14: worker_count: expected integer, 1 to 64, found a string",
             "2:13: buffer_size: 1 is not between 4096 and 1048576",
             "4:10: protocol: \"udp\" is not one of: http, tcp",
             "5:3: address: is missing",
@@ -175,18 +175,17 @@ fn all_errors_are_collected_in_order() {
     assert_eq!(bad(&many).len(), crate::limits::CONFIG_REPORTS_MAX);
 }
 
-#[test]
-fn bad_files_are_refused() {
-    for (text, error) in [
+/// A file and its one error.
+const BAD: &[(&str, &str)] = &[
         ("a =", "1:4: expected a value, found the end of the file"),
         ("log_level='inof'", "1:11: log_level: \"inof\" is not one of: off, error, warn, info, debug, trace"),
         ("log_target='udp://1.2.3.4:5'", "1:12: log_target: \"udp://1.2.3.4:5\" is not supported: give stdout, stderr or a file"),
         ("log_target='none'", "1:12: log_target: takes no \"none\": set log_level to off"),
         ("automatic_state_save=true", "1:22: automatic_state_save: needs saved_state, the file to save to"),
         ("front_timeout=0", "1:15: front_timeout: 0 is not between 1 and 31536000"),
-        ("listeners=1", "1:11: takes an array of tables, not an integer"),
-        ("clusters=[]", "1:10: takes a table of tables, not an array"),
-        ("clusters.a=1", "1:12: takes tables, not an integer"),
+        ("listeners=1", "1:11: expected an array of tables, found an integer"),
+        ("clusters=[]", "1:10: expected a table of tables, found an array"),
+        ("clusters.a=1", "1:12: expected tables, found an integer"),
         ("clusters.'a b'={}", "1:10: id: \"a b\" is not ASCII without spaces, quotes and backslashes"),
         ("clusters.a={id='b'}", "1:13: unknown key \"id\""),
         ("listeners=[{protocol='https',address='1.2.3.4:443'}]", "1:22: protocol: \"https\" is not supported by this version"),
@@ -213,8 +212,12 @@ fn bad_files_are_refused() {
         ("clusters.a={}\napplications.a={}", "2:14: cluster a already exists"),
         ("[clusters.a]\nprotocol='tcp'\n[[clusters.a.frontends]]\naddress='1.2.3.4:1'\nhostname='x'", "3:14: frontend x / (prefix) on 1.2.3.4:1 is a tcp one: it takes no hostname, path or method"),
         ("[[listeners]]\nprotocol='tcp'\naddress='1.2.3.4:1'\n[[clusters.a.frontends]]\naddress='1.2.3.4:1'", "4:14: listener 1.2.3.4:1 speaks tcp but cluster a speaks http: give both the same protocol"),
-    ] {
-        assert_eq!(bad(text), [error], "{text}");
+];
+
+#[test]
+fn bad_files_are_refused() {
+    for (text, error) in BAD {
+        assert_eq!(bad(text), [*error], "{text}");
     }
 }
 
@@ -237,6 +240,7 @@ fn keys_without_effect_are_warned_of() {
     );
 }
 
+/// A second pass over what was read would make this take minutes.
 #[test]
 fn a_large_file_is_read_in_linear_time() {
     let mut text = String::new();
@@ -245,10 +249,7 @@ fn a_large_file_is_read_in_linear_time() {
             "[[clusters.web.frontends]]\naddress='1.2.3.4:80'\nhostname='h{n}.example.com'\n"
         ));
     }
-    let start = std::time::Instant::now();
-    let state = good(&text).state;
-    assert_eq!(state.frontends().count(), 100_000);
-    eprintln!("100,000 frontends read in {:?}", start.elapsed());
+    assert_eq!(good(&text).state.frontends().count(), 100_000);
 }
 
 #[test]
