@@ -54,3 +54,5 @@ pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 pub const CONFIG_REPORTS_MAX: usize = 20;
 /// Longest text of log levels, in bytes: dozens of modules.
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
+/// Longest text of an error, in characters: it may quote what was sent.
+pub const ERROR_CHARS_MAX: usize = 1000;

@@ -4,7 +4,7 @@
 //! `sozu start` and a reload print them.
 
 use super::read::Config;
-use crate::limits::CONFIG_REPORTS_MAX;
+use crate::limits::{CONFIG_REPORTS_MAX, ERROR_CHARS_MAX};
 use crate::parser::toml::locate;
 use std::fmt;
 
@@ -57,7 +57,7 @@ impl Report {
         Report {
             name: name.to_string(),
             position: Some((line, column)),
-            what,
+            what: what.chars().take(ERROR_CHARS_MAX).collect(),
             source: source.trim_end().to_string(),
             indent: before.saturating_sub(cut),
         }

@@ -400,6 +400,16 @@ mod tests {
     }
 
     #[test]
+    fn an_error_does_not_repeat_a_long_line() {
+        let line = format!("backend add cluster={}", "x".repeat(1_000_000));
+        assert!(decode(&line).expect_err("a long name").what.len() < 2000);
+        let line = "\u{1}".repeat(1_000_000);
+        assert!(decode(&line).expect_err("junk").what.len() < 2000);
+        let line = format!("\"{}\"", "x".repeat(1_000_000));
+        assert!(decode(&line).expect_err("a long word").what.len() < 2000);
+    }
+
+    #[test]
     fn settings_round_trip() {
         for line in [
             "settings",

@@ -17,7 +17,7 @@ pub struct Row {
     /// What may stand behind: a word as it is, or one in capitals for any.
     pub argument: Option<&'static str>,
     /// The keys of the object that it takes, in canonical order.
-    pub keys: &'static [Key],
+    keys: &'static [Key],
     /// Only these of them, where not all.
     only: &'static [&'static str],
     pub sentence: &'static str,

@@ -15,6 +15,7 @@ mod store;
 pub use rule::check_path;
 pub use store::State;
 
+use crate::limits::ERROR_CHARS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -238,8 +239,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub fn new(code: Code, what: impl Into<String>) -> Refused {
-        let what = what.into();
+    pub fn new(code: Code, what: impl AsRef<str>) -> Refused {
+        let what = what.as_ref().chars().take(ERROR_CHARS_MAX).collect();
         Refused { code, what }
     }
 }
