@@ -94,3 +94,7 @@ pub const BUFFERS_DEFAULT: usize = 8192;
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// Events of one epoll_wait.
 pub const EVENTS_PER_TURN: usize = 256;
+/// Longest text of log levels, in bytes: dozens of modules.
+pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
+/// Longest text of an error, in characters: it may quote what was sent.
+pub const ERROR_CHARS_MAX: usize = 1000;

@@ -6,7 +6,7 @@
 
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
-use crate::limits::{TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
+use crate::limits::{LOG_LEVELS_BYTES_MAX, TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
 use crate::state::{check_path, Cidr, HostRule, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum Value {
 pub struct Fault {
     pub key: &'static str,
     pub what: String,
+    /// It is missing, not wrong.
+    pub missing: bool,
 }
 
 impl fmt::Display for Fault {
@@ -50,6 +52,11 @@ impl Fields {
         }
         self.values.push((key.name, value));
         Ok(())
+    }
+
+    /// For what is not there yet.
+    pub fn set(&mut self, name: &'static str, value: Value) {
+        self.values.push((name, value));
     }
 
     /// One own answer; refuses a status that is there already.
@@ -168,12 +175,18 @@ impl Fields {
 }
 
 pub fn fault(key: &'static str, what: impl Into<String>) -> Fault {
-    let what = what.into();
-    Fault { key, what }
+    Fault {
+        key,
+        what: what.into(),
+        missing: false,
+    }
 }
 
 fn missing(key: &'static str) -> Fault {
-    fault(key, "is missing")
+    Fault {
+        missing: true,
+        ..fault(key, "is missing")
+    }
 }
 
 /// A value from the text of a command, or from a string of the file.
@@ -315,6 +328,9 @@ fn check_target(text: &str) -> Result<String, String> {
 
 /// Directives of RUST_LOG: `LEVEL`, `MODULE` or `MODULE=LEVEL`, with commas between.
 fn check_levels(text: &str) -> Result<String, String> {
+    if text.len() > LOG_LEVELS_BYTES_MAX {
+        return Err(format!("levels have at most {LOG_LEVELS_BYTES_MAX} bytes"));
+    }
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',') {
         let (module, level) = match directive.trim().split_once('=') {

@@ -85,7 +85,9 @@ pub enum Default {
     Is(&'static str),
     /// The global key of the same name.
     Global,
-    /// Required in a command; in the file it is this.
+    /// Required in a command; in the file the place says it.
+    Implied(&'static str),
+    /// Required in a command; in the file this, if it is left out.
     InFile(&'static str),
 }
 
@@ -97,7 +99,7 @@ impl Default {
             Default::Empty => "none",
             Default::Is(text) => text,
             Default::Global => "the global one",
-            Default::InFile(text) => text,
+            Default::Implied(text) | Default::InFile(text) => text,
         }
     }
 }
@@ -132,7 +134,7 @@ const ANY_COUNT: Kind = Kind::Int {
     max: u32::MAX,
 };
 
-use self::Default::{Empty, Global, InFile, Is, Required};
+use self::Default::{Empty, Global, Implied, InFile, Is, Required};
 use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
 use Kind::{Ranges, Seconds, Target};
 
@@ -180,7 +182,7 @@ pub static LISTENER: &[Key] = &[
 /// In `[clusters.NAME]`, and in `cluster add`.
 #[rustfmt::skip]
 pub static CLUSTER: &[Key] = &[
-    key("id", Name, InFile("the NAME of the table"), "The name of the cluster."),
+    key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
@@ -194,13 +196,13 @@ pub static FRONTEND: &[Key] = &[
     key("path", Path, Is("/"), "The path that is asked for."),
     key("path_type", PATH_TYPE, Is("prefix"), "Whether everything below the path is meant too."),
     key("method", Method, Empty, "The method that is asked for; every one if it is not given."),
-    key("cluster", Name, InFile("the cluster it stands in"), "The cluster that serves it."),
+    key("cluster", Name, Implied("the cluster it stands in"), "The cluster that serves it."),
 ];
 
 /// In `backends` of a cluster, and in `backend add`.
 #[rustfmt::skip]
 pub static BACKEND: &[Key] = &[
-    key("cluster", Name, InFile("the cluster it stands in"), "The cluster that it serves."),
+    key("cluster", Name, Implied("the cluster it stands in"), "The cluster that it serves."),
     key("id", Name, InFile("NAME-0, NAME-1 and so on, by order"), "The name of the backend in its cluster.").also("backend_id"),
     key("address", Address, Required, "Where it listens."),
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),

@@ -2,11 +2,18 @@
 //!
 //! The control language and `config.toml` share the keys of `keys`; `fields`
 //! turns one value of either into a checked one, `object` a set of them into
-//! the types of `state`, and back.
+//! the types of `state`, and back. `read` takes a whole file, `table` one table
+//! of it, and `report` says what is wrong.
 
 pub mod fields;
+pub mod foreign;
 pub mod keys;
 pub mod object;
+mod read;
+mod report;
 mod settings;
+mod table;
 
+pub use read::{load, read, Config};
+pub use report::{check, Errors, Report, Warning};
 pub use settings::{Settings, Target};

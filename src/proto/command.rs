@@ -342,58 +342,71 @@ mod tests {
         assert!(matches!(short, Ok(Command::Change(change)) if change.encode() == long));
     }
 
+    /// A line and what is said about it.
+    const BAD: &[(&str, &str)] = &[
+        ("", "no command: try help"),
+        ("pong", "\"pong\" is not a command: did you mean ping?"),
+        (
+            "backend ad",
+            "backend \"ad\" is not a command: backend takes add, remove, list",
+        ),
+        ("ping now", "ping: \"now\" is not known here"),
+        (
+            "shutdown softly",
+            "shutdown [hard]: \"softly\" is not known here",
+        ),
+        ("state dump all", "state dump: \"all\" is not known here"),
+        (
+            "ping a=b c",
+            "\"c\" stands behind a key=value: write key=value last",
+        ),
+        (
+            "cluster remove id=a protocol=http",
+            "cluster remove: \"protocol\" is not a key of it: see help",
+        ),
+        ("cluster add id=a id=b", "cluster add: id: is given twice"),
+        ("cluster add", "cluster add: id: is missing"),
+        (
+            "cluster add idd=a",
+            "cluster add: \"idd\" is not a key of it: did you mean id?",
+        ),
+        (
+            "cluster add id=a answer_404=x answer_404=y",
+            "cluster add: answers: 404 is given twice",
+        ),
+        (
+            "cluster add id=a answer_200=x",
+            "cluster add: \"answer_200\" is not a key of it: see help",
+        ),
+        (
+            "backend add cluster=a id=b address=c:80",
+            "backend add: address: \"c:80\" has a name where this version needs an IP address",
+        ),
+        (
+            "backend add cluster=a id=b address=1.2.3.4:5 weight=257",
+            "backend add: weight: 257 is not between 0 and 256",
+        ),
+        (
+            "backend add cluster=a id=b address=1.2.3.4:5 weight=-1",
+            "backend add: weight: \"-1\" is not a whole number",
+        ),
+    ];
+
     #[test]
     fn bad_commands_are_refused() {
-        for (line, what) in [
-            ("", "no command: try help"),
-            ("pong", "\"pong\" is not a command: did you mean ping?"),
-            (
-                "backend ad",
-                "backend \"ad\" is not a command: backend takes add, remove, list",
-            ),
-            ("ping now", "ping: \"now\" is not known here"),
-            (
-                "shutdown softly",
-                "shutdown [hard]: \"softly\" is not known here",
-            ),
-            ("state dump all", "state dump: \"all\" is not known here"),
-            (
-                "ping a=b c",
-                "\"c\" stands behind a key=value: write key=value last",
-            ),
-            (
-                "cluster remove id=a protocol=http",
-                "cluster remove: \"protocol\" is not a key of it: see help",
-            ),
-            ("cluster add id=a id=b", "cluster add: id: is given twice"),
-            ("cluster add", "cluster add: id: is missing"),
-            (
-                "cluster add idd=a",
-                "cluster add: \"idd\" is not a key of it: did you mean id?",
-            ),
-            (
-                "cluster add id=a answer_404=x answer_404=y",
-                "cluster add: answers: 404 is given twice",
-            ),
-            (
-                "cluster add id=a answer_200=x",
-                "cluster add: \"answer_200\" is not a key of it: see help",
-            ),
-            (
-                "backend add cluster=a id=b address=c:80",
-                "backend add: address: \"c:80\" has a name where this version needs an IP address",
-            ),
-            (
-                "backend add cluster=a id=b address=1.2.3.4:5 weight=257",
-                "backend add: weight: 257 is not between 0 and 256",
-            ),
-            (
-                "backend add cluster=a id=b address=1.2.3.4:5 weight=-1",
-                "backend add: weight: \"-1\" is not a whole number",
-            ),
-        ] {
-            assert_eq!(decode(line).expect_err(line).what, what, "{line}");
+        for (line, what) in BAD {
+            assert_eq!(decode(line).expect_err(line).what, *what, "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_long_line() {
+        let line = format!("backend add cluster={}", "x".repeat(1_000_000));
+        assert!(decode(&line).expect_err("a long name").what.len() < 2000);
+        let line = "\u{1}".repeat(1_000_000);
+        assert!(decode(&line).expect_err("junk").what.len() < 2000);
+        let line = format!("\"{}\"", "x".repeat(1_000_000));
+        assert!(decode(&line).expect_err("a long word").what.len() < 2000);
     }
 
     #[test]

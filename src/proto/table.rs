@@ -3,8 +3,12 @@
 //! The only place where a command is described. `command` decodes by it, `help`
 //! prints it, `tests/docs.rs` compares it with doc/protocol.md.
 
-use crate::config::keys::{Key, BACKEND, CLUSTER, FRONTEND, LISTENER};
+use super::reply::data;
+use crate::config::keys::{
+    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, FRONTEND, LISTENER,
+};
 use crate::limits::CONTROL_WORDS_MAX;
+use crate::state::{Code, Refused};
 
 pub struct Row {
     pub noun: &'static str,
@@ -13,15 +17,14 @@ pub struct Row {
     /// What may stand behind: a word as it is, or one in capitals for any.
     pub argument: Option<&'static str>,
     /// The keys of the object that it takes, in canonical order.
-    pub keys: &'static [Key],
+    keys: &'static [Key],
     /// Only these of them, where not all.
     only: &'static [&'static str],
     pub sentence: &'static str,
 }
 
 /// A line has room for every key and every answer.
-const _: () =
-    assert!(LISTENER.len() + crate::config::keys::ANSWER_STATUSES.len() < CONTROL_WORDS_MAX);
+const _: () = assert!(LISTENER.len() + ANSWER_STATUSES.len() < CONTROL_WORDS_MAX);
 
 const fn row(noun: &'static str, verb: &'static str, sentence: &'static str) -> Row {
     Row {
@@ -95,9 +98,70 @@ pub static COMMANDS: &[Row] = &[
     row("shutdown", "", "Stops accepting, lets connections finish until shutdown_timeout, and ends; hard: at once.").argument("hard"),
 ];
 
+/// The data lines of `help`: all commands, or those that start with a word and their keys.
+pub fn help(word: Option<&str>) -> Result<String, Refused> {
+    let mut lines = String::new();
+    for row in COMMANDS {
+        if word.is_some_and(|word| word != row.noun) {
+            continue;
+        }
+        let sentence = row.sentence.to_string();
+        lines.push_str(&data(
+            "help",
+            &[("command", row.words()), ("sentence", sentence)],
+        ));
+        for key in row.takes().filter(|_| word.is_some()) {
+            lines.push_str(&data("help", &help_key(key)));
+        }
+    }
+    match (lines.is_empty(), word) {
+        (true, Some(word)) => {
+            let what = format!("no command starts with {word:?}: try help");
+            Err(Refused::new(Code::Unknown, what))
+        }
+        _ => Ok(lines),
+    }
+}
+
+fn help_key(key: &Key) -> [(&'static str, String); 4] {
+    let default = match key.default {
+        Default::Implied(_) | Default::InFile(_) => Default::Required,
+        default => default,
+    };
+    [
+        ("key", command_key(key).to_string()),
+        ("type", key.kind.describe()),
+        ("default", default.describe().to_string()),
+        ("sentence", key.sentence.to_string()),
+    ]
+}
+
+/// How a key is spelt in a command.
+pub fn command_key(key: &Key) -> &'static str {
+    match key.kind {
+        Kind::Answers => "answer_STATUS",
+        _ => key.name,
+    }
+}
+
 /// The row of those words.
 pub fn find(noun: &str, verb: &str) -> Option<&'static Row> {
     COMMANDS
         .iter()
         .find(|row| row.noun == noun && row.verb == verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_prints_the_table() {
+        let all = help(None).expect("commands");
+        assert_eq!(all.lines().count(), COMMANDS.len());
+        let some = help(Some("backend")).expect("commands");
+        assert!(some.contains("help command=\"backend remove\" sentence="));
+        assert!(some.contains("help key=id type=name default=required sentence="));
+        assert!(help(Some("nothing")).is_err());
+    }
 }

@@ -15,6 +15,7 @@ mod store;
 pub use rule::check_path;
 pub use store::State;
 
+use crate::limits::ERROR_CHARS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -175,27 +176,30 @@ pub enum Change {
 /// Why something was refused, as one word of the control language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// The line is not one of the control language.
     Syntax,
-    /// No such command or key.
     Unknown,
-    /// A value that its key does not take, or a key that is missing.
     Invalid,
-    /// What was to be added is there already.
     Exists,
-    /// What was named is not there.
     Missing,
-    /// What was to be removed is needed by something else.
     InUse,
-    /// Two things that do not go together.
     Mismatch,
-    /// A bound of `limits` was reached.
     Limit,
-    /// The system or a worker did not do what was asked.
     Failed,
 }
 
 impl Code {
+    pub const ALL: [Code; 9] = [
+        Code::Syntax,
+        Code::Unknown,
+        Code::Invalid,
+        Code::Exists,
+        Code::Missing,
+        Code::InUse,
+        Code::Mismatch,
+        Code::Limit,
+        Code::Failed,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Code::Syntax => "syntax",
@@ -209,6 +213,21 @@ impl Code {
             Code::Failed => "failed",
         }
     }
+
+    /// What the documents say of it.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Code::Syntax => "The line is not one of this language.",
+            Code::Unknown => "There is no such command or key.",
+            Code::Invalid => "A key is missing, or does not take this value.",
+            Code::Exists => "What is to be added is there already.",
+            Code::Missing => "What is named is not there.",
+            Code::InUse => "What is to be removed is needed by something else.",
+            Code::Mismatch => "Two things do not go together.",
+            Code::Limit => "There are too many already.",
+            Code::Failed => "The system or a worker did not do what was asked.",
+        }
+    }
 }
 
 /// Something asked for and not done: nothing has changed.
@@ -220,8 +239,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub fn new(code: Code, what: impl Into<String>) -> Refused {
-        let what = what.into();
+    pub fn new(code: Code, what: impl AsRef<str>) -> Refused {
+        let what = what.as_ref().chars().take(ERROR_CHARS_MAX).collect();
         Refused { code, what }
     }
 }

@@ -129,7 +129,12 @@ impl Cidr {
         Ok(Cidr { address, prefix })
     }
 
+    /// A socket for both families gives IPv4 clients as `::ffff:10.0.0.1`: they are in 10.0.0.0/8.
     pub fn contains(&self, address: IpAddr) -> bool {
+        let address = match self.address {
+            IpAddr::V4(_) => address.to_canonical(),
+            IpAddr::V6(_) => address,
+        };
         let (own, other, width) = match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 (own.to_bits().into(), other.to_bits().into(), 32)
@@ -215,6 +220,7 @@ mod tests {
     fn ranges() {
         for (text, inside, outside) in [
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", "::10.0.0.1"),
             ("0.0.0.0/0", "1.2.3.4", "::1"),
             ("::/0", "::1", "1.2.3.4"),
             ("::1/128", "::1", "::2"),

@@ -1,0 +1,214 @@
+//! `config.toml` to settings and state.
+//!
+//! Owns: which tables there are, and what the file leaves unsaid (names of
+//! backends, listeners nobody wrote down). Never: the keys (`keys`), the form
+//! of a value (`fields`). Called by main at the start and for a reload, by
+//! `sozu check`, and by tests with files of their own.
+
+use super::fields::{Fault, Fields, Value};
+use super::keys::{BACKEND, CLUSTER, FRONTEND, GLOBAL, LISTENER};
+use super::object;
+use super::report::{Errors, Report, Warning};
+use super::table::{Place, Reader};
+use super::Settings;
+use crate::limits::CONFIG_BYTES_MAX;
+use crate::parser::toml::{self, Item, Table};
+use crate::state::{Change, Cluster, Frontend, Protocol, State, Timeouts};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// All that a file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub settings: Settings,
+    pub state: State,
+}
+
+const TOP: Place = Place {
+    name: "global",
+    keys: GLOBAL,
+    tables: &["listeners", "clusters", "applications"],
+};
+const LISTENERS: Place = Place {
+    name: "listeners",
+    keys: LISTENER,
+    tables: &[],
+};
+const CLUSTERS: Place = Place {
+    name: "clusters",
+    keys: CLUSTER,
+    tables: &["frontends", "backends"],
+};
+const FRONTENDS: Place = Place {
+    name: "frontends",
+    keys: FRONTEND,
+    tables: &[],
+};
+const BACKENDS: Place = Place {
+    name: "backends",
+    keys: BACKEND,
+    tables: &[],
+};
+
+/// Reads the file at `path` and those it names.
+pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Errors> {
+    let name = path.display().to_string();
+    let unreadable = |error| {
+        let what = format!("cannot be read: {error}");
+        Errors(vec![Report::of_file(&name, what)])
+    };
+    let text = read_file(path).map_err(unreadable)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // Absolute, so that a path means the same to workers and after an upgrade.
+    let folder = std::path::absolute(folder).map_err(unreadable)?;
+    read(&text, &name, &folder, &mut read_file)
+}
+
+/// One file, if it is text and not larger than any of ours may be.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let most = CONFIG_BYTES_MAX as u64 + 1;
+    std::fs::File::open(path)?
+        .take(most)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Reads `text`, which `name` names in messages. Paths in it are relative to
+/// `folder`; `file` gives the files that they name.
+pub fn read(
+    text: &str,
+    name: &str,
+    folder: &Path,
+    file: &mut dyn FnMut(&Path) -> io::Result<String>,
+) -> Result<(Config, Vec<Warning>), Errors> {
+    let root = toml::parse(text).map_err(|error| {
+        let toml::Error { at, what, .. } = error;
+        Errors(vec![Report::new(name, text, at, what)])
+    })?;
+    let mut reader = Reader::new(text, name, folder, file);
+    let config = everything(&mut reader, &root);
+    let warnings = reader.finish()?;
+    // Without an error there is a configuration.
+    let nothing = || Errors(vec![Report::of_file(name, "says nothing".into())]);
+    config.map(|config| (config, warnings)).ok_or_else(nothing)
+}
+
+fn everything(reader: &mut Reader, root: &Table) -> Option<Config> {
+    let top = reader.object(&TOP, root, 0);
+    let settings = reader.build(top, Settings::from);
+    // The rest is read even then, for its own errors.
+    let defaults = || Settings::from(Fields::default()).ok();
+    let mut building = Building {
+        state: State::default(),
+        timeouts: settings.clone().or_else(defaults)?.timeouts,
+    };
+    if let Some(item) = root.get("listeners") {
+        for (table, at) in reader.tables(item) {
+            building.listener(reader, table, at);
+        }
+    }
+    for name in ["clusters", "applications"] {
+        if let Some(item) = root.get(name) {
+            for (name, table, at) in reader.named_tables(item) {
+                building.cluster(reader, name, table, at);
+            }
+        }
+    }
+    let state = building.state;
+    settings.map(|settings| Config { settings, state })
+}
+
+/// The state so far, and the global time limits.
+struct Building {
+    state: State,
+    timeouts: Timeouts,
+}
+
+impl Building {
+    fn apply(&mut self, reader: &mut Reader, at: usize, change: Change) {
+        if let Err(refused) = self.state.apply(&change) {
+            reader.error(at, refused.what);
+        }
+    }
+
+    fn listener(&mut self, reader: &mut Reader, table: &Table, at: usize) {
+        let object = reader.object(&LISTENERS, table, at);
+        let at = object.place_of("address");
+        let timeouts = self.timeouts;
+        let build = |fields| object::listener_from(fields, &timeouts);
+        if let Some(listener) = reader.build(object, build) {
+            self.apply(reader, at, Change::ListenerAdd(listener));
+        }
+    }
+
+    fn cluster(&mut self, reader: &mut Reader, name: &str, table: &Table, at: usize) {
+        let mut object = reader.object(&CLUSTERS, table, at);
+        reader.implied(&mut object, "id", name);
+        let Some(cluster) = reader.build(object, object::cluster_from) else {
+            return;
+        };
+        self.apply(reader, at, Change::ClusterAdd(cluster.clone()));
+        if let Some(item) = table.get("backends") {
+            self.backends(reader, &cluster.id, item);
+        }
+        if let Some(item) = table.get("frontends") {
+            for (table, at) in reader.tables(item) {
+                self.frontend(reader, &cluster, table, at);
+            }
+        }
+    }
+
+    fn backends(&mut self, reader: &mut Reader, cluster: &str, item: &Item) {
+        for (index, (table, at)) in reader.tables(item).into_iter().enumerate() {
+            let mut object = reader.object(&BACKENDS, table, at);
+            let at = object.place_of("id");
+            reader.implied(&mut object, "cluster", cluster);
+            if !object.fields.contains("id") {
+                reader.implied(&mut object, "id", &format!("{cluster}-{index}"));
+            }
+            if let Some(backend) = reader.build(object, object::backend_from) {
+                self.apply(reader, at, Change::BackendAdd(backend));
+            }
+        }
+    }
+
+    fn frontend(&mut self, reader: &mut Reader, cluster: &Cluster, table: &Table, at: usize) {
+        let mut object = reader.object(&FRONTENDS, table, at);
+        let listener_at = object.place_of("listener");
+        reader.implied(&mut object, "cluster", &cluster.id);
+        let Some(frontend) = reader.build(object, object::frontend_from) else {
+            return;
+        };
+        self.listener_of(reader, &frontend, cluster.protocol, listener_at);
+        self.apply(reader, at, Change::FrontendAdd(frontend));
+    }
+
+    /// An address that no `[[listeners]]` mentions gets a listener with all defaults.
+    fn listener_of(
+        &mut self,
+        reader: &mut Reader,
+        frontend: &Frontend,
+        protocol: Protocol,
+        at: usize,
+    ) {
+        let address: SocketAddr = frontend.listener;
+        if self.state.listener(address).is_some() {
+            return;
+        }
+        let mut fields = Fields::default();
+        fields.set("address", Value::Address(address));
+        fields.set("protocol", Value::Text(protocol.name().into()));
+        match object::listener_from(fields, &self.timeouts) {
+            Ok(listener) => self.apply(reader, at, Change::ListenerAdd(listener)),
+            Err(Fault { what, .. }) => reader.error(at, what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
