@@ -1,0 +1,242 @@
+//! The benchmark: sōzu beside haproxy, nginx and a floor, measured in one run on one machine.
+//! `cargo build --release && cargo run --release --example bench -- --quick`
+//!
+//! What counts is processor time charged to the proxy (main, workers, all threads) divided by what it served, and memory as
+//! Pss. The proxies take turns (A B C A B C …), so that a noisy moment hits all of them; the median of the runs is shown.
+//! Proxy on core 0, load and backend on core 1. Writes bench.md and bench.svg into `bench/` of the target directory.
+
+mod lab;
+mod load;
+mod options;
+mod peers;
+mod process;
+mod report;
+mod rows;
+mod strace;
+mod svg;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lab::Lab;
+use options::Options;
+use peers::{Peer, Running};
+use report::Report;
+use rows::{Sample, What};
+use table::{Cell, Line, Verdict};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("bench: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, String> {
+    let options = Options::read(std::env::args().skip(1))?;
+    let target = target_dir()?;
+    let sozu = options
+        .sozu
+        .clone()
+        .unwrap_or_else(|| target.join("release/sozu"));
+    // Started from another directory than this.
+    let sozu = sozu.canonicalize().unwrap_or(sozu);
+    if std::thread::available_parallelism().map_or(1, |cores| cores.get()) < 2 {
+        return Err("two cores are needed: one for the proxy, one for its load".to_string());
+    }
+    peers::install_missing()?;
+    let versions = versions(&options.peers, &sozu);
+    let peers: Vec<Peer> = versions.iter().map(|(peer, _)| *peer).collect();
+    let out = target.join("bench");
+    let mut lab = Lab::new(out.clone())?;
+    if options.strace {
+        lab.start_backends()?;
+        for peer in peers {
+            println!("{}", strace::count(peer, &mut lab, &sozu)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut bench = Bench {
+        about: about(&options, &versions),
+        options,
+        sozu,
+        lines: Vec::new(),
+        lab,
+    };
+    bench.lines = bench
+        .options
+        .rows
+        .iter()
+        .map(|row| line(*row, &peers))
+        .collect();
+    bench.measure_all(&peers)?;
+    let report = Report {
+        about: bench.about,
+        peers,
+        lines: bench.lines,
+    };
+    println!("{}", report.text());
+    lab::write(&out.join("bench.md"), report.markdown().as_bytes())?;
+    lab::write(
+        &out.join("bench.svg"),
+        svg::chart(&report.lines, &report.about[0]).as_bytes(),
+    )?;
+    let missed = report
+        .lines
+        .iter()
+        .any(|line| line.verdict() == Verdict::Miss);
+    Ok(if missed && bench.options.strict {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+struct Bench {
+    about: Vec<String>,
+    options: Options,
+    sozu: PathBuf,
+    lines: Vec<Line>,
+    lab: Lab,
+}
+
+impl Bench {
+    /// At rest first, while nothing else runs; then under load, all proxies up; then idle, each freshly started.
+    fn measure_all(&mut self, peers: &[Peer]) -> Result<(), String> {
+        self.each(
+            peers,
+            |what| matches!(what, What::Rest),
+            |bench, _, peer| rows::rest(peer, &mut bench.lab, &bench.sozu),
+        );
+        self.lab.start_backends()?;
+        let running = self.start(peers);
+        self.each(
+            peers,
+            |what| matches!(what, What::PerAnswer(_) | What::PerGib(_)),
+            |bench, number, peer| {
+                let row = bench.lines[number].row;
+                let (What::PerAnswer(load) | What::PerGib(load)) = row.what else {
+                    return Err("no load".to_string());
+                };
+                let one = running
+                    .iter()
+                    .find(|one| one.peer == peer)
+                    .ok_or("did not start")?;
+                rows::under_load(&row, &load, one, &bench.lab, bench.options.seconds)
+            },
+        );
+        drop(running);
+        self.each(
+            peers,
+            |what| matches!(what, What::Idle),
+            |bench, _, peer| rows::idle(peer, &mut bench.lab, &bench.sozu, bench.options.idle),
+        );
+        Ok(())
+    }
+
+    /// All rows of one sort, the proxies taking turns. What failed once is not tried again.
+    fn each(
+        &mut self,
+        peers: &[Peer],
+        sort: impl Fn(&What) -> bool,
+        sample: impl Fn(&mut Bench, usize, Peer) -> Result<Sample, String>,
+    ) {
+        for number in 0..self.lines.len() {
+            if !sort(&self.lines[number].row.what) {
+                continue;
+            }
+            eprintln!("{} …", self.lines[number].row.title);
+            for turn in 0..self.options.runs * peers.len() {
+                let peer = peers[turn % peers.len()];
+                if !self.lines[number]
+                    .cell(peer)
+                    .is_some_and(|cell| cell.fault.is_none())
+                {
+                    continue;
+                }
+                let taken = sample(self, number, peer);
+                if let Some(cell) = self.lines[number]
+                    .cells
+                    .iter_mut()
+                    .find(|cell| cell.peer == peer)
+                {
+                    cell.add(taken);
+                }
+            }
+        }
+    }
+
+    /// One that does not start, or answers wrongly, is left out of the rows under load, and each of them says so.
+    fn start(&mut self, peers: &[Peer]) -> Vec<Running> {
+        let mut running = Vec::new();
+        for peer in peers {
+            let started = Running::start(*peer, &mut self.lab, &self.sozu);
+            match started.and_then(|one| one.verify().map(|()| one)) {
+                Ok(one) => running.push(one),
+                Err(message) => eprintln!("{}: {message}", peer.name()),
+            }
+        }
+        running
+    }
+}
+
+fn line(row: rows::Row, peers: &[Peer]) -> Line {
+    let cells = peers
+        .iter()
+        .filter(|peer| row.concerns(**peer))
+        .map(|peer| Cell::new(*peer))
+        .collect();
+    Line { row, cells }
+}
+
+fn versions(peers: &[Peer], sozu: &Path) -> Vec<(Peer, String)> {
+    let mut versions = Vec::new();
+    for peer in peers {
+        match peer.version(sozu) {
+            Some(version) => versions.push((*peer, version)),
+            None => eprintln!("{}: not found, its rows are skipped", peer.name()),
+        }
+    }
+    versions
+}
+
+/// This program is TARGET/release/examples/bench.
+fn target_dir() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    program
+        .ancestors()
+        .nth(3)
+        .map(Path::to_path_buf)
+        .ok_or("not run from a target directory".to_string())
+}
+
+fn about(options: &Options, versions: &[(Peer, String)]) -> Vec<String> {
+    let versions: Vec<String> = versions
+        .iter()
+        .map(|(peer, version)| format!("{} {version}", peer.name()))
+        .collect();
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    vec![
+        format!(
+            "One worker on one core each; runs of {} s, median of {}.",
+            options.seconds, options.runs
+        ),
+        format!("{}.", versions.join(", ")),
+        format!(
+            "{}, Linux {}, load before the run {}.",
+            model.map_or("unknown processor", |model| model.1),
+            kernel.trim().split('-').next().unwrap_or_default(),
+            load.split(' ').next().unwrap_or_default()
+        ),
+    ]
+}
