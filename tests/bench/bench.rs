@@ -24,7 +24,7 @@ use lab::Lab;
 use options::Options;
 use peers::{Peer, Running};
 use report::Report;
-use rows::{Sample, What};
+use rows::{Row, Sample, What};
 use table::{Cell, Line, Verdict};
 
 fn main() -> ExitCode {
@@ -108,64 +108,49 @@ struct Bench {
 impl Bench {
     /// At rest first, while nothing else runs; then under load, all proxies up; then idle, each freshly started.
     fn measure_all(&mut self, peers: &[Peer]) -> Result<(), String> {
-        self.each(
-            peers,
-            |what| matches!(what, What::Rest),
-            |bench, _, peer| rows::rest(peer, &mut bench.lab, &bench.sozu),
-        );
+        let at_rest = |what: &What| matches!(what, What::Rest);
+        let idle = |what: &What| matches!(what, What::Idle);
+        self.each(at_rest, |bench, _, peer| {
+            rows::rest(peer, &mut bench.lab, &bench.sozu)
+        });
         self.lab.start_backends()?;
         let running = self.start(peers);
         self.each(
-            peers,
-            |what| matches!(what, What::PerAnswer(_) | What::PerGib(_)),
-            |bench, number, peer| {
-                let row = bench.lines[number].row;
-                let (What::PerAnswer(load) | What::PerGib(load)) = row.what else {
-                    return Err("no load".to_string());
-                };
+            |what| !at_rest(what) && !idle(what),
+            |bench, row, peer| {
                 let one = running
                     .iter()
                     .find(|one| one.peer == peer)
                     .ok_or("did not start")?;
-                rows::under_load(&row, &load, one, &bench.lab, bench.options.seconds)
+                rows::under_load(row, one, &bench.lab, bench.options.seconds)
             },
         );
         drop(running);
-        self.each(
-            peers,
-            |what| matches!(what, What::Idle),
-            |bench, _, peer| rows::idle(peer, &mut bench.lab, &bench.sozu, bench.options.idle),
-        );
+        self.each(idle, |bench, _, peer| {
+            rows::idle(peer, &mut bench.lab, &bench.sozu, bench.options.idle)
+        });
         Ok(())
     }
 
     /// All rows of one sort, the proxies taking turns. What failed once is not tried again.
     fn each(
         &mut self,
-        peers: &[Peer],
         sort: impl Fn(&What) -> bool,
-        sample: impl Fn(&mut Bench, usize, Peer) -> Result<Sample, String>,
+        sample: impl Fn(&mut Bench, &Row, Peer) -> Result<Sample, String>,
     ) {
         for number in 0..self.lines.len() {
-            if !sort(&self.lines[number].row.what) {
+            let row = self.lines[number].row;
+            if !sort(&row.what) {
                 continue;
             }
-            eprintln!("{} …", self.lines[number].row.title);
-            for turn in 0..self.options.runs * peers.len() {
-                let peer = peers[turn % peers.len()];
-                if !self.lines[number]
-                    .cell(peer)
-                    .is_some_and(|cell| cell.fault.is_none())
-                {
-                    continue;
-                }
-                let taken = sample(self, number, peer);
-                if let Some(cell) = self.lines[number]
-                    .cells
-                    .iter_mut()
-                    .find(|cell| cell.peer == peer)
-                {
-                    cell.add(taken);
+            eprintln!("{} …", row.title);
+            for _ in 0..self.options.runs {
+                for at in 0..self.lines[number].cells.len() {
+                    let cell = &self.lines[number].cells[at];
+                    if cell.fault.is_none() {
+                        let taken = sample(self, &row, cell.peer);
+                        self.lines[number].cells[at].add(taken);
+                    }
                 }
             }
         }
@@ -185,7 +170,7 @@ impl Bench {
     }
 }
 
-fn line(row: rows::Row, peers: &[Peer]) -> Line {
+fn line(row: Row, peers: &[Peer]) -> Line {
     let cells = peers
         .iter()
         .filter(|peer| row.concerns(**peer))

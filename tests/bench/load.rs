@@ -124,7 +124,10 @@ fn parse(line: &str) -> Option<Outcome> {
     if !line.starts_with("done=") {
         return None;
     }
-    for (key, value) in line.split_whitespace().filter_map(|word| word.split_once('=')) {
+    for (key, value) in line
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
         let value = value.parse().ok()?;
         match key {
             "done" => outcome.done = value,

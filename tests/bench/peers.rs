@@ -177,16 +177,18 @@ fn floor(lab: &Lab, http: u16, tcp: u16) -> Command {
     command
 }
 
-/// Master and worker, as Debian runs it. `no strict-limits`: the descriptors are enough for the run, not for its formula.
+/// Master and worker, as Debian runs it. Splicing is what served each listener best. HTTP: asked for outright, it halves the
+/// cost of large bodies, which `splice-auto` seldom does, and small ones cost the same. TCP: outright it would cost the small
+/// round trips a fifth. `no strict-limits`: the descriptors are enough for the run, not for haproxy's formula.
 fn haproxy(lab: &Lab, http: u16, tcp: u16) -> Result<Command, String> {
     let conf = lab.dir.join("haproxy.conf");
     let text = format!(
         "global\n nbthread 1\n maxconn 14000\n no strict-limits\n\
-         defaults\n timeout connect 5s\n timeout client 300s\n timeout server 300s\n timeout http-keep-alive 300s\n \
-         option splice-auto\n\
+         defaults\n timeout connect 5s\n timeout client 300s\n timeout server 300s\n timeout http-keep-alive 300s\n\
          frontend http\n mode http\n bind 127.0.0.1:{http} backlog 4096\n option forwardfor\n default_backend bench\n\
-         backend bench\n mode http\n http-reuse always\n server b 127.0.0.1:{}\n\
-         listen tcp\n mode tcp\n bind 127.0.0.1:{tcp} backlog 4096\n server e 127.0.0.1:{}\n",
+         backend bench\n mode http\n http-reuse always\n \
+         option splice-response\n option splice-request\n server b 127.0.0.1:{}\n\
+         listen tcp\n mode tcp\n bind 127.0.0.1:{tcp} backlog 4096\n option splice-auto\n server e 127.0.0.1:{}\n",
         lab.http_backend, lab.tcp_backend
     );
     lab::write(&conf, text.as_bytes())?;

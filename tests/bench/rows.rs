@@ -12,6 +12,7 @@ use crate::process::descriptors;
 const GIB: f64 = (1024 * MIB) as f64;
 /// Long enough for start-up work and delayed frees to be over.
 const SETTLE: Duration = Duration::from_millis(700);
+const WARM_UP_S: u64 = 1;
 const IDLE_OPEN_S: u64 = 20;
 /// What a proxy needs besides its idle connections.
 const DESCRIPTORS_SPARE: u64 = 1000;
@@ -163,19 +164,15 @@ pub struct Speed {
 }
 
 /// Warm-up, then a window: the processor time between its ends, divided by what was served in it.
-pub fn under_load(
-    row: &Row,
-    load: &Load,
-    running: &Running,
-    lab: &Lab,
-    seconds: u64,
-) -> Result<Sample, String> {
-    let port = if matches!(load.kind, Kind::Echo | Kind::Stream) {
-        running.tcp
-    } else {
-        running.http
+pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<Sample, String> {
+    let (What::PerAnswer(load) | What::PerGib(load)) = row.what else {
+        return Err("not a row under load".to_string());
     };
-    load.run(lab, port, 1)?;
+    let port = match load.kind {
+        Kind::Echo | Kind::Stream => running.tcp,
+        Kind::Wrk | Kind::Body | Kind::New => running.http,
+    };
+    load.run(lab, port, WARM_UP_S)?;
     let before = running.process.cpu_ns();
     let outcome = load.run(lab, port, seconds)?;
     let cpu_ns = running.process.cpu_ns().saturating_sub(before) as f64;
@@ -199,7 +196,7 @@ pub fn under_load(
 pub fn idle(peer: Peer, lab: &mut Lab, sozu: &Path, wanted: u64) -> Result<Sample, String> {
     let clients = wanted.min(descriptors().saturating_sub(DESCRIPTORS_SPARE)) as usize;
     let running = Running::start(peer, lab, sozu)?;
-    IDLE_WARM_UP.run(lab, running.http, 1)?;
+    IDLE_WARM_UP.run(lab, running.http, WARM_UP_S)?;
     sleep(SETTLE);
     let before = running.process.pss_bytes()?;
     let load = Load {
