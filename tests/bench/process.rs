@@ -57,6 +57,29 @@ pub fn pinned(core: usize, program: &Path) -> Command {
     command
 }
 
+/// Nanoseconds on a processor, and ready but without one because somebody else had it.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    pub cpu_ns: u64,
+    pub waited_ns: u64,
+}
+
+impl Times {
+    fn plus(self, other: Times) -> Times {
+        Times {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            waited_ns: self.waited_ns + other.waited_ns,
+        }
+    }
+
+    pub fn since(self, before: Times) -> Times {
+        Times {
+            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
+            waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
+        }
+    }
+}
+
 impl Process {
     /// Starts `command` with its complaints going to `DIR/NAME.err`.
     pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Process, String> {
@@ -119,9 +142,9 @@ impl Process {
         tree
     }
 
-    /// Nanoseconds on a processor, of all threads of the tree.
-    pub fn cpu_ns(&self) -> u64 {
-        self.tree().into_iter().map(cpu_ns).sum()
+    pub fn times(&self) -> Times {
+        let each = self.tree().into_iter().map(times);
+        each.fold(Times::default(), |sum, one| sum.plus(one))
     }
 
     /// Proportional share of memory, of the tree, in bytes.
@@ -212,16 +235,22 @@ fn identity(id: u32) -> Option<Identity> {
     })
 }
 
-/// Nanoseconds that all threads of one process spent on a processor.
-pub fn cpu_ns(id: u32) -> u64 {
-    let of_thread = |thread: u32| -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{id}/task/{thread}/schedstat")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
+/// What all threads of one process spent.
+pub fn times(id: u32) -> Times {
+    let of_thread = |thread: u32| -> Option<Times> {
+        let path = format!("/proc/{id}/task/{thread}/schedstat");
+        let text = fs::read_to_string(path).ok()?;
+        let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
+        Some(Times {
+            cpu_ns: numbers.next()?,
+            waited_ns: numbers.next()?,
+        })
     };
-    numbers_in(&format!("/proc/{id}/task"))
+    let threads = numbers_in(&format!("/proc/{id}/task"));
+    threads
         .into_iter()
         .filter_map(of_thread)
-        .sum()
+        .fold(Times::default(), Times::plus)
 }
 
 fn pss_bytes(id: u32) -> Result<u64, String> {

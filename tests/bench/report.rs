@@ -65,7 +65,14 @@ impl Report {
     }
 
     fn speeds(&self) -> Grid {
-        let head = ["clients see", "proxy", "answers/s", "p50 µs", "p99 µs"];
+        let head = [
+            "clients see",
+            "proxy",
+            "answers/s",
+            "p50 µs",
+            "p99 µs",
+            "core taken",
+        ];
         let mut grid = vec![head.map(str::to_string).to_vec()];
         for line in &self.lines {
             for cell in &line.cells {
@@ -76,6 +83,7 @@ impl Report {
                     digits(speed.per_second),
                     speed.p50_us.to_string(),
                     speed.p99_us.to_string(),
+                    format!("{:.0} %", speed.waited * 100.0),
                 ];
                 let mut cells = vec![line.row.title.to_string(), cell.peer.name().to_string()];
                 cells.extend(numbers);

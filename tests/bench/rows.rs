@@ -161,6 +161,8 @@ pub struct Speed {
     pub per_second: f64,
     pub p50_us: u64,
     pub p99_us: u64,
+    /// Part of the window that the proxy stood ready while somebody else had its core: how far to trust the rest.
+    pub waited: f64,
 }
 
 /// Warm-up, then a window: the processor time between its ends, divided by what was served in it.
@@ -173,9 +175,10 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
         Kind::Wrk | Kind::Body | Kind::New => running.http,
     };
     load.run(lab, port, WARM_UP_S)?;
-    let before = running.process.cpu_ns();
+    let before = running.process.times();
     let outcome = load.run(lab, port, seconds)?;
-    let cpu_ns = running.process.cpu_ns().saturating_sub(before) as f64;
+    let spent = running.process.times().since(before);
+    let cpu_ns = spent.cpu_ns as f64;
     let cost = match row.what {
         What::PerGib(_) => cpu_ns / 1e6 / (outcome.bytes as f64 / GIB),
         _ => cpu_ns / 1e3 / outcome.done as f64,
@@ -185,6 +188,7 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
         per_second,
         p50_us: outcome.p50_us,
         p99_us: outcome.p99_us,
+        waited: spent.waited_ns as f64 / 1e3 / outcome.us.max(1) as f64,
     };
     Ok(Sample {
         cost,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::lab::{Lab, KIB};
 use crate::load::{Kind, Load};
 use crate::peers::{Peer, Running};
-use crate::process::{cpu_ns, signal, Process};
+use crate::process::{signal, times, Process};
 
 const LOAD: Load = Load {
     kind: Kind::Wrk,
@@ -31,7 +31,7 @@ pub fn count(peer: Peer, lab: &mut Lab, sozu: &Path) -> Result<String, String> {
         .process
         .tree()
         .into_iter()
-        .max_by_key(|id| cpu_ns(*id))
+        .max_by_key(|id| times(*id).cpu_ns)
         .unwrap_or(running.process.id());
     let summary = lab.dir.join(format!("{}.strace", peer.name()));
     let mut command = Command::new("strace");

@@ -23,7 +23,7 @@ const BARS_W: usize = PANEL_W - NAME_W - VALUE_W;
 
 const STYLE: &str = "text{font:13px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#3d444d}\
 .page{fill:#fff}.head{font-size:19px;font-weight:600;fill:#1f2328}.title{font-weight:600;fill:#1f2328}\
-.name{text-anchor:end}.quiet,.unit{fill:#6e7781;font-weight:400}.unit{font-size:12px}.value{font-size:12px}\
+.name,.value{text-anchor:end}.quiet,.unit{fill:#6e7781;font-weight:400}.unit{font-size:12px}\
 .strong{font-weight:600;fill:#1f2328}.axis{stroke:#d0d7de}.bar{stroke:#8c959f;stroke-dasharray:3 3}\
 .floor{fill:#d8dee4}.haproxy{fill:#8fa3b8}.nginx{fill:#b9a58f}.sozu{fill:#0f6fde}\
 .pass{fill:#1a7f37;font-weight:600}.miss{fill:#cf222e;font-weight:600}\
@@ -55,7 +55,7 @@ pub fn chart(lines: &[Line], about: &str) -> String {
     }
     let head = format!(
         "<text class=\"head\" x=\"{MARGIN}\" y=\"36\">Processor time and memory by proxy</text>\
-         <text class=\"quiet\" x=\"{MARGIN}\" y=\"57\">Less is better. {}</text>\n",
+         <text class=\"quiet\" x=\"{MARGIN}\" y=\"57\">Less is better; the dashed line is the bar to stay within. {}</text>\n",
         escaped(about)
     );
     format!(
@@ -98,9 +98,9 @@ fn panel(line: &Line, at: &Place) -> String {
             out,
             "<text class=\"name{strong}\" x=\"{}\" y=\"{text_y}\">{name}</text>\
              <rect class=\"{name}\" x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{BAR_H}\" rx=\"2\"/>\
-             <text class=\"value{strong}\" x=\"{:.1}\" y=\"{text_y}\">{}</text>",
+             <text class=\"value{strong}\" x=\"{}\" y=\"{text_y}\">{}</text>",
             at.x + NAME_W,
-            left as f64 + length + 7.0,
+            at.x + PANEL_W,
             digits(*cost),
             name = peer.name(),
         );
@@ -125,8 +125,8 @@ fn panel(line: &Line, at: &Place) -> String {
 
 fn title(line: &Line, at: &Place) -> String {
     let mark = match line.verdict() {
-        Verdict::Pass => "<tspan class=\"pass\"> ✓</tspan>",
-        Verdict::Miss => "<tspan class=\"miss\"> ✗</tspan>",
+        Verdict::Pass => "<tspan class=\"pass\" dx=\"7\">✓</tspan>",
+        Verdict::Miss => "<tspan class=\"miss\" dx=\"7\">✗</tspan>",
         Verdict::Open => "",
     };
     format!(
