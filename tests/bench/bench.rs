@@ -118,10 +118,9 @@ impl Bench {
         self.each(
             |what| !at_rest(what) && !idle(what),
             |bench, row, peer| {
-                let one = running
-                    .iter()
-                    .find(|one| one.peer == peer)
-                    .ok_or("did not start")?;
+                let found = running.iter().find(|(one, _)| *one == peer);
+                let (_, one) = found.ok_or("not started")?;
+                let one = one.as_ref().map_err(String::clone)?;
                 rows::under_load(row, one, &bench.lab, bench.options.seconds)
             },
         );
@@ -156,17 +155,10 @@ impl Bench {
         }
     }
 
-    /// One that does not start, or answers wrongly, is left out of the rows under load, and each of them says so.
-    fn start(&mut self, peers: &[Peer]) -> Vec<Running> {
-        let mut running = Vec::new();
-        for peer in peers {
-            let started = Running::start(*peer, &mut self.lab, &self.sozu);
-            match started.and_then(|one| one.verify().map(|()| one)) {
-                Ok(one) => running.push(one),
-                Err(message) => eprintln!("{}: {message}", peer.name()),
-            }
-        }
-        running
+    /// One that does not start has its reason in each of the rows it should have been in.
+    fn start(&mut self, peers: &[Peer]) -> Vec<(Peer, Result<Running, String>)> {
+        let start = |peer: &Peer| (*peer, Running::start(*peer, &mut self.lab, &self.sozu));
+        peers.iter().map(start).collect()
     }
 }
 

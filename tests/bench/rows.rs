@@ -172,7 +172,10 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
     };
     let port = match load.kind {
         Kind::Echo | Kind::Stream => running.tcp,
-        Kind::Wrk | Kind::Body | Kind::New => running.http,
+        Kind::Wrk | Kind::Body | Kind::New => {
+            running.verify(load.path, load.len)?;
+            running.http
+        }
     };
     load.run(lab, port, WARM_UP_S)?;
     let before = running.process.times();
