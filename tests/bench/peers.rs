@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::lab::{
-    self, nginx_arguments, nginx_common, pattern, wait_for_port, Lab, KIB, MIB, PROXY_CORE,
+    self, nginx_arguments, nginx_common, pattern, wait_for_port, Lab, MIB, PROXY_CORE,
 };
 use crate::process::{pinned, Process};
 
@@ -65,7 +65,6 @@ impl Peer {
 
 /// A proxy that runs, with the ports it listens on.
 pub struct Running {
-    pub peer: Peer,
     pub process: Process,
     pub http: u16,
     pub tcp: u16,
@@ -83,12 +82,7 @@ impl Running {
         let mut process = Process::start(peer.name(), command, &lab.dir)?;
         wait_for_port(http, &mut process)?;
         process.remember();
-        Ok(Running {
-            peer,
-            process,
-            http,
-            tcp,
-        })
+        Ok(Running { process, http, tcp })
     }
 
     /// One request, its answer read whole and compared, before anything is measured.
