@@ -1,0 +1,234 @@
+//! The rows: what is measured, in which unit, against which bar. And how one sample of each is taken.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::lab::{Lab, KIB, MIB};
+use crate::load::{Held, Kind, Load};
+use crate::peers::{Peer, Running};
+use crate::process::descriptors;
+
+const GIB: f64 = (1024 * MIB) as f64;
+/// Long enough for start-up work and delayed frees to be over.
+const SETTLE: Duration = Duration::from_millis(700);
+const WARM_UP_S: u64 = 1;
+const IDLE_OPEN_S: u64 = 20;
+/// What a proxy needs besides its idle connections.
+const DESCRIPTORS_SPARE: u64 = 1000;
+const IDLE_WARM_UP: Load = Load {
+    kind: Kind::Wrk,
+    clients: 64,
+    path: "/1k",
+    len: KIB,
+};
+
+#[derive(Clone, Copy)]
+pub enum What {
+    /// Processor time per answer, in µs.
+    PerAnswer(Load),
+    /// Processor time per GiB of body, in ms.
+    PerGib(Load),
+    /// Bytes of memory per idle kept-alive connection.
+    Idle,
+    /// MiB resident, freshly started.
+    Rest,
+}
+
+/// What our figure has to reach.
+#[derive(Clone, Copy)]
+pub enum Bar {
+    /// The better one of haproxy and nginx.
+    BestPeer,
+    Haproxy,
+    /// So many times the floor.
+    Floor(f64),
+    Below(f64),
+    Open,
+}
+
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub what: What,
+    pub bar: Bar,
+    /// Whether relaying unread bytes says anything about this row.
+    pub floor: bool,
+}
+
+const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Load {
+    Load {
+        kind,
+        clients,
+        path,
+        len,
+    }
+}
+
+pub const ROWS: [Row; 9] = [
+    Row {
+        id: "http64",
+        title: "HTTP kept alive, 1 KiB, 64 clients",
+        what: What::PerAnswer(load(Kind::Wrk, 64, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: true,
+    },
+    Row {
+        id: "http512",
+        title: "HTTP kept alive, 1 KiB, 512 clients",
+        what: What::PerAnswer(load(Kind::Wrk, 512, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: true,
+    },
+    Row {
+        id: "httpnew",
+        title: "HTTP, a new connection each",
+        what: What::PerAnswer(load(Kind::New, 64, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: false,
+    },
+    Row {
+        id: "http64k",
+        title: "HTTP kept alive, 64 KiB",
+        what: What::PerAnswer(load(Kind::Wrk, 64, "/64k", 64 * KIB)),
+        bar: Bar::Open,
+        floor: true,
+    },
+    Row {
+        id: "http10m",
+        title: "HTTP, 10 MiB bodies",
+        what: What::PerGib(load(Kind::Body, 16, "/10m", 10 * MIB)),
+        bar: Bar::Haproxy,
+        floor: false,
+    },
+    Row {
+        id: "tcp1k",
+        title: "TCP, 1 KiB round trips",
+        what: What::PerAnswer(load(Kind::Echo, 64, "", KIB)),
+        bar: Bar::Floor(1.10),
+        floor: true,
+    },
+    Row {
+        id: "tcp10m",
+        title: "TCP, 10 MiB streams",
+        what: What::PerGib(load(Kind::Stream, 16, "", 10 * MIB)),
+        bar: Bar::Open,
+        floor: false,
+    },
+    Row {
+        id: "idle",
+        title: "idle kept-alive HTTP connection",
+        what: What::Idle,
+        bar: Bar::Below(700.0),
+        floor: false,
+    },
+    Row {
+        id: "rest",
+        title: "resident at rest, all processes",
+        what: What::Rest,
+        bar: Bar::Below(8.0),
+        floor: false,
+    },
+];
+
+impl Row {
+    pub fn unit(&self) -> &'static str {
+        match self.what {
+            What::PerAnswer(_) => "µs",
+            What::PerGib(_) => "ms/GiB",
+            What::Idle => "bytes",
+            What::Rest => "MiB",
+        }
+    }
+
+    pub fn concerns(&self, peer: Peer) -> bool {
+        self.floor || peer != Peer::Floor
+    }
+}
+
+/// One run of one row for one proxy.
+#[derive(Clone, Copy)]
+pub struct Sample {
+    /// In the row's unit. Less is better, in all rows.
+    pub cost: f64,
+    pub speed: Option<Speed>,
+}
+
+/// What the clients saw.
+#[derive(Clone, Copy)]
+pub struct Speed {
+    pub per_second: f64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    /// Part of the window that the proxy stood ready while somebody else had its core: how far to trust the rest.
+    pub waited: f64,
+}
+
+/// Warm-up, then a window: the processor time between its ends, divided by what was served in it.
+pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<Sample, String> {
+    let (What::PerAnswer(load) | What::PerGib(load)) = row.what else {
+        return Err("not a row under load".to_string());
+    };
+    let port = match load.kind {
+        Kind::Echo | Kind::Stream => running.tcp,
+        Kind::Wrk | Kind::Body | Kind::New => {
+            running.verify(load.path, load.len)?;
+            running.http
+        }
+    };
+    load.run(lab, port, WARM_UP_S)?;
+    let before = running.process.times();
+    let outcome = load.run(lab, port, seconds)?;
+    let spent = running.process.times().since(before);
+    let cpu_ns = spent.cpu_ns as f64;
+    let cost = match row.what {
+        What::PerGib(_) => cpu_ns / 1e6 / (outcome.bytes as f64 / GIB),
+        _ => cpu_ns / 1e3 / outcome.done as f64,
+    };
+    let per_second = outcome.done as f64 * 1e6 / outcome.us.max(1) as f64;
+    let speed = Speed {
+        per_second,
+        p50_us: outcome.p50_us,
+        p99_us: outcome.p99_us,
+        waited: spent.waited_ns as f64 / 1e3 / outcome.us.max(1) as f64,
+    };
+    Ok(Sample {
+        cost,
+        speed: Some(speed),
+    })
+}
+
+/// A fresh process that has worked a little; then what so many idle clients add.
+pub fn idle(peer: Peer, lab: &mut Lab, sozu: &Path, wanted: u64) -> Result<Sample, String> {
+    let clients = wanted.min(descriptors().saturating_sub(DESCRIPTORS_SPARE)) as usize;
+    let running = Running::start(peer, lab, sozu)?;
+    IDLE_WARM_UP.run(lab, running.http, WARM_UP_S)?;
+    sleep(SETTLE);
+    let before = running.process.pss_bytes()?;
+    let load = Load {
+        clients,
+        ..IDLE_WARM_UP
+    };
+    let mut held = Held::open(lab, running.http, &load, IDLE_OPEN_S)?;
+    sleep(SETTLE);
+    let after = running.process.pss_bytes()?;
+    let open = held.count()?;
+    if open != clients {
+        return Err(format!("{open} of {clients} idle connections stayed open"));
+    }
+    Ok(Sample {
+        cost: after.saturating_sub(before) as f64 / clients as f64,
+        speed: None,
+    })
+}
+
+/// Alone on the machine: nothing else of the same program may share its pages, which Pss would divide.
+pub fn rest(peer: Peer, lab: &mut Lab, sozu: &Path) -> Result<Sample, String> {
+    let running = Running::start(peer, lab, sozu)?;
+    sleep(SETTLE);
+    Ok(Sample {
+        cost: running.process.pss_bytes()? as f64 / MIB as f64,
+        speed: None,
+    })
+}
