@@ -21,6 +21,7 @@ pub mod route;
 pub mod session;
 pub mod slab;
 pub mod state;
+pub mod supervisor;
 pub mod sys;
 pub mod timer;
 pub mod worker;

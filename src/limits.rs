@@ -98,3 +98,13 @@ pub const EVENTS_PER_TURN: usize = 256;
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
 /// Longest text of an error, in characters: it may quote what was sent.
 pub const ERROR_CHARS_MAX: usize = 1000;
+/// Connections that wait in a listening socket's queue; the kernel may lower it (net.core.somaxconn).
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Control clients at one time.
+pub const CONTROL_CLIENTS_MAX: usize = 128;
+/// Answers that a control client has not read, in bytes; before they are read it is not listened to.
+pub const CONTROL_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Workers that were told to stop are killed after so many milliseconds.
+pub const STOP_GRACE_MS: u64 = 2_000;
+/// Lines taken from a worker in one turn.
+pub const WORKER_QUEUE_LINES_MAX: usize = 1024;

@@ -1,1 +1,100 @@
-fn main() {}
+//! The command line: `sozu start`, `sozu check`, and the worker's hidden role.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use sozu_lib::{config, supervisor, worker};
+
+const USAGE: &str = "\
+usage: sozu start -c FILE    start the proxy with this configuration, in the foreground
+       sozu check -c FILE    say what is wrong with a configuration, and start nothing
+       sozu version          print the version
+       sozu help             print this
+
+A running proxy is steered with sozuctl, or with nc -U and the word help.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    match command.as_str() {
+        supervisor::WORKER_ROLE => match worker::main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                log::error!("{e}");
+                eprintln!("sozu worker: {e}");
+                ExitCode::FAILURE
+            }
+        },
+        "start" | "check" => match file_argument(&rest) {
+            Ok(file) if command == "start" => start(&file),
+            Ok(file) => check(&file),
+            Err(what) => usage_error(&format!("{command}: {what}")),
+        },
+        "version" | "--version" | "-V" => {
+            println!("sozu {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        "" => usage_error("no command given"),
+        other => usage_error(&format!("unknown command {other:?}")),
+    }
+}
+
+fn usage_error(what: &str) -> ExitCode {
+    eprint!("sozu: {what}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// `-c FILE`, `--config FILE` or `--config=FILE`, and nothing else.
+fn file_argument(arguments: &[String]) -> Result<PathBuf, String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["-c" | "--config", file] => Ok(file.into()),
+        [one] if one.starts_with("--config=") => Ok(one["--config=".len()..].into()),
+        [] => Err("a configuration is needed: -c FILE".into()),
+        _ => Err(format!("{} is not understood: only -c FILE", words.join(" "))),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    let result = config::load(file);
+    let text = config::check(&file.display().to_string(), &result);
+    match result {
+        Ok(_) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(_) => {
+            eprint!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(file: &Path) -> ExitCode {
+    let config = match config::load(file) {
+        Ok((config, warnings)) => {
+            for warning in &warnings {
+                eprintln!("{warning}");
+            }
+            config
+        }
+        Err(errors) => {
+            eprintln!("{errors}\nsozu: not started");
+            return ExitCode::FAILURE;
+        }
+    };
+    match supervisor::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            log::error!("{what}");
+            eprintln!("sozu: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}

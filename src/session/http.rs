@@ -83,6 +83,7 @@ fn accept(
     // `OPTIONS *` is about the server as a whole.
     let path = if request.target.bytes == b"*" { b"/" } else { request.target.path() };
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
+    x.record.host.extend_from_slice(hostname);
     let found = world.door.router.find(hostname, path, request.method);
     let Some(target) = found else {
         x.up.skip(len);

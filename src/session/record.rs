@@ -55,6 +55,8 @@ pub struct Record {
     pub id: [u8; 32],
     /// Method and target as they were routed, or the start of what could not be parsed.
     pub line: Vec<u8>,
+    /// The hostname that was asked for.
+    pub host: Vec<u8>,
     /// 0 while nothing was answered.
     pub status: u16,
     /// Bytes from the client to the backend and back, framing included.
@@ -75,7 +77,8 @@ impl Record {
     /// An empty one in the memory of this one.
     pub fn renewed(mut self) -> Record {
         self.line.clear();
-        Record { line: self.line, ..Record::default() }
+        self.host.clear();
+        Record { line: self.line, host: self.host, ..Record::default() }
     }
 
     pub fn set_line(&mut self, method: &[u8], target: &[u8]) {

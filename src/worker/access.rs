@@ -50,14 +50,19 @@ impl AccessLog {
         let out = &mut self.lines;
         let r = &x.record;
         let cluster = x.target.as_ref().map_or("-", |target| target.cluster.id.as_str());
-        let backend = x.backend.as_ref().map_or("-", |backend| backend.id.as_str());
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
-            "{} {peer} {} {cluster} {backend} \"",
+            "{} {peer} {} {cluster} ",
             date::rfc3339(epoch_ms + now_us / 1000),
             door.listener.address,
         );
+        let _ = match &x.backend {
+            Some(backend) => write!(out, "{} {} ", backend.id, backend.address),
+            None => write!(out, "- - "),
+        };
+        put_escaped(&r.host, out);
+        out.extend_from_slice(b" \"");
         put_escaped(&r.line, out);
         let _ = write!(out, "\" {} {} {} ", r.status, r.bytes_up, r.bytes_down);
         for moment in [r.connected_us, r.first_byte_us, now_us] {

@@ -1,0 +1,282 @@
+//! The control socket: clients that send lines and get answers.
+//!
+//! A client can never stop the proxy: lines have a bound, clients have a
+//! number, and whoever does not read its answers is not read any more.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
+use crate::net::token::{self, Kind};
+use crate::proto::command::{Command, Noun};
+use crate::proto::line::LineReader;
+use crate::proto::{reply, table};
+use crate::slab::{Key, Slab};
+use crate::state::{Change, Code, Refused};
+use crate::supervisor::{Stage, Supervisor};
+use crate::sys::epoll::{self, Epoll};
+use crate::sys::{process, socket};
+
+/// Bytes taken from a client in one turn.
+const READ_BYTES: usize = 16 * 1024;
+
+struct Client {
+    stream: UnixStream,
+    reader: LineReader,
+    answer: Vec<u8>,
+    /// It has shut its side: what is asked is answered, then it is let go.
+    ended: bool,
+    /// It waits for the end of everything.
+    awaits_end: bool,
+    /// For the log: uid and pid.
+    who: String,
+}
+
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    clients: Slab<Client>,
+}
+
+impl Control {
+    /// Binds the socket, closed to all but its owner from its first moment.
+    pub fn bind(path: &Path) -> Result<Control, String> {
+        let shown = path.display();
+        if let Ok(other) = UnixStream::connect(path) {
+            let pid = socket::peer_credentials(other.as_fd()).map_or(0, |(_, _, pid)| pid);
+            return Err(format!(
+                "another sozu, pid {pid}, listens on {shown}; \
+                 steer that one with sozuctl -s {shown}, or give this one another command_socket"
+            ));
+        }
+        let stale = fs::symlink_metadata(path).is_ok_and(|data| {
+            use std::os::unix::fs::FileTypeExt;
+            data.file_type().is_socket()
+        });
+        if stale {
+            // Its owner is gone. A failure to remove it is a failure to bind, told below.
+            let _ = fs::remove_file(path);
+        }
+        let umask = process::umask(0o177);
+        let bound = UnixListener::bind(path);
+        process::umask(umask);
+        let advice = |e: io::Error| {
+            format!("cannot make the control socket {shown}: {e}; change command_socket or the rights of its folder")
+        };
+        let listener = bound.map_err(advice)?;
+        listener.set_nonblocking(true).map_err(advice)?;
+        Ok(Control { listener, path: path.to_owned(), clients: Slab::default() })
+    }
+
+    /// Takes whoever waits, as long as there is room.
+    pub fn accept(&mut self, poll: &Epoll) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.clients.len() == CONTROL_CLIENTS_MAX {
+                let refused = Refused::new(Code::Limit, "too many control clients: try again later");
+                // It is not waited for; it may not get to read why.
+                let _ = stream.set_nonblocking(true);
+                let _ = (&stream).write_all(reply::error(&refused).as_bytes());
+                continue;
+            }
+            let who = match socket::peer_credentials(stream.as_fd()) {
+                Ok((uid, _, pid)) => format!("uid {uid} pid {pid}"),
+                Err(e) => format!("nobody known ({e})"),
+            };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let key = self.clients.insert(Client {
+                stream,
+                reader: LineReader::default(),
+                answer: Vec::new(),
+                ended: false,
+                awaits_end: false,
+                who,
+            });
+            if let Some(client) = self.clients.get(key) {
+                let token = token::pack(Kind::ControlClient, key);
+                if poll.add(client.stream.as_fd(), epoll::IN, token).is_err() {
+                    self.clients.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Tells those who asked for the end that it has come, and leaves no socket behind.
+    pub fn finish_shutdown(&mut self) {
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key).filter(|client| client.awaits_end) {
+                client.answer.extend_from_slice(reply::ok(&[]).as_bytes());
+                // Once, and as much as it takes: nobody waits for a client at the end.
+                let _ = client.stream.write(&client.answer);
+            }
+        }
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Supervisor {
+    pub(super) fn client_ready(&mut self, key: Key, ready: u32) {
+        if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
+            self.control.clients.remove(key);
+            return;
+        }
+        self.answer_lines(key);
+        let Some(client) = self.control.clients.get_mut(key) else {
+            return;
+        };
+        if !client.send() || client.is_done() || ready & epoll::HUP != 0 && client.answer.is_empty() {
+            self.control.clients.remove(key);
+            return;
+        }
+        let reading = if client.may_ask() { epoll::IN } else { 0 };
+        let writing = if client.answer.is_empty() { 0 } else { epoll::OUT };
+        let token = token::pack(Kind::ControlClient, key);
+        if let Err(e) = self.poll.modify(client.stream.as_fd(), reading | writing, token) {
+            log::error!("epoll_ctl for a control client: {e}");
+            self.control.clients.remove(key);
+        }
+    }
+
+    /// False: it is gone.
+    fn read_client(&mut self, key: Key) -> bool {
+        let Some(client) = self.control.clients.get_mut(key) else {
+            return false;
+        };
+        let mut bytes = [0; READ_BYTES];
+        match client.stream.read(&mut bytes) {
+            Ok(0) => client.ended = true,
+            Ok(n) => client.reader.push(&bytes[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn answer_lines(&mut self, key: Key) {
+        loop {
+            let Some(client) = self.control.clients.get_mut(key) else {
+                return;
+            };
+            if client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
+                return;
+            }
+            let line = match client.reader.next_line() {
+                None => return,
+                Some(Ok(line)) => line,
+                Some(Err(what)) => {
+                    let refused = Refused::new(Code::Syntax, what);
+                    client.answer.extend_from_slice(reply::error(&refused).as_bytes());
+                    continue;
+                }
+            };
+            let line = line.strip_suffix('\r').unwrap_or(&line);
+            if line.trim().is_empty() {
+                continue;
+            }
+            let answer = match Command::decode(line, &self.settings.timeouts) {
+                Ok(command) => self.perform(command, key),
+                Err(refused) => Err(refused),
+            };
+            let answer = answer.unwrap_or_else(|refused| reply::error(&refused));
+            if let Some(client) = self.control.clients.get_mut(key) {
+                client.answer.extend_from_slice(answer.as_bytes());
+            }
+        }
+    }
+
+    /// Does what a line says; the text of the answer, or why not.
+    fn perform(&mut self, command: Command, key: Key) -> Result<String, Refused> {
+        let ok = || reply::ok(&[]);
+        match command {
+            Command::Ping => Ok(ok()),
+            Command::Version => Ok(reply::ok(&[("version", env!("CARGO_PKG_VERSION").to_string())])),
+            Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
+            Command::Status => Ok(self.status() + &ok()),
+            Command::StateDump => Ok(self.dump(|_| true) + &ok()),
+            Command::List(noun) => Ok(self.dump(|change| noun_of(change) == noun) + &ok()),
+            Command::Change(_) | Command::Begin | Command::Commit | Command::Abort => {
+                let what = "this version changes nothing while it runs: edit the file and start again";
+                Err(Refused::new(Code::Failed, what))
+            }
+            Command::Shutdown { hard } => {
+                if let Some(client) = self.control.clients.get_mut(key) {
+                    client.awaits_end = true;
+                    log::info!("shutdown{} by {}", if hard { " hard" } else { "" }, client.who);
+                }
+                self.shut_down(hard);
+                Ok(String::new())
+            }
+        }
+    }
+
+    fn dump(&self, wanted: impl Fn(&Change) -> bool) -> String {
+        let line = |change: Change| change.encode() + "\n";
+        self.state.dump().filter(wanted).map(line).collect()
+    }
+
+    fn status(&self) -> String {
+        let stage = match self.stage {
+            Stage::Starting => "starting",
+            Stage::Serving => "serving",
+            Stage::Draining { .. } => "draining",
+            Stage::Stopping { .. } => "stopping",
+        };
+        let main = reply::data(
+            "main",
+            &[
+                ("version", env!("CARGO_PKG_VERSION").to_string()),
+                ("pid", std::process::id().to_string()),
+                ("state", stage.to_string()),
+                ("uptime_s", (self.now_ms / 1000).to_string()),
+                ("max_connections", self.max_connections.to_string()),
+                ("listeners", self.state.listeners().count().to_string()),
+                ("clusters", self.state.clusters().count().to_string()),
+                ("frontends", self.state.frontends().count().to_string()),
+                ("backends", self.state.backends().count().to_string()),
+            ],
+        );
+        main + &self.worker_lines()
+    }
+}
+
+fn noun_of(change: &Change) -> Noun {
+    match change {
+        Change::ListenerAdd(_) | Change::ListenerRemove { .. } => Noun::Listener,
+        Change::ClusterAdd(_) | Change::ClusterRemove { .. } => Noun::Cluster,
+        Change::FrontendAdd(_) | Change::FrontendRemove { .. } => Noun::Frontend,
+        Change::BackendAdd(_) | Change::BackendRemove { .. } => Noun::Backend,
+    }
+}
+
+impl Client {
+    /// Its earlier answers are taken.
+    fn may_ask(&self) -> bool {
+        !self.ended && self.answer.len() < CONTROL_REPLY_BYTES_MAX
+    }
+
+    fn is_done(&self) -> bool {
+        self.ended && self.answer.is_empty() && !self.awaits_end
+    }
+
+    /// False: it is gone.
+    fn send(&mut self) -> bool {
+        while !self.answer.is_empty() {
+            match self.stream.write(&self.answer) {
+                Ok(n) => drop(self.answer.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,244 @@
+//! Main: the trusted process. Owns the listening sockets, the control socket,
+//! the state and the workers. Never reads a client's byte.
+//!
+//! One thread, one epoll, nothing that blocks: signals, workers' channels and
+//! control clients are events like any other.
+
+mod control;
+mod files;
+mod notify;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use crate::config::{Config, Settings};
+use crate::limits::{
+    CONTROL_CLIENTS_MAX, DESCRIPTORS_RESERVED, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS,
+};
+use crate::net::board::Board;
+use crate::net::logging;
+use crate::net::token::{self, Kind};
+use crate::state::State;
+use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::process::{self, Signals};
+use crate::sys::socket;
+use control::Control;
+use files::Logs;
+use workers::Workers;
+
+/// The hidden argument with which this program is started as a worker.
+pub const WORKER_ROLE: &str = "--worker";
+
+/// Where main is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Until every worker accepts.
+    Starting,
+    Serving,
+    /// Workers finish what they have, until then.
+    Draining { until_ms: u64 },
+    /// Workers were told to end at once; they are killed then.
+    Stopping { until_ms: u64 },
+}
+
+struct Supervisor {
+    settings: Settings,
+    state: State,
+    stage: Stage,
+    poll: Epoll,
+    signals: Signals,
+    control: Control,
+    sockets: BTreeMap<SocketAddr, TcpListener>,
+    board: Board,
+    logs: Logs,
+    workers: Workers,
+    start: Instant,
+    now_ms: u64,
+    /// Client connections that one worker takes at most.
+    max_connections: u64,
+}
+
+/// Starts the proxy and returns when it has ended. An error is a sentence.
+pub fn run(config: Config) -> Result<(), String> {
+    let mut supervisor = Supervisor::new(config)?;
+    supervisor.start_workers()?;
+    supervisor.serve().map_err(|e| format!("main stops: {e}"))
+}
+
+impl Supervisor {
+    fn new(config: Config) -> Result<Supervisor, String> {
+        let Config { mut settings, state } = config;
+        if let Ok(filter) = std::env::var("RUST_LOG") {
+            settings.log_level = filter;
+        }
+        let logs = Logs::open(&settings)?;
+        // Before the log is started: a proxy that is not started writes into no log.
+        let control = Control::bind(&settings.command_socket)?;
+        let sockets = listen_all(&state)?;
+        let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
+        logging::start(&settings.log_level, "main", logs.log_for_main()?);
+        let poll = Epoll::new().map_err(broken("epoll"))?;
+        let signals = Signals::open().map_err(broken("signalfd"))?;
+        let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
+        watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
+        watch(control.as_fd(), Kind::ControlSocket).map_err(broken("epoll"))?;
+        let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
+        let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
+        Ok(Supervisor {
+            max_connections: settings.max_connections.map_or(most, |n| u64::from(n).min(most)),
+            workers: Workers::new(settings.worker_count as usize),
+            board: Board::create().map_err(broken("shared memory"))?,
+            settings,
+            state,
+            stage: Stage::Starting,
+            poll,
+            signals,
+            control,
+            sockets,
+            logs,
+            start: Instant::now(),
+            now_ms: 0,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN.min(CONTROL_CLIENTS_MAX));
+        loop {
+            self.poll.wait(&mut events, self.timeout_ms())?;
+            self.now_ms = self.start.elapsed().as_millis() as u64;
+            for i in 0..events.len() {
+                let (token, ready) = events.get(i);
+                match token::unpack(token) {
+                    Some((Kind::Signals, _)) => self.take_signals(),
+                    Some((Kind::Channel, key)) => self.worker_ready(key),
+                    Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll),
+                    Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
+                    _ => {}
+                }
+            }
+            self.look_after_workers();
+            if self.ended() {
+                self.say_good_bye();
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        let stage = match self.stage {
+            Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
+            Stage::Starting | Stage::Serving => None,
+        };
+        let due = [stage, self.workers.due_ms(&self.settings)].into_iter().flatten().min();
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
+        due.map_or(-1, wait)
+    }
+
+    fn take_signals(&mut self) {
+        while let Some((signal, sender)) = self.signals.read() {
+            match signal {
+                process::SIGTERM | process::SIGINT => {
+                    log::info!("signal {signal} from process {sender}");
+                    self.shut_down(self.stage != Stage::Starting && self.stage != Stage::Serving);
+                }
+                process::SIGCHLD => self.reap(),
+                other => log::warn!("signal {other} from process {sender} has no meaning here yet"),
+            }
+        }
+    }
+
+    /// Lets connections finish until `shutdown_timeout`; `hard`: ends them now.
+    fn shut_down(&mut self, hard: bool) {
+        self.sockets.clear();
+        if hard {
+            if !matches!(self.stage, Stage::Stopping { .. }) {
+                log::info!("stopping: open connections are cut");
+                self.stage = Stage::Stopping { until_ms: self.now_ms + STOP_GRACE_MS };
+                self.tell_workers("stop");
+            }
+        } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
+            let seconds = self.settings.shutdown_timeout;
+            log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
+            notify::send("STOPPING=1");
+            let until_ms = self.now_ms + u64::from(seconds) * 1000;
+            self.stage = Stage::Draining { until_ms };
+            self.tell_workers("drain");
+        }
+    }
+
+    fn ended(&mut self) -> bool {
+        match self.stage {
+            Stage::Starting | Stage::Serving => return false,
+            Stage::Draining { until_ms } if self.now_ms >= until_ms => {
+                log::warn!("the time to drain is over");
+                self.shut_down(true);
+            }
+            Stage::Stopping { until_ms } if self.now_ms >= until_ms => self.kill_workers(),
+            Stage::Draining { .. } | Stage::Stopping { .. } => {}
+        }
+        self.workers.is_empty()
+    }
+
+    fn say_good_bye(&mut self) {
+        self.control.finish_shutdown();
+        log::info!("ended");
+    }
+
+    /// What one should know of a proxy that has just started.
+    fn announce(&self) {
+        for listener in self.state.listeners() {
+            log::info!("listening on {} ({})", listener.address, listener.protocol.name());
+        }
+        for (id, pid) in self.workers.pids() {
+            log::info!("worker {id} accepts, pid {pid}");
+        }
+        log::info!(
+            "ready, pid {}: {} connections per worker at most (max_connections); \
+             steer it with: sozuctl -s {control} status, or: nc -U {control} and the word help",
+            std::process::id(),
+            self.max_connections,
+            control = self.settings.command_socket.display(),
+        );
+        notify::send("READY=1");
+    }
+}
+
+/// Binds every listener of the state, or says which one cannot be and what to do.
+fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
+    let bind = |address: SocketAddr| match socket::listen(address, LISTEN_BACKLOG) {
+        Ok(socket) => Ok((address, socket)),
+        Err(e) => Err(cannot_listen(address, &e)),
+    };
+    state.listeners().map(|listener| bind(listener.address)).collect()
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port".into()
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "port {} needs privileges; start as root, or allow it with \
+             setcap cap_net_bind_service=+ep on the sozu binary, or choose a port above 1023",
+            address.port()
+        ),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; see ip addr".into(),
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {address}: {advice}")
+}
+
+/// What a worker process is called in ps.
+fn worker_name(id: usize) -> String {
+    format!("sozu worker {id}")
+}
+
+fn worker_role() -> &'static OsStr {
+    OsStr::new(WORKER_ROLE)
+}
