@@ -25,56 +25,59 @@ impl House {
     #[track_caller]
     fn refuses(&self, status: u16, requests: &[&[u8]]) {
         for request in requests {
+            self.backend.forget();
             let mut whole = self.proxy.client();
-            whole.send(request);
-            self.refused(status, request, &mut whole);
+            self.refused(status, request, whole.send(request));
             let mut dripping = self.proxy.client();
-            dripping.drip(request);
-            self.refused(status, request, &mut dripping);
+            self.refused(status, request, dripping.drip(request));
         }
     }
 
-    /// The same for requests that wait to be refused while more could come:
-    /// the answer must not wait for the end of the head.
     #[track_caller]
     fn refused(&self, status: u16, request: &[u8], client: &mut Peer) {
-        let shown = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
+        let shown = shown(request);
         let answer = client.try_response("GET");
-        let answer = answer.unwrap_or_else(|broken| panic!("{shown:?}: {broken:?}"));
-        assert_eq!(answer.status(), status, "{shown:?}");
-        assert!(answer.connection_says("close"), "{shown:?}: {answer:?}");
+        let answer = answer.unwrap_or_else(|broken| panic!("{shown}: {broken:?}"));
+        assert_eq!(answer.status(), status, "{shown}");
+        assert!(answer.connection_says("close"), "{shown}: {answer:?}");
         client.ends();
         self.untouched(&shown);
     }
 
-    /// Nothing but the request sent here has reached the backend.
+    /// Not one byte has reached the backend but those of the request sent here.
     #[track_caller]
-    fn untouched(&self, shown: &str) {
-        let before = self.backend.requests().len();
-        let fence = self.proxy.client().get(&format!("/fence/{before}"));
-        assert_eq!(fence.status(), 200, "after {shown:?}");
-        let requests = self.backend.requests();
-        assert_eq!(requests.len(), before + 1, "after {shown:?}");
-        let fences = requests.iter().filter(|request| request.target().starts_with("/fence/"));
-        assert_eq!(fences.count(), before + 1, "after {shown:?}: {requests:?}");
+    fn untouched(&self, after: &str) {
+        let fence = self.proxy.client().get("/fence");
+        assert_eq!(fence.status(), 200, "after {after}");
+        let got = String::from_utf8_lossy(&self.backend.bytes()).into_owned();
+        let alone = got.starts_with("GET /fence ") && got.find("\r\n\r\n") == Some(got.len() - 4);
+        assert!(alone, "after {after} the backend got {got:?}");
+        self.backend.forget();
     }
 
     /// Every request is forwarded and answered, sent whole and byte by byte.
     #[track_caller]
     fn takes(&self, requests: &[&[u8]]) {
         for request in requests {
-            let shown = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
-            let mut client = self.proxy.client();
-            let answers = [client.send(request).try_response("GET"), {
-                client = self.proxy.client();
-                client.drip(request).try_response("GET")
-            }];
-            for answer in answers {
-                let answer = answer.unwrap_or_else(|broken| panic!("{shown:?}: {broken:?}"));
-                assert_eq!(answer.status(), 200, "{shown:?}");
-            }
+            self.taken(request, self.proxy.client().send(request));
+            self.taken(request, self.proxy.client().drip(request));
         }
     }
+
+    #[track_caller]
+    fn taken(&self, request: &[u8], client: &mut Peer) {
+        let answer = client.try_response("GET");
+        let answer = answer.unwrap_or_else(|broken| panic!("{}: {broken:?}", shown(request)));
+        assert_eq!(answer.status(), 200, "{}", shown(request));
+    }
+}
+
+/// The start of a request, for messages.
+fn shown(request: &[u8]) -> String {
+    format!(
+        "{:?}",
+        String::from_utf8_lossy(&request[..request.len().min(200)])
+    )
 }
 
 /// A request with these field lines after a good `Host`.
@@ -120,7 +123,10 @@ fn bare_line_ends() {
 fn one_empty_line_before_a_request_is_skipped() {
     let house = House::new();
     house.takes(&[b"\r\nGET / HTTP/1.1\r\nHost: example.com\r\n\r\n"]);
-    house.refuses(400, &[b"\r\n\r\nGET / HTTP/1.1\r\nHost: example.com\r\n\r\n"]);
+    house.refuses(
+        400,
+        &[b"\r\n\r\nGET / HTTP/1.1\r\nHost: example.com\r\n\r\n"],
+    );
     let mut client = house.proxy.client();
     assert_eq!(client.get("/1").status(), 200);
     client.send("\r\n");
@@ -157,7 +163,11 @@ fn methods_of_other_programs() {
 
 #[test]
 fn unknown_methods_pass() {
-    let requests = [line("PURGE / HTTP/1.1"), line("get / HTTP/1.1"), line("M-SEARCH / HTTP/1.1")];
+    let requests = [
+        line("PURGE / HTTP/1.1"),
+        line("get / HTTP/1.1"),
+        line("M-SEARCH / HTTP/1.1"),
+    ];
     House::new().takes(&slices(&requests));
 }
 
@@ -181,8 +191,21 @@ fn versions() {
 #[test]
 fn targets() {
     let mut requests: Vec<_> = [
-        "/a#b", "/\x01", "/\x7f", "/%00", "/a%00b", "/%", "/%4", "/%zz", "/%4g", "/?q=%zz", "foo",
-        "example.com:80", "?q", "http://", "http:///x",
+        "/a#b",
+        "/\x01",
+        "/\x7f",
+        "/%00",
+        "/a%00b",
+        "/%",
+        "/%4",
+        "/%zz",
+        "/%4g",
+        "/?q=%zz",
+        "foo",
+        "example.com:80",
+        "?q",
+        "http://",
+        "http:///x",
     ]
     .iter()
     .map(|target| line(&format!("GET {target} HTTP/1.1")))
@@ -195,7 +218,10 @@ fn targets() {
 #[test]
 fn the_asterisk_is_for_options() {
     let house = House::new();
-    house.refuses(400, &slices(&[line("GET * HTTP/1.1"), line("POST * HTTP/1.1")]));
+    house.refuses(
+        400,
+        &slices(&[line("GET * HTTP/1.1"), line("POST * HTTP/1.1")]),
+    );
     house.takes(&slices(&[line("OPTIONS * HTTP/1.1")]));
     assert_eq!(house.backend.last_request().start, "OPTIONS * HTTP/1.1");
 }
@@ -220,7 +246,14 @@ fn absolute_form_has_to_agree_with_host() {
 
 #[test]
 fn dot_segments_above_the_root() {
-    let targets = ["/..", "/../x", "/a/../../x", "/%2e%2e/x", "/a/%2E./.%2e/x", "/./../x"];
+    let targets = [
+        "/..",
+        "/../x",
+        "/a/../../x",
+        "/%2e%2e/x",
+        "/a/%2E./.%2e/x",
+        "/./../x",
+    ];
     let requests = targets.map(|target| line(&format!("GET {target} HTTP/1.1")));
     House::new().refuses(400, &slices(&requests));
 }
@@ -242,7 +275,10 @@ fn size_of_the_head() {
     let value = |len: usize| with(&format!("X-Long: {}", "a".repeat(len)));
     house.takes(&slices(&[value(15_000)]));
     house.refuses(431, &slices(&[value(16 * 1024), value(20_000)]));
-    let endless = format!("GET / HTTP/1.1\r\nHost: example.com\r\nX: {}", "a".repeat(17_000));
+    let endless = format!(
+        "GET / HTTP/1.1\r\nHost: example.com\r\nX: {}",
+        "a".repeat(17_000)
+    );
     house.refuses(431, &[endless.as_bytes()]);
 }
 
@@ -310,23 +346,47 @@ fn field_lines() {
 #[test]
 fn control_characters_in_values() {
     let house = House::new();
-    let requests = [with("X: a\0b"), with("X: \x01"), with("X: a\x0bb"), with("X: a\x7fb")];
+    let requests = [
+        with("X: a\0b"),
+        with("X: \x01"),
+        with("X: a\x0bb"),
+        with("X: a\x7fb"),
+    ];
     house.refuses(400, &slices(&requests));
-    house.takes(&slices(&[with("X: a\tb"), with("X:"), with("X: caf\u{e9}")]));
+    house.takes(&slices(&[
+        with("X: a\tb"),
+        with("X:"),
+        with("X: caf\u{e9}"),
+    ]));
 }
 
 #[test]
 fn content_lengths() {
     let house = House::new();
     let values = [
-        "+5", "-1", "5a", "0x5", "", "5, 5", "5,5", "5 5", "5.0", "1234567890123456789", "\"5\"",
+        "+5",
+        "-1",
+        "5a",
+        "0x5",
+        "",
+        "5, 5",
+        "5,5",
+        "5 5",
+        "5.0",
+        "1234567890123456789",
+        "\"5\"",
     ];
-    let mut requests: Vec<_> =
-        values.iter().map(|value| with(&format!("Content-Length: {value}"))).collect();
+    let mut requests: Vec<_> = values
+        .iter()
+        .map(|value| with(&format!("Content-Length: {value}")))
+        .collect();
     requests.push(with("Content-Length: 5\r\nContent-Length: 5"));
     requests.push(with("Content-Length: 0\r\ncontent-length: 6"));
     house.refuses(400, &slices(&requests));
-    house.takes(&slices(&[with("Content-Length: 0"), with("Content-Length:\t000 ")]));
+    house.takes(&slices(&[
+        with("Content-Length: 0"),
+        with("Content-Length:\t000 "),
+    ]));
 }
 
 #[test]
@@ -343,7 +403,14 @@ fn transfer_encodings() {
         with("Transfer-Encoding: \x0bchunked"),
     ];
     house.refuses(400, &slices(&requests));
-    let codings = ["gzip", "identity", "xchunked", "gzip, chunked", "\"chunked\"", "cow"];
+    let codings = [
+        "gzip",
+        "identity",
+        "xchunked",
+        "gzip, chunked",
+        "\"chunked\"",
+        "cow",
+    ];
     let requests = codings.map(|coding| with(&format!("Transfer-Encoding: {coding}")));
     house.refuses(501, &slices(&requests));
 }
@@ -407,13 +474,18 @@ fn good_chunks() {
         "5;a\r\nhello\r\n0;b=c\r\n\r\n",
         "5;a=\"b;c\"\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
     ];
-    House::new().takes(&slices(&bodies.map(|body| format!("{head}{body}").into_bytes())));
+    House::new().takes(&slices(
+        &bodies.map(|body| format!("{head}{body}").into_bytes()),
+    ));
 }
 
 #[test]
 fn expectations() {
     let house = House::new();
-    house.refuses(417, &slices(&[with("Expect: 200-ok"), with("Expect: 100-continue, x")]));
+    house.refuses(
+        417,
+        &slices(&[with("Expect: 200-ok"), with("Expect: 100-continue, x")]),
+    );
     house.takes(&slices(&[with("Expect: 100-Continue")]));
 }
 
@@ -426,7 +498,11 @@ fn tls_on_a_plain_port() {
     client.send(&hello).ends();
     house.proxy.wait_log("tls");
     house.untouched("a ClientHello");
-    let said = house.proxy.log().into_iter().filter(|l| l.to_ascii_lowercase().contains("tls"));
+    let said = house
+        .proxy
+        .log()
+        .into_iter()
+        .filter(|l| l.to_ascii_lowercase().contains("tls"));
     assert_eq!(said.count(), 1, "one line: {:?}", house.proxy.log());
 }
 
@@ -436,7 +512,11 @@ fn nothing_is_read_after_a_refusal() {
     let house = House::new();
     let smuggled = line("GET /smuggled HTTP/1.1");
     let requests = [
-        [with("Content-Length: 5\r\nTransfer-Encoding: chunked"), smuggled.clone()].concat(),
+        [
+            with("Content-Length: 5\r\nTransfer-Encoding: chunked"),
+            smuggled.clone(),
+        ]
+        .concat(),
         [with("X : y"), smuggled.clone()].concat(),
     ];
     house.refuses(400, &slices(&requests));
@@ -449,9 +529,8 @@ fn nothing_is_read_after_a_refusal() {
 fn framing_is_the_same_for_every_method() {
     let house = House::new();
     for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PURGE"] {
-        let counted = format!(
-            "{method} /1 HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
-        );
+        let counted =
+            format!("{method} /1 HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello");
         let bare = format!("{method} /2 HTTP/1.1\r\nHost: example.com\r\n\r\n");
         let before = house.backend.requests().len();
         let mut client = house.proxy.client();
@@ -463,7 +542,10 @@ fn framing_is_the_same_for_every_method() {
             assert_eq!(answer.body.len(), rest, "{method}");
         }
         let requests = house.backend.wait_requests(before + 2);
-        let bodies: Vec<_> = requests[before..].iter().map(common::Message::text).collect();
+        let bodies: Vec<_> = requests[before..]
+            .iter()
+            .map(common::Message::text)
+            .collect();
         assert_eq!(bodies, ["hello", ""], "{method}");
     }
 }
@@ -473,8 +555,9 @@ fn framing_is_the_same_for_every_method() {
 fn an_unwanted_body_is_drained_or_the_connection_closed() {
     let backend = Backend::answering(ok("ok"));
     let address = format!("address = \"{}\"", backend.address());
-    let proxy =
-        Setup::http().cluster("main", &["hostname = \"example.com\""], &[&address]).start();
+    let proxy = Setup::http()
+        .cluster("main", &["hostname = \"example.com\""], &[&address])
+        .start();
     let inner = "GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n";
     let request = format!(
         "POST / HTTP/1.1\r\nHost: nowhere.example\r\nContent-Length: {}\r\n\r\n{inner}",
@@ -490,7 +573,10 @@ fn an_unwanted_body_is_drained_or_the_connection_closed() {
         client.finish();
         client.ends();
     }
-    let smuggled = backend.requests().into_iter().find(|r| r.target() == "/smuggled");
+    let smuggled = backend
+        .requests()
+        .into_iter()
+        .find(|r| r.target() == "/smuggled");
     assert!(smuggled.is_none(), "{smuggled:?}");
 }
 
@@ -498,10 +584,14 @@ fn an_unwanted_body_is_drained_or_the_connection_closed() {
 #[test]
 fn half_a_head_is_no_request() {
     let house = House::new();
-    for half in ["G", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: example.com\r\n"] {
+    for half in [
+        "G",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r\nHost: example.com\r\n",
+    ] {
         let mut client = house.proxy.client();
         client.send(half).finish();
-        let (_, end) = client.to_end();
+        let (_, end) = client.rest();
         assert_ne!(end, Broken::Silence, "{half:?}");
         house.untouched(half);
     }
@@ -515,7 +605,7 @@ fn noise() {
         let noise: Vec<u8> = common::pattern(2000 + seed)[seed * 31..].to_vec();
         let mut client = house.proxy.client();
         client.send(&noise).finish();
-        let (_, end) = client.to_end();
+        let (_, end) = client.rest();
         assert_ne!(end, Broken::Silence, "noise {seed}");
     }
     house.untouched("noise");

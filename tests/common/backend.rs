@@ -74,7 +74,11 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
         let address = listener.local_addr().expect("getsockname");
         let (record, stopped) = (Arc::<Record>::default(), Arc::<AtomicBool>::default());
-        let backend = Backend { address, record: record.clone(), stopped: stopped.clone() };
+        let backend = Backend {
+            address,
+            record: record.clone(),
+            stopped: stopped.clone(),
+        };
         let script = Arc::new(script);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
@@ -149,22 +153,37 @@ impl Backend {
         all.iter().flat_map(|c| c.bytes.clone()).collect()
     }
 
+    /// Forgets bytes and requests; connections keep their numbers.
+    pub fn forget(&self) {
+        self.record.change(|all| {
+            for connection in all {
+                connection.bytes.clear();
+                connection.requests.clear();
+            }
+        });
+    }
+
     /// Waits until that many requests have been read.
     #[track_caller]
     pub fn wait_requests(&self, count: usize) -> Vec<Message> {
-        self.record.wait(&format!("{count} requests at the backend"), |all| {
-            let requests = all.iter().flat_map(|c| c.requests.clone()).collect::<Vec<_>>();
-            (requests.len() >= count).then_some(requests)
-        })
+        self.record
+            .wait(&format!("{count} requests at the backend"), |all| {
+                let requests = all
+                    .iter()
+                    .flat_map(|c| c.requests.clone())
+                    .collect::<Vec<_>>();
+                (requests.len() >= count).then_some(requests)
+            })
     }
 
     /// Waits until connection `number` brought that many bytes.
     #[track_caller]
     pub fn wait_bytes(&self, number: usize, count: usize) -> Vec<u8> {
-        self.record.wait(&format!("{count} bytes at the backend"), |all| {
-            let bytes = &all.get(number)?.bytes;
-            (bytes.len() >= count).then(|| bytes.clone())
-        })
+        self.record
+            .wait(&format!("{count} bytes at the backend"), |all| {
+                let bytes = &all.get(number)?.bytes;
+                (bytes.len() >= count).then(|| bytes.clone())
+            })
     }
 
     /// Waits until the proxy ended connection `number`; the script must be reading.
@@ -222,8 +241,11 @@ impl Gate {
     pub fn pass(&self) {
         let admitted = self.0 .0.lock().expect("gate");
         let closed = |admitted: &mut usize| *admitted == 0;
-        let (mut admitted, _) =
-            self.0 .1.wait_timeout_while(admitted, DEADLINE, closed).expect("gate");
+        let (mut admitted, _) = self
+            .0
+             .1
+            .wait_timeout_while(admitted, DEADLINE, closed)
+            .expect("gate");
         *admitted = admitted.saturating_sub(1);
     }
 }
@@ -242,7 +264,10 @@ impl StuckListener {
         let patience = Duration::from_millis(300);
         let queued = std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok());
         let queued: Vec<_> = queued.take(5000).collect();
-        StuckListener { listener, _queued: queued }
+        StuckListener {
+            listener,
+            _queued: queued,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {

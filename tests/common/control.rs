@@ -58,7 +58,9 @@ fn worker(line: &str) -> Option<Worker> {
     let words = line.strip_prefix("worker ")?;
     let value = |key: &str| {
         let mut values = words.split(' ').filter_map(|word| word.split_once('='));
-        values.find(|(name, _)| *name == key).map(|(_, value)| value)
+        values
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
     };
     Some(Worker {
         id: value("id")?.parse().ok()?,

@@ -42,7 +42,8 @@ impl Message {
     #[track_caller]
     pub fn status(&self) -> u16 {
         let word = self.start.split(' ').nth(1).unwrap_or("");
-        word.parse().unwrap_or_else(|_| panic!("no status: {:?}", self.start))
+        word.parse()
+            .unwrap_or_else(|_| panic!("no status: {:?}", self.start))
     }
 
     pub fn method(&self) -> &str {
@@ -56,14 +57,22 @@ impl Message {
     /// Every value under that name, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let named = |f: &&(String, String)| f.0.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(named).map(|f| f.1.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(named)
+            .map(|f| f.1.as_str())
+            .collect()
     }
 
     /// The value under a name that may stand there once.
     #[track_caller]
     pub fn field(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
-        assert!(all.len() < 2, "{name} stands there {} times: {self:?}", all.len());
+        assert!(
+            all.len() < 2,
+            "{name} stands there {} times: {self:?}",
+            all.len()
+        );
         all.first().copied()
     }
 
@@ -76,7 +85,9 @@ impl Message {
 
     /// Whether `Connection` has that option.
     pub fn connection_says(&self, option: &str) -> bool {
-        self.list("connection").iter().any(|w| w.eq_ignore_ascii_case(option))
+        self.list("connection")
+            .iter()
+            .any(|w| w.eq_ignore_ascii_case(option))
     }
 
     /// The body as text, for small ones.
@@ -94,7 +105,13 @@ pub fn head(peer: &mut Peer) -> Result<Message, Broken> {
     let start = peer.line()?;
     let fields = fields(peer)?;
     let (framing, body, trailers) = (Framing::Absent, Vec::new(), Vec::new());
-    Ok(Message { start, fields, framing, body, trailers })
+    Ok(Message {
+        start,
+        fields,
+        framing,
+        body,
+        trailers,
+    })
 }
 
 /// Reads field lines up to and with the empty line: those of a head, or trailers.
@@ -144,7 +161,11 @@ pub fn request(peer: &mut Peer) -> Result<Message, Broken> {
 /// Reads a response with its body; an interim one is a response of its own.
 pub fn response(peer: &mut Peer, method: &str) -> Result<Message, Broken> {
     let mut message = head(peer)?;
-    let rest = message.start.strip_prefix("HTTP/1.1 ").unwrap_or("").as_bytes();
+    let rest = message
+        .start
+        .strip_prefix("HTTP/1.1 ")
+        .unwrap_or("")
+        .as_bytes();
     let digits = rest.len() >= 4 && rest[..3].iter().all(u8::is_ascii_digit) && rest[3] == b' ';
     if !digits {
         return Err(bad("status line", &message.start));
@@ -162,7 +183,10 @@ pub fn response(peer: &mut Peer, method: &str) -> Result<Message, Broken> {
 
 /// What the fields say about the body; both ways, or one twice, is malformed.
 fn framing(message: &Message) -> Result<Option<Framing>, Broken> {
-    let (lengths, codings) = (message.all("content-length"), message.all("transfer-encoding"));
+    let (lengths, codings) = (
+        message.all("content-length"),
+        message.all("transfer-encoding"),
+    );
     match (&lengths[..], &codings[..]) {
         ([], []) => Ok(None),
         ([digits], []) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -180,7 +204,7 @@ fn body(peer: &mut Peer, mut message: Message) -> Result<Message, Broken> {
         Framing::Counted(count) => message.body = peer.exactly(count)?,
         Framing::Chunked => message.trailers = chunks(peer, &mut message.body)?,
         Framing::UntilClose => {
-            let (bytes, end) = peer.to_end();
+            let (bytes, end) = peer.rest();
             if end != Broken::Eof {
                 return Err(end);
             }

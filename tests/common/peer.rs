@@ -23,14 +23,25 @@ impl Peer {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Peer {
         let stream = TcpStream::connect_timeout(&address, DEADLINE);
-        Peer::over(stream.unwrap_or_else(|e| panic!("connect to {address}: {e}")), None)
+        Peer::over(
+            stream.unwrap_or_else(|e| panic!("connect to {address}: {e}")),
+            None,
+        )
     }
 
     pub(super) fn over(stream: TcpStream, record: Option<(Arc<Record>, usize)>) -> Peer {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(DEADLINE)).expect("read time-out");
-        stream.set_write_timeout(Some(DEADLINE)).expect("write time-out");
-        Peer { stream, pending: Vec::new(), record }
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("read time-out");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("write time-out");
+        Peer {
+            stream,
+            pending: Vec::new(),
+            record,
+        }
     }
 
     /// Our own address: what the other side sees as its peer.
@@ -105,7 +116,9 @@ impl Peer {
     pub(super) fn line(&mut self) -> Result<String, Broken> {
         let mut searched = 0;
         loop {
-            let found = self.pending[searched..].iter().position(|&byte| byte == b'\n');
+            let found = self.pending[searched..]
+                .iter()
+                .position(|&byte| byte == b'\n');
             if let Some(at) = found.map(|at| at + searched) {
                 let line = latin1(&self.pending[..at]);
                 self.pending.drain(..=at);
@@ -133,7 +146,7 @@ impl Peer {
     }
 
     /// Everything up to the end of the connection, and how it ended.
-    pub fn to_end(&mut self) -> (Vec<u8>, Broken) {
+    pub fn rest(&mut self) -> (Vec<u8>, Broken) {
         loop {
             if let Err(end) = self.fill() {
                 return (std::mem::take(&mut self.pending), end);
@@ -198,8 +211,12 @@ impl Peer {
     /// How the connection ends, with nothing more on it.
     #[track_caller]
     pub fn end(&mut self) -> Broken {
-        let (bytes, end) = self.to_end();
-        assert!(bytes.is_empty(), "more came: {:?}, then {end:?}", latin1(&bytes));
+        let (bytes, end) = self.rest();
+        assert!(
+            bytes.is_empty(),
+            "more came: {:?}, then {end:?}",
+            latin1(&bytes)
+        );
         end
     }
 
@@ -207,15 +224,22 @@ impl Peer {
     #[track_caller]
     pub fn ends(&mut self) {
         let end = self.end();
-        assert!(matches!(end, Broken::Eof | Broken::Reset), "it stays open: {end:?}");
+        assert!(
+            matches!(end, Broken::Eof | Broken::Reset),
+            "it stays open: {end:?}"
+        );
     }
 
     /// Nothing comes for that long, and the connection stays open.
     #[track_caller]
     pub fn silent_for(&mut self, time: Duration) {
-        self.stream.set_read_timeout(Some(time)).expect("read time-out");
+        self.stream
+            .set_read_timeout(Some(time))
+            .expect("read time-out");
         let end = self.fill();
-        self.stream.set_read_timeout(Some(DEADLINE)).expect("read time-out");
+        self.stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("read time-out");
         let unread = latin1(&self.pending);
         assert_eq!(end, Err(Broken::Silence), "{unread:?}");
     }

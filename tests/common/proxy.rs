@@ -64,7 +64,10 @@ impl Drop for TempDir {
 /// Runs `sozu` to its end.
 pub fn sozu(arguments: &[&str]) -> Output {
     let mut command = Command::new(SOZU);
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
     command.output().expect("run sozu")
 }
 
@@ -99,7 +102,14 @@ impl Setup {
     fn of(protocol: &'static str) -> Setup {
         let dir = TempDir::new();
         let (top, listener, clusters) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let setup = Setup { protocol, top, listener, clusters, more: String::new(), dir };
+        let setup = Setup {
+            protocol,
+            top,
+            listener,
+            clusters,
+            more: String::new(),
+            dir,
+        };
         let socket = format!("{:?}", setup.dir.path(SOCKET));
         setup
             .top("command_socket", socket)
@@ -123,8 +133,15 @@ impl Setup {
 
     /// Adds the cluster `main`, which takes everything, with these backends.
     pub fn backends(self, addresses: &[SocketAddr]) -> Setup {
-        let rule = if self.protocol == "http" { "hostname = \"*\"" } else { "" };
-        let backends: Vec<_> = addresses.iter().map(|a| format!("address = \"{a}\"")).collect();
+        let rule = if self.protocol == "http" {
+            "hostname = \"*\""
+        } else {
+            ""
+        };
+        let backends: Vec<_> = addresses
+            .iter()
+            .map(|a| format!("address = \"{a}\""))
+            .collect();
         self.cluster("main", &[rule], &backends)
     }
 
@@ -135,8 +152,14 @@ impl Setup {
         frontends: &[impl AsRef<str>],
         backends: &[impl AsRef<str>],
     ) -> Setup {
-        let frontends = frontends.iter().map(|text| text.as_ref().to_owned()).collect();
-        let backends = backends.iter().map(|text| text.as_ref().to_owned()).collect();
+        let frontends = frontends
+            .iter()
+            .map(|text| text.as_ref().to_owned())
+            .collect();
+        let backends = backends
+            .iter()
+            .map(|text| text.as_ref().to_owned())
+            .collect();
         self.clusters.push((name.to_owned(), frontends, backends));
         self
     }
@@ -215,10 +238,21 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("run sozu");
     let (access, log) = (Lines::default(), Lines::default());
-    let readers = (access.follow(child.stdout.take()), log.follow(child.stderr.take()));
+    let readers = (
+        access.follow(child.stdout.take()),
+        log.follow(child.stderr.take()),
+    );
     let guard = guard(child.id());
     let setup = setup.clone();
-    let mut proxy = Proxy { child, guard, address, config, access, log, setup };
+    let mut proxy = Proxy {
+        child,
+        guard,
+        address,
+        config,
+        access,
+        log,
+        setup,
+    };
     let socket = proxy.path(SOCKET);
     let exited = wait_until("the proxy is ready", || {
         let pinged = control_at(&socket, "ping");
@@ -226,16 +260,27 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
         let exited = proxy.child.try_wait().expect("wait");
         (ready || exited.is_some()).then_some(exited)
     });
-    let Some(status) = exited else { return Ok(proxy) };
-    readers.0.join().and(readers.1.join()).expect("readers of its output");
+    let Some(status) = exited else {
+        return Ok(proxy);
+    };
+    readers
+        .0
+        .join()
+        .and(readers.1.join())
+        .expect("readers of its output");
     let log = proxy.log().join("\n");
     Err(format!("{status}\n{log}\n{}", proxy.access().join("\n")))
 }
 
 fn guard(pid: u32) -> Child {
     let mut shell = Command::new("sh");
-    shell.args(["-c", GUARD, "guard", &pid.to_string()]).process_group(0);
-    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell
+        .args(["-c", GUARD, "guard", &pid.to_string()])
+        .process_group(0);
+    shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     shell.spawn().expect("sh")
 }
 
@@ -265,12 +310,20 @@ impl Lines {
         let end = Instant::now() + DEADLINE;
         let mut lines = self.0 .0.lock().expect("lines");
         loop {
-            let found: Vec<_> = lines.iter().filter(|l| fits(l)).take(count).cloned().collect();
+            let found: Vec<_> = lines
+                .iter()
+                .filter(|l| fits(l))
+                .take(count)
+                .cloned()
+                .collect();
             if found.len() == count {
                 return found;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "in vain: {count} lines with {what}, found {found:?}");
+            assert!(
+                !left.is_zero(),
+                "in vain: {count} lines with {what}, found {found:?}"
+            );
             lines = self.0 .1.wait_timeout(lines, left).expect("lines").0;
         }
     }
@@ -353,7 +406,9 @@ impl Proxy {
     #[track_caller]
     pub fn wait_log(&self, text: &str) -> String {
         let lower = text.to_ascii_lowercase();
-        self.log.wait(text, 1, |line| line.to_ascii_lowercase().contains(&lower)).remove(0)
+        self.log
+            .wait(text, 1, |line| line.to_ascii_lowercase().contains(&lower))
+            .remove(0)
     }
 
     /// The log so far.
