@@ -346,7 +346,6 @@ fn chunked_bodies() {
 fn bodies_byte_by_byte() {
     let house = House::new();
     let body = pattern(300);
-    let lines = "POST / HTTP/1.1\r\nHost: example.com\r\n";
     let cases = [
         ("Content-Length: 300", body.clone()),
         ("Transfer-Encoding: chunked", chunked(&body)),
