@@ -61,14 +61,36 @@ impl Drop for TempDir {
     }
 }
 
-/// Runs `sozu` to its end.
+/// Runs `sozu` to its end, which has to come.
+#[track_caller]
 pub fn sozu(arguments: &[&str]) -> Output {
-    let mut command = Command::new(SOZU);
+    run(Path::new(SOZU), arguments)
+}
+
+/// Runs `sozuctl`, which lies beside `sozu`, to its end.
+#[track_caller]
+pub fn sozuctl(arguments: &[&str]) -> Output {
+    run(&Path::new(SOZU).with_file_name("sozuctl"), arguments)
+}
+
+#[track_caller]
+fn run(program: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
     command
         .args(arguments)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null());
-    command.output().expect("run sozu")
+        .process_group(0)
+        .env_remove("RUST_LOG");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+    let _guard = Guard::of(child.id());
+    let output = std::thread::spawn(move || child.wait_with_output());
+    wait_until("it ends", || output.is_finished().then_some(()));
+    output.join().expect("reader").expect("wait")
 }
 
 /// Sends a signal by name; whether the process could be reached.
@@ -242,7 +264,7 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
         access.follow(child.stdout.take()),
         log.follow(child.stderr.take()),
     );
-    let guard = guard(child.id());
+    let guard = Some(Guard::of(child.id()));
     let setup = setup.clone();
     let mut proxy = Proxy {
         child,
@@ -272,16 +294,35 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
     Err(format!("{status}\n{log}\n{}", proxy.access().join("\n")))
 }
 
-fn guard(pid: u32) -> Child {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", GUARD, "guard", &pid.to_string()])
-        .process_group(0);
-    shell
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    shell.spawn().expect("sh")
+/// The shell that kills what it guards when it is dropped, or when this
+/// process is gone.
+struct Guard(Child);
+
+impl Guard {
+    fn of(pid: u32) -> Guard {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", GUARD, "guard", &pid.to_string()])
+            .process_group(0);
+        shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Guard(shell.spawn().expect("sh"))
+    }
+
+    /// Kills that process as well.
+    fn add(&mut self, pid: u32) {
+        let pipe = self.0.stdin.as_mut().expect("the guard's pipe");
+        writeln!(pipe, "{pid}").expect("write to the guard");
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _done = self.0.wait();
+    }
 }
 
 /// The lines of a pipe, as they come.
@@ -332,7 +373,7 @@ impl Lines {
 /// A running proxy.
 pub struct Proxy {
     child: Child,
-    guard: Child,
+    guard: Option<Guard>,
     address: SocketAddr,
     config: PathBuf,
     /// Standard output: the access log, unless the test changes it.
@@ -423,8 +464,7 @@ impl Proxy {
 
     /// Has a process killed with the proxy: a worker that outlives its main.
     pub fn adopt(&mut self, pid: u32) {
-        let pipe = self.guard.stdin.as_mut().expect("the guard's pipe");
-        writeln!(pipe, "{pid}").expect("write to the guard");
+        self.guard.as_mut().expect("the guard").add(pid);
     }
 
     /// Waits for the end of main.
@@ -442,8 +482,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _guard = self.guard.wait();
+        drop(self.guard.take());
         let _main = self.child.wait();
         if std::thread::panicking() {
             let config = std::fs::read_to_string(&self.config).unwrap_or_default();
