@@ -100,6 +100,13 @@ pub fn signal(pid: u32, name: &str) -> bool {
     shell.stderr(Stdio::null()).status().expect("sh").success()
 }
 
+/// Whether a process is there and not just waiting to be reaped.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// A configuration in the making: one listener and one cluster, `main`, that
 /// takes everything, unless the test says otherwise.
 pub struct Setup {
