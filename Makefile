@@ -7,7 +7,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/release
 .PHONY: help setup build run test check bench fuzz install clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-8s", $$1, $$2; $$1 = $$2 = ""; print }'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: ## installs a C compiler and the OpenSSL headers where they are missing
 	@sh tests/setup.sh
