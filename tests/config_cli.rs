@@ -33,11 +33,20 @@ fn refused(text: &str, line: usize, words: &[&str]) {
         column.starts_with(|c: char| c.is_ascii_digit()),
         "a column in: {said}"
     );
-    let shown = text.lines().nth(line - 1).expect("that line").trim();
-    assert!(said.contains(shown), "the line itself in: {said}");
+    let source = text.lines().nth(line - 1).expect("that line");
+    let place = format!("config.toml:{line}:");
+    let mut shown = said
+        .lines()
+        .skip_while(|line| !line.contains(&place))
+        .skip(1);
+    let (above, caret) = (
+        shown.next().unwrap_or("").trim(),
+        shown.next().unwrap_or(""),
+    );
+    assert_eq!(caret.trim(), "^", "a caret in: {said}");
     assert!(
-        said.lines().any(|line| line.trim_end().ends_with('^')),
-        "a caret in: {said}"
+        !above.is_empty() && source.contains(above),
+        "the line above the caret in: {said}"
     );
     for word in words {
         assert!(said.contains(word), "{word} in: {said}");
@@ -98,7 +107,7 @@ fn no_toml() {
     refused("command_socket = \"open\nworker_count = 1\n", 1, &[]);
     refused("[[listeners]\n", 1, &[]);
     refused(&but("protocol = \"http\"", "protocol \"http\""), 3, &[]);
-    refused(&but("}]", "}"), 7, &[]);
+    refused(&but("}]", "}"), 8, &[]);
 }
 
 /// A key that does not exist, with the one that was meant.
@@ -112,10 +121,19 @@ fn mistyped_keys() {
     refused(&but("address", "adress"), 4, &["adress", "address"]);
     refused(&but("hostname", "hostnames"), 7, &["hostnames", "hostname"]);
     refused(&but("backends", "backend"), 8, &["backend", "backends"]);
-    refused(
-        &format!("{GOOD}[metrics]\naddress = \"127.0.0.1:8125\"\n"),
-        9,
-        &["metrics"],
+}
+
+/// A key that Sōzu knows and that has no effect here is no mistake.
+#[test]
+fn keys_of_the_original() {
+    let (code, said) = check(
+        &TempDir::new(),
+        &format!("{GOOD}[metrics]\naddress = \"x\"\n"),
+    );
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("warning") && said.contains("config.toml:9:"),
+        "{said}"
     );
 }
 
@@ -185,14 +203,23 @@ fn what_is_missing() {
         2,
         &["protocol"],
     );
-    refused(&but(", hostname = \"example.com\"", ""), 7, &["hostname"]);
+    let frontend = "address = \"127.0.0.1:8080\", hostname";
+    refused(&but(frontend, "hostname"), 7, &["listener"]);
+    refused(
+        &but("{ address = \"127.0.0.1:1026\" }", "{ weight = 1 }"),
+        8,
+        &["address"],
+    );
 }
 
 #[test]
 fn what_does_not_fit_together() {
     let frontend = "{ address = \"127.0.0.1:8080\", hostname = \"example.com\" }";
-    let elsewhere = "{ address = \"127.0.0.1:8081\", hostname = \"example.com\" }";
-    refused(&but(frontend, elsewhere), 7, &["127.0.0.1:8081"]);
+    let (http, tcp) = (
+        "protocol = \"http\"\nfrontends",
+        "protocol = \"tcp\"\nfrontends",
+    );
+    refused(&but(http, tcp), 7, &["tcp"]);
     refused(
         &but(frontend, &format!("{frontend}, {frontend}")),
         7,
