@@ -52,7 +52,10 @@ impl Record {
                 return answer;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "in vain: {what}");
+            if left.is_zero() {
+                drop(all);
+                panic!("in vain: {what}");
+            }
             all = self.changed.wait_timeout(all, left).expect("record").0;
         }
     }

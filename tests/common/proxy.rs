@@ -368,10 +368,10 @@ impl Lines {
                 return found;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "in vain: {count} lines with {what}, found {found:?}"
-            );
+            if left.is_zero() {
+                drop(lines);
+                panic!("in vain: {count} lines with {what}, found {found:?}");
+            }
             lines = self.0 .1.wait_timeout(lines, left).expect("lines").0;
         }
     }
