@@ -6,5 +6,16 @@
 //! nothing of HTTP. `config`, `state` and `proto` turn text into values.
 //! `tests/tidy.rs` holds these floors.
 
+pub mod buf;
+pub mod config;
+pub mod http;
 pub mod limits;
+pub mod parser;
+pub mod proto;
+pub mod random;
+pub mod route;
+pub mod session;
+pub mod slab;
 pub mod state;
+pub mod sys;
+pub mod timer;

@@ -35,3 +35,32 @@ pub const CONTROL_WORDS_MAX: usize = 256;
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Deepest nesting of tables and arrays in the configuration.
 pub const CONFIG_DEPTH_MAX: usize = 32;
+
+/// Most options of all Connection fields of a head: each is looked for among all field names.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
+/// Most 1xx responses before the final one.
+pub const INTERIM_RESPONSES_MAX: u8 = 16;
+/// Longest body of an answer of our own, in bytes: it is sent from one buffer, and all of
+/// them, escaped, fit one control line.
+pub const ANSWER_BYTES_MAX: usize = 12 * 1024;
+/// How long a half-closed connection waits for the client's end, in milliseconds.
+pub const LINGER_MS: u64 = 2_000;
+/// Exchanges kept for the next requests, so that none is allocated for a request.
+pub const SPARE_EXCHANGES_MAX: usize = 1024;
+/// Connections to other backends tried after one that could not be made.
+pub const CONNECT_RETRIES_MAX: u8 = 2;
+
+/// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
+pub const STATE_OBJECTS_MAX: usize = 1_000_000;
+/// Largest weight of a backend, as in HAProxy and Sōzu.
+pub const WEIGHT_MAX: u16 = 256;
+/// Longest name of a cluster, a backend or a cookie, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest path of a file, in bytes: PATH_MAX of Linux.
+pub const FILE_PATH_BYTES_MAX: usize = 4096;
+/// Most ranges of trusted proxies of one listener.
+pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// Longest time limit, in seconds: a year.
+pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
+/// Most errors and most warnings that one reading of the configuration collects.
+pub const CONFIG_REPORTS_MAX: usize = 20;

@@ -3,8 +3,20 @@
 //! A `State` is a value: it is built by applying `Change`s, compared with
 //! another one, and written down as the changes that rebuild it. Main owns the
 //! true one; every worker follows it. It knows no descriptor, clock or file.
+//!
+//! `config` and `proto` make the values, `supervisor` and `worker` apply them.
+
+mod dump;
+mod rule;
+#[cfg(test)]
+pub mod sample;
+mod store;
+
+pub use rule::check_path;
+pub use store::State;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// What a listener speaks with its clients.
@@ -14,10 +26,27 @@ pub enum Protocol {
     Tcp,
 }
 
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}
+
 /// How a cluster chooses among its backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
     RoundRobin,
+}
+
+impl LoadBalancing {
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadBalancing::RoundRobin => "round_robin",
+        }
+    }
 }
 
 /// Time limits of a listener, in seconds.
@@ -98,6 +127,26 @@ pub struct Frontend {
     pub cluster: String,
 }
 
+impl Frontend {
+    pub fn identity(&self) -> FrontendId {
+        FrontendId {
+            listener: self.listener,
+            hostname: self.hostname.clone(),
+            path: self.path.clone(),
+            method: self.method.clone(),
+        }
+    }
+}
+
+/// What tells two frontends apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FrontendId {
+    pub listener: SocketAddr,
+    pub hostname: HostRule,
+    pub path: PathRule,
+    pub method: Option<String>,
+}
+
 /// A server of a cluster. (cluster, id) is its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -108,4 +157,77 @@ pub struct Backend {
     pub weight: u16,
     /// Used only when no other backend of the cluster can be.
     pub backup: bool,
+}
+
+/// One step from a state to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    ListenerAdd(Listener),
+    ListenerRemove { address: SocketAddr },
+    ClusterAdd(Cluster),
+    ClusterRemove { id: String },
+    FrontendAdd(Frontend),
+    FrontendRemove { identity: FrontendId },
+    BackendAdd(Backend),
+    BackendRemove { cluster: String, id: String },
+}
+
+/// Why something was refused, as one word of the control language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The line is not one of the control language.
+    Syntax,
+    /// No such command or key.
+    Unknown,
+    /// A value that its key does not take, or a key that is missing.
+    Invalid,
+    /// What was to be added is there already.
+    Exists,
+    /// What was named is not there.
+    Missing,
+    /// What was to be removed is needed by something else.
+    InUse,
+    /// Two things that do not go together.
+    Mismatch,
+    /// A bound of `limits` was reached.
+    Limit,
+    /// The system or a worker did not do what was asked.
+    Failed,
+}
+
+impl Code {
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Syntax => "syntax",
+            Code::Unknown => "unknown",
+            Code::Invalid => "invalid",
+            Code::Exists => "exists",
+            Code::Missing => "missing",
+            Code::InUse => "in_use",
+            Code::Mismatch => "mismatch",
+            Code::Limit => "limit",
+            Code::Failed => "failed",
+        }
+    }
+}
+
+/// Something asked for and not done: nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub code: Code,
+    /// One sentence: what, where, what to do.
+    pub what: String,
+}
+
+impl Refused {
+    pub fn new(code: Code, what: impl Into<String>) -> Refused {
+        let what = what.into();
+        Refused { code, what }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(&self.what)
+    }
 }

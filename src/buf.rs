@@ -1,0 +1,79 @@
+//! Buffers, all of one size, from a pool with a bound.
+//!
+//! An idle connection holds none. Who finds the pool empty stops reading until
+//! one comes back: memory has a bound, and the wait is backpressure.
+
+use crate::limits::{BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES};
+
+/// Memory for bytes in one direction: headroom, the room itself, tailroom.
+pub type Buf = Box<[u8]>;
+
+/// Free buffers that are kept for the next user rather than given back to the system.
+const FREE_MAX: usize = 1024;
+
+pub struct Pool {
+    free: Vec<Buf>,
+    /// Bytes of each buffer, head- and tailroom included.
+    bytes: usize,
+    lent: usize,
+    lent_max: usize,
+}
+
+impl Pool {
+    /// `room` is the size of a buffer in bytes, without head- and tailroom.
+    pub fn new(room: usize, lent_max: usize) -> Pool {
+        Pool {
+            free: Vec::new(),
+            bytes: BUFFER_HEADROOM_BYTES + room + BUFFER_TAILROOM_BYTES,
+            lent: 0,
+            lent_max,
+        }
+    }
+
+    pub fn take(&mut self) -> Option<Buf> {
+        if self.lent == self.lent_max {
+            return None;
+        }
+        self.lent += 1;
+        let fresh = || vec![0; self.bytes].into_boxed_slice();
+        Some(self.free.pop().unwrap_or_else(fresh))
+    }
+
+    /// Last in, first out: the next user gets what is still in the cache.
+    pub fn give(&mut self, buf: Buf) {
+        debug_assert_eq!(buf.len(), self.bytes);
+        self.lent -= 1;
+        if self.free.len() < FREE_MAX {
+            self.free.push(buf);
+        }
+    }
+
+    /// Buffers in use.
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// Lets half of the free buffers go; called now and then while there is little to do.
+    pub fn shrink(&mut self) -> bool {
+        let keep = self.free.len() / 2;
+        self.free.truncate(keep);
+        keep > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lends_up_to_its_bound_and_again_what_came_back() {
+        let mut pool = Pool::new(100, 2);
+        let a = pool.take().unwrap();
+        let _b = pool.take().unwrap();
+        assert!(pool.take().is_none());
+        pool.give(a);
+        assert_eq!(pool.lent(), 1);
+        assert!(pool.take().is_some());
+        assert!(pool.take().is_none());
+    }
+}

@@ -1,0 +1,348 @@
+//! One object as a set of checked values, between text and its type.
+//!
+//! Owns: what a text must look like to be a value of a `Kind`. Never: where the
+//! text came from. `proto::command` and `config::read` fill it, `config::object`
+//! takes it apart.
+
+use super::keys::{Default, Key, Kind};
+use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
+use crate::state::{check_path, Cidr, HostRule, Timeouts};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Bool(bool),
+    Int(u32),
+    Text(String),
+    Address(SocketAddr),
+    Host(HostRule),
+    Ranges(Vec<Cidr>),
+    Answers(BTreeMap<u16, String>),
+}
+
+/// A key whose value is wrong or missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub key: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        write!(out, "{}: {}", self.key, self.what)
+    }
+}
+
+/// Values by the name of their key.
+#[derive(Debug, Default)]
+pub struct Fields {
+    values: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    /// Refuses a key that is there already.
+    pub fn insert(&mut self, key: &'static Key, value: Value) -> Result<(), Fault> {
+        if self.contains(key.name) {
+            return Err(fault(key.name, "is given twice"));
+        }
+        self.values.push((key.name, value));
+        Ok(())
+    }
+
+    /// One own answer; refuses a status that is there already.
+    pub fn insert_answer(&mut self, status: u16, body: String) -> Result<(), Fault> {
+        let body = check_answer(body).map_err(|what| fault("answers", what))?;
+        if !self.contains("answers") {
+            self.values
+                .push(("answers", Value::Answers(BTreeMap::new())));
+        }
+        for (_, value) in &mut self.values {
+            if let Value::Answers(answers) = value {
+                if answers.insert(status, body).is_some() {
+                    return Err(fault("answers", format!("{status} is given twice")));
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.values.iter().any(|(known, _)| *known == name)
+    }
+
+    /// Adds the defaults of `keys`.
+    pub fn complete(&mut self, keys: &'static [Key]) -> Result<(), Fault> {
+        for key in keys {
+            let Default::Is(text) = key.default else {
+                continue;
+            };
+            if !self.contains(key.name) {
+                let value = of_text(key.kind, text).map_err(|what| fault(key.name, what))?;
+                self.values.push((key.name, value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the global time limits where a listener has none of its own.
+    pub fn complete_timeouts(&mut self, global: &Timeouts) {
+        for (name, seconds) in [
+            ("front_timeout", global.front),
+            ("back_timeout", global.back),
+            ("connect_timeout", global.connect),
+            ("request_timeout", global.request),
+            ("keepalive_timeout", global.keepalive),
+            ("tunnel_timeout", global.tunnel),
+        ] {
+            if !self.contains(name) {
+                self.values.push((name, Value::Int(seconds)));
+            }
+        }
+    }
+
+    pub fn bool(&mut self, name: &'static str) -> Result<bool, Fault> {
+        match self.take(name) {
+            Some(Value::Bool(value)) => Ok(value),
+            _ => Err(missing(name)),
+        }
+    }
+
+    pub fn int(&mut self, name: &'static str) -> Result<u32, Fault> {
+        self.int_or_none(name).ok_or_else(|| missing(name))
+    }
+
+    pub fn int_or_none(&mut self, name: &'static str) -> Option<u32> {
+        match self.take(name) {
+            Some(Value::Int(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn text(&mut self, name: &'static str) -> Result<String, Fault> {
+        self.text_or_none(name).ok_or_else(|| missing(name))
+    }
+
+    pub fn text_or_none(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name) {
+            Some(Value::Text(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn address(&mut self, name: &'static str) -> Result<SocketAddr, Fault> {
+        match self.take(name) {
+            Some(Value::Address(value)) => Ok(value),
+            _ => Err(missing(name)),
+        }
+    }
+
+    pub fn host(&mut self, name: &'static str) -> Result<HostRule, Fault> {
+        match self.take(name) {
+            Some(Value::Host(value)) => Ok(value),
+            _ => Err(missing(name)),
+        }
+    }
+
+    pub fn ranges(&mut self, name: &'static str) -> Vec<Cidr> {
+        match self.take(name) {
+            Some(Value::Ranges(value)) => value,
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn answers(&mut self) -> BTreeMap<u16, String> {
+        match self.take("answers") {
+            Some(Value::Answers(value)) => value,
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.values.iter().position(|(known, _)| *known == name)?;
+        Some(self.values.swap_remove(at).1)
+    }
+}
+
+pub fn fault(key: &'static str, what: impl Into<String>) -> Fault {
+    let what = what.into();
+    Fault { key, what }
+}
+
+fn missing(key: &'static str) -> Fault {
+    fault(key, "is missing")
+}
+
+/// A value from the text of a command, or from a string of the file.
+pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
+    match kind {
+        Kind::Bool => match text {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        },
+        Kind::Int { .. } | Kind::Seconds => {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse().ok().filter(|_| digits);
+            let number = number.ok_or_else(|| format!("{text:?} is not a whole number"))?;
+            of_int(kind, number)
+        }
+        Kind::Name => check_name(text).map(Value::Text),
+        Kind::Address => address(text).map(Value::Address),
+        Kind::Hostname => HostRule::parse(text).map(Value::Host),
+        Kind::Path => check_path(text).map(|()| Value::Text(text.into())),
+        Kind::Method => check_method(text).map(Value::Text),
+        Kind::Choice(words) => choice(words, text).map(Value::Text),
+        Kind::Ranges => of_texts(text.split(',')),
+        Kind::Answers => Err("takes one key per status, like answer_404".into()),
+        Kind::File => check_file(text).map(Value::Text),
+        Kind::Target => check_target(text).map(Value::Text),
+        Kind::Levels => check_levels(text).map(Value::Text),
+    }
+}
+
+/// A value from a number, which must be in the range of its kind.
+pub fn of_int(kind: Kind, number: i64) -> Result<Value, String> {
+    let (min, max) = match kind {
+        Kind::Int { min, max } => (min, max),
+        Kind::Seconds => (1, TIMEOUT_SECONDS_MAX),
+        _ => return Err("takes no number".into()),
+    };
+    match u32::try_from(number) {
+        Ok(value) if (min..=max).contains(&value) => Ok(Value::Int(value)),
+        _ => Err(format!("{number} is not between {min} and {max}")),
+    }
+}
+
+/// A list of ranges of addresses from its elements.
+pub fn of_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Value, String> {
+    let ranges: Result<Vec<Cidr>, String> = texts
+        .take(TRUSTED_PROXIES_MAX + 1)
+        .map(Cidr::parse)
+        .collect();
+    let mut ranges = ranges?;
+    if ranges.len() > TRUSTED_PROXIES_MAX {
+        return Err(format!("there are more than {TRUSTED_PROXIES_MAX}"));
+    }
+    // The order means nothing, so that two lists of the same ranges are equal.
+    ranges.sort();
+    ranges.dedup();
+    Ok(Value::Ranges(ranges))
+}
+
+fn check_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} characters"));
+    }
+    // These alone are always bare words of the control language.
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    if !text.bytes().all(plain) {
+        return Err(format!(
+            "{text:?} is not ASCII without spaces, quotes and backslashes"
+        ));
+    }
+    Ok(text.to_string())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        let named = text.rsplit_once(':').is_some_and(|(host, port)| {
+            port.parse::<u16>().is_ok() && HostRule::parse(host).is_ok()
+        });
+        return Err(match named {
+            true => format!("{text:?} has a name where this version needs an IP address"),
+            false => format!("{text:?} is not an address like 127.0.0.1:8080 or [::1]:8080"),
+        });
+    };
+    match address.port() {
+        0 => Err(format!("{text:?} has port 0: give one from 1 to 65535")),
+        _ => Ok(address),
+    }
+}
+
+fn check_method(text: &str) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || text.len() > METHOD_BYTES_MAX || !text.bytes().all(token) {
+        return Err(format!("{text:?} is not a method like GET"));
+    }
+    Ok(text.to_string())
+}
+
+fn choice(words: &[(&'static str, &str)], text: &str) -> Result<String, String> {
+    if let Some((word, _)) = words
+        .iter()
+        .find(|(word, other)| [*word, other].contains(&text))
+    {
+        return Ok(word.to_string());
+    }
+    // Sōzu's words for what this version does not do.
+    if ["https", "regex", "random", "least_loaded", "power_of_two"]
+        .contains(&text.to_ascii_lowercase().as_str())
+    {
+        return Err(format!("{text:?} is not supported by this version"));
+    }
+    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    Err(format!("{text:?} is not one of: {}", known.join(", ")))
+}
+
+fn check_file(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > FILE_PATH_BYTES_MAX {
+        return Err(format!(
+            "a path of a file has 1 to {FILE_PATH_BYTES_MAX} bytes"
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a path of a file has no control characters".into());
+    }
+    Ok(text.to_string())
+}
+
+/// `stdout`, `stderr`, `none`, `file:///path` or a path; gives the path without its scheme.
+fn check_target(text: &str) -> Result<String, String> {
+    if let Some(path) = text.strip_prefix("file://") {
+        return check_file(path);
+    }
+    if text.contains("://") {
+        return Err(format!(
+            "{text:?} is not supported: give stdout, stderr or a file"
+        ));
+    }
+    check_file(text)
+}
+
+/// Directives of RUST_LOG: `LEVEL`, `MODULE` or `MODULE=LEVEL`, with commas between.
+fn check_levels(text: &str) -> Result<String, String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',') {
+        let (module, level) = match directive.trim().split_once('=') {
+            Some((module, level)) => (module, level.to_ascii_lowercase()),
+            None => ("", directive.trim().to_ascii_lowercase()),
+        };
+        let own = module.is_empty() && level.starts_with("sozu");
+        if !own && !levels.contains(&level.as_str()) {
+            return Err(format!("{level:?} is not one of: {}", levels.join(", ")));
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+        if !module.bytes().chain(level.bytes()).all(plain) {
+            return Err(format!("{directive:?} names no module"));
+        }
+    }
+    Ok(text.to_string())
+}
+
+fn check_answer(body: String) -> Result<String, String> {
+    if body.len() > ANSWER_BYTES_MAX {
+        return Err(format!("an answer has at most {ANSWER_BYTES_MAX} bytes"));
+    }
+    let spacing = ['\n', '\r', '\t'];
+    if body
+        .chars()
+        .any(|c| c.is_control() && !spacing.contains(&c))
+    {
+        return Err("an answer has no control characters but tabs and line ends".into());
+    }
+    Ok(body)
+}

@@ -1,0 +1,267 @@
+//! Every key of the configuration: name, kind, default, one sentence.
+//!
+//! The only place where a key is described. `config` and `proto` read by it,
+//! `help` prints it, `tests/docs.rs` compares it with the documents.
+
+use crate::limits::WEIGHT_MAX;
+
+/// Statuses of the answers that the proxy gives itself.
+pub const ANSWER_STATUSES: [u16; 16] = [
+    400, 404, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
+];
+
+pub struct Key {
+    pub name: &'static str,
+    /// Sōzu's name for it, where that is another one.
+    pub also: Option<&'static str>,
+    pub kind: Kind,
+    pub default: Default,
+    pub sentence: &'static str,
+}
+
+/// Which values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Bool,
+    Int {
+        min: u32,
+        max: u32,
+    },
+    /// A time limit, at least 1.
+    Seconds,
+    /// Names a cluster, a backend, a cookie.
+    Name,
+    /// IP address and port.
+    Address,
+    Hostname,
+    Path,
+    Method,
+    /// Words, and after each Sōzu's spelling of it.
+    Choice(&'static [(&'static str, &'static str)]),
+    /// A list of ranges of addresses.
+    Ranges,
+    /// Bodies by status: files in the configuration, the text itself in a command.
+    Answers,
+    /// The path of a file, in the configuration relative to its folder.
+    File,
+    /// Where a log goes.
+    Target,
+    /// Levels per module, as in RUST_LOG.
+    Levels,
+}
+
+impl Kind {
+    /// What the documents call it.
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Bool => "true or false".into(),
+            Kind::Int { min, max: u32::MAX } => format!("integer from {min}"),
+            Kind::Int { min, max } => format!("integer, {min} to {max}"),
+            Kind::Seconds => "seconds".into(),
+            Kind::Name => "name".into(),
+            Kind::Address => "IP:port".into(),
+            Kind::Hostname => "hostname".into(),
+            Kind::Path => "path".into(),
+            Kind::Method => "method".into(),
+            Kind::Choice(words) => {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                words.join(" or ")
+            }
+            Kind::Ranges => "list of ranges".into(),
+            Kind::Answers => "text by status".into(),
+            Kind::File => "file".into(),
+            Kind::Target => "stdout, stderr or file".into(),
+            Kind::Levels => "levels".into(),
+        }
+    }
+}
+
+/// What holds when a key is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    Required,
+    /// Nothing at all.
+    Empty,
+    Is(&'static str),
+    /// The global key of the same name.
+    Global,
+    /// Required in a command; in the file it is this.
+    InFile(&'static str),
+}
+
+impl Default {
+    /// What the documents call it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Default::Required => "required",
+            Default::Empty => "none",
+            Default::Is(text) => text,
+            Default::Global => "the global one",
+            Default::InFile(text) => text,
+        }
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, default: Default, sentence: &'static str) -> Key {
+    Key {
+        name,
+        also: None,
+        kind,
+        default,
+        sentence,
+    }
+}
+
+impl Key {
+    const fn also(mut self, name: &'static str) -> Key {
+        self.also = Some(name);
+        self
+    }
+
+    /// Whether it goes by that name, be it Sōzu's.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name || self.also == Some(name)
+    }
+}
+
+const PROTOCOL: Kind = Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP")]);
+const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
+const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
+const ANY_COUNT: Kind = Kind::Int {
+    min: 1,
+    max: u32::MAX,
+};
+
+use self::Default::{Empty, Global, InFile, Is, Required};
+use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
+use Kind::{Ranges, Seconds, Target};
+
+/// At the top of the file.
+#[rustfmt::skip]
+pub static GLOBAL: &[Key] = &[
+    key("command_socket", File, Is("command.sock"), "The unix socket on which commands are taken."),
+    key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
+    key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
+    key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
+    key("log_target", Target, Is("stdout"), "Where the log goes."),
+    key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
+    key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic."),
+    key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
+    key("buffer_size", Int { min: 4096, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer."),
+    key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, what max_connections needs."),
+    key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
+    key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
+    key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
+    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last."),
+    key("keepalive_timeout", Seconds, Is("60"), "How long a client connection may be idle between two requests."),
+    key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
+    key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
+    key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced."),
+    key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections after an upgrade."),
+    key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
+];
+
+/// In `[[listeners]]`, and in `listener add`.
+#[rustfmt::skip]
+pub static LISTENER: &[Key] = &[
+    key("address", Address, Required, "The address to accept on."),
+    key("protocol", PROTOCOL, Required, "What clients speak."),
+    key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
+    key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
+    key("connect_timeout", Seconds, Global, "How long connecting to a backend may take."),
+    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last."),
+    key("keepalive_timeout", Seconds, Global, "How long a client connection may be idle between two requests."),
+    key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
+    key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
+    key("trusted_proxies", Ranges, Empty, "Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed."),
+    key("answers", Answers, Empty, "Bodies of our own answers."),
+];
+
+/// In `[clusters.NAME]`, and in `cluster add`.
+#[rustfmt::skip]
+pub static CLUSTER: &[Key] = &[
+    key("id", Name, InFile("the NAME of the table"), "The name of the cluster."),
+    key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
+    key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
+    key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
+];
+
+/// In `frontends` of a cluster, and in `frontend add`. All but `cluster` is its identity.
+#[rustfmt::skip]
+pub static FRONTEND: &[Key] = &[
+    key("listener", Address, Required, "The address of the listener.").also("address"),
+    key("hostname", Hostname, Is("*"), "The host that is asked for: exact, \"*.suffix\" for one label more, or \"*\" for every one."),
+    key("path", Path, Is("/"), "The path that is asked for."),
+    key("path_type", PATH_TYPE, Is("prefix"), "Whether everything below the path is meant too."),
+    key("method", Method, Empty, "The method that is asked for; every one if it is not given."),
+    key("cluster", Name, InFile("the cluster it stands in"), "The cluster that serves it."),
+];
+
+/// In `backends` of a cluster, and in `backend add`.
+#[rustfmt::skip]
+pub static BACKEND: &[Key] = &[
+    key("cluster", Name, InFile("the cluster it stands in"), "The cluster that it serves."),
+    key("id", Name, InFile("NAME-0, NAME-1 and so on, by order"), "The name of the backend in its cluster.").also("backend_id"),
+    key("address", Address, Required, "Where it listens."),
+    key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
+    key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
+];
+
+/// `answer_404`: the one spelling of a status as a key of its own.
+pub fn answer_status(name: &str) -> Option<u16> {
+    let status = name.strip_prefix("answer_")?;
+    status_of(status)
+}
+
+/// A status that we answer with, from its three digits.
+pub fn status_of(text: &str) -> Option<u16> {
+    let mut statuses = ANSWER_STATUSES.into_iter();
+    statuses.find(|status| status.to_string() == text)
+}
+
+/// The name nearest to a mistyped one, if any is near.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Nothing longer can be near, and the distance costs the product of both lengths.
+    if wrong.len() > 64 {
+        return None;
+    }
+    let near = names.map(|name| (distance(wrong, name), name)).min()?;
+    (near.0 <= 1 + wrong.len() / 4).then_some(near.1)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let above = *cell;
+            let kept = diagonal + usize::from(from != to);
+            left = kept.min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(a.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name() {
+        let names = || BACKEND.iter().chain(FRONTEND).map(|key| key.name);
+        assert_eq!(nearest("hostnam", names()), Some("hostname"));
+        assert_eq!(nearest("wieght", names()), Some("weight"));
+        assert_eq!(nearest("quite_different", names()), None);
+        assert_eq!(nearest("", names()), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+    }
+}

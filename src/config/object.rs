@@ -1,0 +1,185 @@
+//! Listeners, clusters, frontends and backends from their fields, and back.
+//!
+//! The one place that knows which key is which member. `*_from` takes complete
+//! fields apart; `*_words` writes every key that has a value, so that what was
+//! written by one version means the same to another one with other defaults.
+
+use super::fields::{fault, Fault, Fields};
+use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
+use crate::state::{Backend, Cidr, Cluster, Frontend, FrontendId, Listener};
+use crate::state::{LoadBalancing, PathRule, Protocol, Timeouts};
+use std::collections::BTreeMap;
+
+/// Keys and values in the order of the table.
+pub type Words = Vec<(String, String)>;
+
+pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener, Fault> {
+    fields.complete(LISTENER)?;
+    fields.complete_timeouts(defaults);
+    Ok(Listener {
+        address: fields.address("address")?,
+        protocol: protocol(&mut fields)?,
+        timeouts: timeouts_from(&mut fields)?,
+        sticky_name: sticky_name(&mut fields)?,
+        trusted_proxies: fields.ranges("trusted_proxies"),
+        answers: fields.answers(),
+    })
+}
+
+pub fn listener_words(listener: &Listener) -> Words {
+    let mut words = vec![
+        word("address", listener.address),
+        word("protocol", listener.protocol.name()),
+    ];
+    words.extend(timeouts_words(&listener.timeouts));
+    words.push(word("sticky_name", &listener.sticky_name));
+    if !listener.trusted_proxies.is_empty() {
+        let ranges = listener.trusted_proxies.iter().map(Cidr::to_string);
+        let ranges: Vec<String> = ranges.collect();
+        words.push(word("trusted_proxies", ranges.join(",")));
+    }
+    words.extend(answers_words(&listener.answers));
+    words
+}
+
+/// The six time limits that stand both in a listener and among the settings.
+pub fn timeouts_from(fields: &mut Fields) -> Result<Timeouts, Fault> {
+    Ok(Timeouts {
+        front: fields.int("front_timeout")?,
+        back: fields.int("back_timeout")?,
+        connect: fields.int("connect_timeout")?,
+        request: fields.int("request_timeout")?,
+        keepalive: fields.int("keepalive_timeout")?,
+        tunnel: fields.int("tunnel_timeout")?,
+    })
+}
+
+pub fn timeouts_words(timeouts: &Timeouts) -> Words {
+    vec![
+        word("front_timeout", timeouts.front),
+        word("back_timeout", timeouts.back),
+        word("connect_timeout", timeouts.connect),
+        word("request_timeout", timeouts.request),
+        word("keepalive_timeout", timeouts.keepalive),
+        word("tunnel_timeout", timeouts.tunnel),
+    ]
+}
+
+pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
+    fields.complete(CLUSTER)?;
+    Ok(Cluster {
+        id: fields.text("id")?,
+        protocol: protocol(&mut fields)?,
+        load_balancing: match fields.text("load_balancing")?.as_str() {
+            "round_robin" => LoadBalancing::RoundRobin,
+            _ => return Err(fault("load_balancing", "is not known")),
+        },
+        answers: fields.answers(),
+    })
+}
+
+pub fn cluster_words(cluster: &Cluster) -> Words {
+    let mut words = vec![
+        word("id", &cluster.id),
+        word("protocol", cluster.protocol.name()),
+        word("load_balancing", cluster.load_balancing.name()),
+    ];
+    words.extend(answers_words(&cluster.answers));
+    words
+}
+
+pub fn frontend_from(mut fields: Fields) -> Result<Frontend, Fault> {
+    let cluster = fields.text("cluster")?;
+    let identity = frontend_id_from(fields)?;
+    Ok(Frontend {
+        listener: identity.listener,
+        hostname: identity.hostname,
+        path: identity.path,
+        method: identity.method,
+        cluster,
+    })
+}
+
+pub fn frontend_words(frontend: &Frontend) -> Words {
+    let mut words = frontend_id_words(&frontend.identity());
+    words.push(word("cluster", &frontend.cluster));
+    words
+}
+
+pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
+    fields.complete(FRONTEND)?;
+    let path = fields.text("path")?;
+    Ok(FrontendId {
+        listener: fields.address("listener")?,
+        hostname: fields.host("hostname")?,
+        path: match fields.text("path_type")?.as_str() {
+            "exact" => PathRule::Exact(path),
+            _ => PathRule::Prefix(path),
+        },
+        method: fields.text_or_none("method"),
+    })
+}
+
+pub fn frontend_id_words(identity: &FrontendId) -> Words {
+    let mut words = vec![
+        word("listener", identity.listener),
+        word("hostname", &identity.hostname),
+        word("path", identity.path.path()),
+        word("path_type", identity.path.kind()),
+    ];
+    words.extend(identity.method.iter().map(|method| word("method", method)));
+    words
+}
+
+pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
+    fields.complete(BACKEND)?;
+    Ok(Backend {
+        cluster: fields.text("cluster")?,
+        id: fields.text("id")?,
+        address: fields.address("address")?,
+        weight: u16::try_from(fields.int("weight")?)
+            .map_err(|_| fault("weight", "is too large"))?,
+        backup: fields.bool("backup")?,
+    })
+}
+
+pub fn backend_words(backend: &Backend) -> Words {
+    vec![
+        word("cluster", &backend.cluster),
+        word("id", &backend.id),
+        word("address", backend.address),
+        word("weight", backend.weight),
+        word("backup", backend.backup),
+    ]
+}
+
+pub fn word(key: &str, value: impl ToString) -> (String, String) {
+    (key.to_string(), value.to_string())
+}
+
+fn answers_words(answers: &BTreeMap<u16, String>) -> Words {
+    let answers = answers.iter();
+    answers
+        .map(|(status, body)| (format!("answer_{status}"), body.clone()))
+        .collect()
+}
+
+fn protocol(fields: &mut Fields) -> Result<Protocol, Fault> {
+    match fields.text("protocol")?.as_str() {
+        "http" => Ok(Protocol::Http),
+        "tcp" => Ok(Protocol::Tcp),
+        _ => Err(fault("protocol", "is not known")),
+    }
+}
+
+/// A cookie's name is a token (RFC 6265 section 4.1.1), which a name is nearly.
+fn sticky_name(fields: &mut Fields) -> Result<String, Fault> {
+    let name = fields.text("sticky_name")?;
+    if name.contains(|c: char| "()<>@,;:/[]?={}".contains(c)) {
+        return Err(fault(
+            "sticky_name",
+            format!("{name:?} is not a name for a cookie"),
+        ));
+    }
+    Ok(name)
+}

@@ -1,0 +1,126 @@
+//! The global settings: what is read once, at the start.
+//!
+//! Owns: the type and its words. `read` makes one from a file; main hands it
+//! to each worker as one line.
+
+use super::fields::{fault, Fault, Fields};
+use super::keys::GLOBAL;
+use super::object::{timeouts_from, timeouts_words, word, Words};
+use crate::state::Timeouts;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub command_socket: PathBuf,
+    pub saved_state: Option<PathBuf>,
+    pub automatic_state_save: bool,
+    /// In the syntax of RUST_LOG.
+    pub log_level: String,
+    pub log_target: Target,
+    /// `None`: no line about requests.
+    pub log_access_target: Option<Target>,
+    pub worker_count: u32,
+    /// Per worker; `None`: what the limit on open files allows.
+    pub max_connections: Option<u32>,
+    pub buffer_size: u32,
+    /// Per worker; `None`: what the connections need.
+    pub max_buffers: Option<u32>,
+    /// The defaults of every listener.
+    pub timeouts: Timeouts,
+    /// Seconds, as all that follow.
+    pub back_keepalive_timeout: u32,
+    pub worker_timeout: u32,
+    pub drain_timeout: u32,
+    pub shutdown_timeout: u32,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+impl Settings {
+    pub fn from(mut fields: Fields) -> Result<Settings, Fault> {
+        fields.complete(GLOBAL)?;
+        let saved_state = fields.text_or_none("saved_state").map(PathBuf::from);
+        let automatic_state_save = fields.bool("automatic_state_save")?;
+        if automatic_state_save && saved_state.is_none() {
+            let what = "needs saved_state, the file to save to";
+            return Err(fault("automatic_state_save", what));
+        }
+        let Some(log_target) = target(fields.text("log_target")?) else {
+            return Err(fault(
+                "log_target",
+                "takes no \"none\": set log_level to off",
+            ));
+        };
+        let log_access_target = match fields.text_or_none("log_access_target") {
+            Some(text) => target(text),
+            None => Some(log_target.clone()),
+        };
+        Ok(Settings {
+            command_socket: fields.text("command_socket")?.into(),
+            saved_state,
+            automatic_state_save,
+            log_level: fields.text("log_level")?,
+            log_target,
+            log_access_target,
+            worker_count: fields.int("worker_count")?,
+            max_connections: fields.int_or_none("max_connections"),
+            buffer_size: fields.int("buffer_size")?,
+            max_buffers: fields.int_or_none("max_buffers"),
+            timeouts: timeouts_from(&mut fields)?,
+            back_keepalive_timeout: fields.int("back_keepalive_timeout")?,
+            worker_timeout: fields.int("worker_timeout")?,
+            drain_timeout: fields.int("drain_timeout")?,
+            shutdown_timeout: fields.int("shutdown_timeout")?,
+        })
+    }
+
+    /// Every key that has a value.
+    pub fn words(&self) -> Words {
+        let mut words = vec![word("command_socket", self.command_socket.display())];
+        if let Some(path) = &self.saved_state {
+            words.push(word("saved_state", path.display()));
+        }
+        words.push(word("automatic_state_save", self.automatic_state_save));
+        words.push(word("log_level", &self.log_level));
+        words.push(word("log_target", target_text(Some(&self.log_target))));
+        let access = target_text(self.log_access_target.as_ref());
+        words.push(word("log_access_target", access));
+        words.push(word("worker_count", self.worker_count));
+        words.extend(
+            self.max_connections
+                .map(|most| word("max_connections", most)),
+        );
+        words.push(word("buffer_size", self.buffer_size));
+        words.extend(self.max_buffers.map(|most| word("max_buffers", most)));
+        words.extend(timeouts_words(&self.timeouts));
+        words.push(word("back_keepalive_timeout", self.back_keepalive_timeout));
+        words.push(word("worker_timeout", self.worker_timeout));
+        words.push(word("drain_timeout", self.drain_timeout));
+        words.push(word("shutdown_timeout", self.shutdown_timeout));
+        words
+    }
+}
+
+fn target(text: String) -> Option<Target> {
+    match text.as_str() {
+        "none" => None,
+        "stdout" => Some(Target::Stdout),
+        "stderr" => Some(Target::Stderr),
+        _ => Some(Target::File(text.into())),
+    }
+}
+
+fn target_text(target: Option<&Target>) -> String {
+    match target {
+        None => "none".into(),
+        Some(Target::Stdout) => "stdout".into(),
+        Some(Target::Stderr) => "stderr".into(),
+        Some(Target::File(path)) => path.display().to_string(),
+    }
+}

@@ -1,0 +1,413 @@
+//! Lines to commands, changes and settings to lines.
+//!
+//! Owns: the meaning of a line. Never: doing it. Called by main for control
+//! clients and the saved state, by workers for what main sends.
+//! `Change::encode` and `Command::decode` are inverse, byte for byte.
+
+use super::line::{join, split, Word};
+use super::table::{find, Row, COMMANDS};
+use crate::config::fields::{of_text, Fault, Fields};
+use crate::config::keys::{self, Key, GLOBAL};
+use crate::config::object::{self, Words};
+use crate::config::Settings;
+use crate::state::{Change, Code, Refused, Timeouts};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Change(Change),
+    List(Noun),
+    StateDump,
+    Begin,
+    Commit,
+    Abort,
+    Status,
+    Ping,
+    Version,
+    Help { word: Option<String> },
+    Shutdown { hard: bool },
+}
+
+/// The kinds of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noun {
+    Listener,
+    Cluster,
+    Frontend,
+    Backend,
+}
+
+impl Command {
+    /// From a line without its LF; `defaults` are the global time limits.
+    pub fn decode(line: &str, defaults: &Timeouts) -> Result<Command, Refused> {
+        let words = split(line).map_err(|what| Refused::new(Code::Syntax, what))?;
+        let mut bare = Vec::new();
+        let mut pairs = Vec::new();
+        for word in words {
+            match word {
+                Word::Bare(word) if pairs.is_empty() => bare.push(word),
+                Word::Bare(word) => {
+                    let what = format!("{word:?} stands behind a key=value: write key=value last");
+                    return Err(Refused::new(Code::Syntax, what));
+                }
+                Word::Pair { key, value } => pairs.push((key, value)),
+            }
+        }
+        let (row, argument) = row_of(&bare)?;
+        let fields = fields_of(row.takes(), pairs, &row.words())?;
+        let faulty = |fault: Fault| refused(fault, &row.words());
+        build(row, argument, fields, defaults).map_err(faulty)
+    }
+}
+
+impl Change {
+    /// A line without its LF.
+    pub fn encode(&self) -> String {
+        let (noun, verb, words) = match self {
+            Change::ListenerAdd(listener) => ("listener", "add", object::listener_words(listener)),
+            Change::ListenerRemove { address } => {
+                ("listener", "remove", vec![object::word("address", address)])
+            }
+            Change::ClusterAdd(cluster) => ("cluster", "add", object::cluster_words(cluster)),
+            Change::ClusterRemove { id } => ("cluster", "remove", vec![object::word("id", id)]),
+            Change::FrontendAdd(frontend) => ("frontend", "add", object::frontend_words(frontend)),
+            Change::FrontendRemove { identity } => {
+                ("frontend", "remove", object::frontend_id_words(identity))
+            }
+            Change::BackendAdd(backend) => ("backend", "add", object::backend_words(backend)),
+            Change::BackendRemove { cluster, id } => {
+                let words = vec![object::word("cluster", cluster), object::word("id", id)];
+                ("backend", "remove", words)
+            }
+        };
+        line_of(&[noun, verb], words)
+    }
+}
+
+impl Settings {
+    /// A line without its LF, from main to a worker; no command of control clients.
+    pub fn encode(&self) -> String {
+        line_of(&["settings"], self.words())
+    }
+
+    pub fn decode(line: &str) -> Result<Settings, Refused> {
+        let words = split(line).map_err(|what| Refused::new(Code::Syntax, what))?;
+        let mut words = words.into_iter();
+        if words.next() != Some(Word::Bare("settings".into())) {
+            return Err(Refused::new(Code::Syntax, "the first word is settings"));
+        }
+        let mut pairs = Vec::new();
+        for word in words {
+            match word {
+                Word::Pair { key, value } => pairs.push((key, value)),
+                Word::Bare(_) => {
+                    return Err(Refused::new(Code::Syntax, "settings are key=value words"))
+                }
+            }
+        }
+        let fields = fields_of(GLOBAL.iter(), pairs, "settings")?;
+        Settings::from(fields).map_err(|fault| refused(fault, "settings"))
+    }
+}
+
+/// The row that the bare words name, and the argument behind them.
+fn row_of(bare: &[String]) -> Result<(&'static Row, Option<String>), Refused> {
+    let mut words = bare.iter().map(String::as_str);
+    let Some(noun) = words.next() else {
+        return Err(Refused::new(Code::Syntax, "no command: try help"));
+    };
+    let verb = words.next().unwrap_or_default();
+    let (row, argument) = match (find(noun, verb), find(noun, "")) {
+        (Some(row), _) => (row, words.next()),
+        (None, Some(row)) => (row, Some(verb)),
+        (None, None) => return Err(unknown_command(noun, verb)),
+    };
+    if let Some(extra) = words.next() {
+        let what = format!("{}: {extra:?} is one word too many", row.words());
+        return Err(Refused::new(Code::Syntax, what));
+    }
+    match (argument, row.argument) {
+        (None, _) => Ok((row, None)),
+        (Some(given), Some(known)) if given == known || known == "WORD" => {
+            Ok((row, Some(given.to_string())))
+        }
+        (Some(given), _) => {
+            let what = format!("{}: {given:?} is not known here", row.words());
+            Err(Refused::new(Code::Unknown, what))
+        }
+    }
+}
+
+fn unknown_command(noun: &str, verb: &str) -> Refused {
+    let verbs: Vec<&str> = COMMANDS
+        .iter()
+        .filter(|row| row.noun == noun)
+        .map(|row| row.verb)
+        .collect();
+    let what = if verbs.is_empty() {
+        match keys::nearest(noun, COMMANDS.iter().map(|row| row.noun)) {
+            Some(near) => format!("{noun:?} is not a command: did you mean {near}?"),
+            None => format!("{noun:?} is not a command: try help"),
+        }
+    } else {
+        format!(
+            "{noun} {verb:?} is not a command: {noun} takes {}",
+            verbs.join(", ")
+        )
+    };
+    Refused::new(Code::Unknown, what)
+}
+
+/// Key=value words as checked values.
+fn fields_of(
+    known: impl Iterator<Item = &'static Key> + Clone,
+    pairs: Vec<(String, String)>,
+    command: &str,
+) -> Result<Fields, Refused> {
+    let mut fields = Fields::default();
+    for (name, text) in pairs {
+        let mut named = known.clone();
+        if let Some(status) = keys::answer_status(&name) {
+            if named.any(|key| key.name == "answers") {
+                let inserted = fields.insert_answer(status, text);
+                inserted.map_err(|fault| refused(fault, command))?;
+                continue;
+            }
+        }
+        let Some(key) = named.find(|key| key.is(&name)) else {
+            return Err(unknown_key(known, &name, command));
+        };
+        let value = of_text(key.kind, &text)
+            .map_err(|what| Refused::new(Code::Invalid, format!("{command}: {name}: {what}")))?;
+        fields
+            .insert(key, value)
+            .map_err(|fault| refused(fault, command))?;
+    }
+    Ok(fields)
+}
+
+fn unknown_key(known: impl Iterator<Item = &'static Key>, name: &str, command: &str) -> Refused {
+    let hint = match keys::nearest(name, known.map(|key| key.name)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "see help".to_string(),
+    };
+    Refused::new(
+        Code::Unknown,
+        format!("{command}: {name:?} is not a key of it: {hint}"),
+    )
+}
+
+fn build(
+    row: &Row,
+    argument: Option<String>,
+    mut fields: Fields,
+    defaults: &Timeouts,
+) -> Result<Command, Fault> {
+    Ok(match (row.noun, row.verb) {
+        ("listener", "add") => Command::Change(Change::ListenerAdd(object::listener_from(
+            fields, defaults,
+        )?)),
+        ("listener", "remove") => Command::Change(Change::ListenerRemove {
+            address: fields.address("address")?,
+        }),
+        ("cluster", "add") => Command::Change(Change::ClusterAdd(object::cluster_from(fields)?)),
+        ("cluster", "remove") => Command::Change(Change::ClusterRemove {
+            id: fields.text("id")?,
+        }),
+        ("frontend", "add") => Command::Change(Change::FrontendAdd(object::frontend_from(fields)?)),
+        ("frontend", "remove") => Command::Change(Change::FrontendRemove {
+            identity: object::frontend_id_from(fields)?,
+        }),
+        ("backend", "add") => Command::Change(Change::BackendAdd(object::backend_from(fields)?)),
+        ("backend", "remove") => Command::Change(Change::BackendRemove {
+            cluster: fields.text("cluster")?,
+            id: fields.text("id")?,
+        }),
+        ("listener", _) => Command::List(Noun::Listener),
+        ("cluster", _) => Command::List(Noun::Cluster),
+        ("frontend", _) => Command::List(Noun::Frontend),
+        ("backend", _) => Command::List(Noun::Backend),
+        ("state", _) => Command::StateDump,
+        ("begin", _) => Command::Begin,
+        ("commit", _) => Command::Commit,
+        ("abort", _) => Command::Abort,
+        ("status", _) => Command::Status,
+        ("ping", _) => Command::Ping,
+        ("version", _) => Command::Version,
+        ("shutdown", _) => Command::Shutdown {
+            hard: argument.is_some(),
+        },
+        _ => Command::Help { word: argument },
+    })
+}
+
+fn refused(fault: Fault, command: &str) -> Refused {
+    Refused::new(Code::Invalid, format!("{command}: {fault}"))
+}
+
+fn line_of(bare: &[&str], pairs: Words) -> String {
+    let bare = bare.iter().map(|word| Word::Bare(word.to_string()));
+    let pairs = pairs
+        .into_iter()
+        .map(|(key, value)| Word::Pair { key, value });
+    join(&bare.chain(pairs).collect::<Vec<Word>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::sample::Random;
+
+    const DEFAULTS: Timeouts = Timeouts {
+        front: 11,
+        back: 12,
+        connect: 13,
+        request: 14,
+        keepalive: 15,
+        tunnel: 16,
+    };
+
+    fn decode(line: &str) -> Result<Command, Refused> {
+        Command::decode(line, &DEFAULTS)
+    }
+
+    #[test]
+    fn changes_round_trip() {
+        for seed in 0..500 {
+            let change = Random::new(seed).change();
+            let line = change.encode();
+            assert_eq!(decode(&line), Ok(Command::Change(change)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_stands_in_the_table() {
+        for seed in 0..200 {
+            let line = Random::new(seed).change().encode();
+            let words = split(&line).expect("an own line");
+            let [Word::Bare(noun), Word::Bare(verb), ..] = words.as_slice() else {
+                panic!("{line}");
+            };
+            let row = find(noun, verb).expect("an own command");
+            let mut keys = row.takes();
+            for word in &words[2..] {
+                let Word::Pair { key, .. } = word else {
+                    panic!("{line}");
+                };
+                let canonical = keys.any(|known| known.name == key);
+                assert!(canonical || key.starts_with("answer_"), "{key} in {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_are_decoded() {
+        for (line, command) in [
+            ("ping", Command::Ping),
+            ("version", Command::Version),
+            ("status", Command::Status),
+            ("begin", Command::Begin),
+            ("commit", Command::Commit),
+            ("abort", Command::Abort),
+            ("state dump", Command::StateDump),
+            ("shutdown", Command::Shutdown { hard: false }),
+            ("shutdown hard", Command::Shutdown { hard: true }),
+            ("help", Command::Help { word: None }),
+            ("backend list", Command::List(Noun::Backend)),
+            ("listener list", Command::List(Noun::Listener)),
+        ] {
+            assert_eq!(decode(line), Ok(command), "{line}");
+        }
+        let word = Some("listener".to_string());
+        assert_eq!(decode("help listener"), Ok(Command::Help { word }));
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let Ok(Command::Change(Change::ListenerAdd(listener))) =
+            decode("listener add address=127.0.0.1:80 protocol=http connect_timeout=5")
+        else {
+            panic!("a listener");
+        };
+        assert_eq!(
+            listener.timeouts,
+            Timeouts {
+                connect: 5,
+                ..DEFAULTS
+            }
+        );
+        let short = decode("frontend add address=127.0.0.1:80 cluster=web");
+        let long =
+            "frontend add listener=127.0.0.1:80 hostname=* path=/ path_type=prefix cluster=web";
+        assert_eq!(short, decode(long));
+        assert!(matches!(short, Ok(Command::Change(change)) if change.encode() == long));
+    }
+
+    #[test]
+    fn bad_commands_are_refused() {
+        for (line, what) in [
+            ("", "no command: try help"),
+            ("pong", "\"pong\" is not a command: did you mean ping?"),
+            (
+                "backend ad",
+                "backend \"ad\" is not a command: backend takes add, remove, list",
+            ),
+            ("ping now", "ping: \"now\" is not known here"),
+            (
+                "shutdown softly",
+                "shutdown [hard]: \"softly\" is not known here",
+            ),
+            ("state dump all", "state dump: \"all\" is not known here"),
+            (
+                "ping a=b c",
+                "\"c\" stands behind a key=value: write key=value last",
+            ),
+            (
+                "cluster remove id=a protocol=http",
+                "cluster remove: \"protocol\" is not a key of it: see help",
+            ),
+            ("cluster add id=a id=b", "cluster add: id: is given twice"),
+            ("cluster add", "cluster add: id: is missing"),
+            (
+                "cluster add idd=a",
+                "cluster add: \"idd\" is not a key of it: did you mean id?",
+            ),
+            (
+                "cluster add id=a answer_404=x answer_404=y",
+                "cluster add: answers: 404 is given twice",
+            ),
+            (
+                "cluster add id=a answer_200=x",
+                "cluster add: \"answer_200\" is not a key of it: see help",
+            ),
+            (
+                "backend add cluster=a id=b address=c:80",
+                "backend add: address: \"c:80\" has a name where this version needs an IP address",
+            ),
+            (
+                "backend add cluster=a id=b address=1.2.3.4:5 weight=257",
+                "backend add: weight: 257 is not between 0 and 256",
+            ),
+            (
+                "backend add cluster=a id=b address=1.2.3.4:5 weight=-1",
+                "backend add: weight: \"-1\" is not a whole number",
+            ),
+        ] {
+            assert_eq!(decode(line).expect_err(line).what, what, "{line}");
+        }
+    }
+
+    #[test]
+    fn settings_round_trip() {
+        for line in [
+            "settings",
+            "settings saved_state=\"/a b\" automatic_state_save=true log_target=/log",
+            "settings max_connections=10 max_buffers=20 log_access_target=none log_target=stderr",
+        ] {
+            let settings = Settings::decode(line).expect(line);
+            assert_eq!(Settings::decode(&settings.encode()), Ok(settings));
+        }
+        for line in ["", "settings x", "a=b settings", "settings a=b", "ping"] {
+            assert!(Settings::decode(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The control language: one grammar for a person with `nc -U`, for `sozuctl`,
+//! between main and workers, and for the file of the saved state.
+//!
+//! ```text
+//! line  = word *( SP word ) LF       word = bare / key "=" value / "quoted with \" \\ \n \r \t"
+//! reply = *( data line ) ( "ok" *( SP key=value ) / "error" SP code SP "text" ) LF
+//! ```
+//! `line` has the grammar, `table` the words, `command` their meaning, `reply`
+//! the answers.
+
+pub mod command;
+pub mod line;
+pub mod reply;
+pub mod table;

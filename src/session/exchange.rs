@@ -1,0 +1,118 @@
+//! One request with its response: bytes, bodies, and what is remembered of both.
+
+use std::rc::Rc;
+
+use crate::http::framing::Body;
+use crate::http::response::Asked;
+use crate::session::body::Transfer;
+use crate::session::flow::Flow;
+use crate::session::record::Record;
+use crate::session::Target;
+use crate::state::Backend;
+
+/// Where the response is.
+#[derive(Clone, Copy, Debug)]
+pub enum Down {
+    /// Its head is awaited; `searched` bytes of it were looked at in vain.
+    Head { searched: usize, interims: u8 },
+    Body(Transfer),
+}
+
+/// What lives only while a request is under way, or a tunnel.
+pub struct Exchange {
+    /// From the client to the backend.
+    pub up: Flow,
+    /// From the backend, or from us, to the client.
+    pub down: Flow,
+    pub up_body: Transfer,
+    pub down_state: Down,
+    /// Bytes of the request's head that were looked at in vain.
+    pub searched: usize,
+    pub asked: Asked,
+    pub http11: bool,
+    pub expects_continue: bool,
+    pub has_body: bool,
+    /// The method may be sent twice, and there is no body.
+    pub replayable: bool,
+    /// Another request may follow this one.
+    pub keep_alive: bool,
+    /// The client wants the connection closed, hence needs no care when it is.
+    pub close_asked: bool,
+    /// Nobody reads any more: the connection is closed at once.
+    pub abrupt: bool,
+    pub target: Option<Rc<Target>>,
+    pub backend: Option<Rc<Backend>>,
+    /// The backend connection was used before.
+    pub reused: bool,
+    pub replayed: bool,
+    /// Connections that could not be made for this request.
+    pub failed_connects: u8,
+    /// Bytes of this request that the present backend connection has taken.
+    pub taken: u64,
+    /// The backend takes no more bytes; its answer may still come.
+    pub up_broken: bool,
+    /// The response has come whole; the backend connection is no longer ours.
+    pub back_done: bool,
+    pub back_keep_alive: bool,
+    /// The response ends when the backend closes.
+    pub until_close: bool,
+    pub up_shut: bool,
+    pub down_shut: bool,
+    pub record: Record,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Exchange {
+            up: Flow::default(),
+            down: Flow::default(),
+            up_body: Transfer::new(Body::None, false),
+            down_state: Down::Head { searched: 0, interims: 0 },
+            searched: 0,
+            asked: Asked { head_method: false, websocket: false },
+            http11: true,
+            expects_continue: false,
+            has_body: false,
+            replayable: false,
+            keep_alive: false,
+            close_asked: false,
+            abrupt: false,
+            target: None,
+            backend: None,
+            reused: false,
+            replayed: false,
+            failed_connects: 0,
+            taken: 0,
+            up_broken: false,
+            back_done: false,
+            back_keep_alive: false,
+            until_close: false,
+            up_shut: false,
+            down_shut: false,
+            record: Record::default(),
+        }
+    }
+}
+
+impl Exchange {
+    /// Ready for the next request, with the memory and the unread bytes of this one.
+    pub fn renew(&mut self) {
+        let fresh = Exchange {
+            up: std::mem::take(&mut self.up),
+            down: std::mem::take(&mut self.down),
+            record: std::mem::take(&mut self.record).renewed(),
+            ..Exchange::default()
+        };
+        *self = fresh;
+    }
+
+    /// The whole request was received and passed on.
+    pub fn up_done(&self) -> bool {
+        self.up_body.is_done() && self.up.out().is_empty() && !self.up_broken
+    }
+
+    /// Part of the response has gone to the client, or is about to.
+    pub fn answered(&self) -> bool {
+        self.record.status != 0
+    }
+}

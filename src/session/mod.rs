@@ -1,0 +1,439 @@
+//! A client connection as a value: it takes events and asks for acts.
+//!
+//! It cannot fail: a failure is a phase. It holds no descriptor and no clock;
+//! the worker reads into its `room`, tells it what happened, sends what is
+//! `pending`, performs the acts, and calls `settle` when the turn is over.
+//!
+//! ```text
+//!            first byte        head complete, route     connected
+//!   Idle ───────────────▶ Head ──────────────▶ Waiting ───────────▶ Running ──▶ Tunnel
+//!    ▲                     │ refused             │ no backend          │  101      │
+//!    │                     └──────▶ Answering ◀──┴─────────────────────┤           │
+//!    │      keep-alive                 │ sent                          │ done      │ shut
+//!    └──────────────────────────── Logging ◀───────────────────────────┴───────────┘
+//!                                      │ close        half-closed, waits for the client
+//!                                      └──▶ Lingering ──▶ Closed
+//! ```
+//! A TCP session begins in Waiting and has no Head.
+
+pub mod body;
+mod exchange;
+pub mod flow;
+mod http;
+pub mod record;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::buf::Pool;
+use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
+use crate::random::Random;
+use crate::route::Router;
+use crate::slab::Key;
+use crate::state::{Backend, Cluster, Listener, Protocol};
+
+pub use body::Scratch;
+pub use exchange::Exchange;
+use record::Record;
+
+/// Where a frontend leads.
+pub struct Target {
+    /// How the worker finds the cluster again.
+    pub key: Key,
+    pub cluster: Rc<Cluster>,
+}
+
+/// The listener that a session came in by, with its rules.
+pub struct Door {
+    pub listener: Rc<Listener>,
+    pub router: Router<Rc<Target>>,
+}
+
+/// What a session is lent for the time of one event.
+pub struct World<'w> {
+    pub now_us: u64,
+    pub door: &'w Door,
+    pub random: &'w mut Random,
+    pub scratch: &'w mut Scratch,
+    pub pool: &'w mut Pool,
+    /// Exchanges that nobody uses.
+    pub spare: &'w mut Vec<Box<Exchange>>,
+    /// Where bytes go that nobody reads.
+    pub trash: &'w mut [u8],
+    /// The worker is about to end: connections are not kept.
+    pub draining: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Front,
+    Back,
+}
+
+/// Why there is no connection to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unconnected {
+    /// Refused, unreachable: the address was tried.
+    Refused,
+    TimedOut,
+    /// None of the cluster can be used.
+    NoBackend,
+}
+
+/// What happened.
+pub enum Event {
+    /// Bytes were put into the room of that side.
+    Received(Side, usize),
+    /// The peer has shut its side of the connection.
+    Ended(Side),
+    /// The connection is gone.
+    Lost(Side),
+    /// The peer takes no more bytes; what it sent may still be read.
+    Unsendable(Side),
+    /// Pending bytes went out to that side.
+    Sent(Side, usize),
+    /// Bytes went from that side to the other without coming here.
+    Lent(Side, u64),
+    Connected { backend: Rc<Backend>, reused: bool },
+    Unconnected(Unconnected),
+    /// The act `LOG` was performed.
+    Logged,
+    /// The deadline has come.
+    Timeout,
+    /// The worker wants to end.
+    Drain,
+}
+
+/// Which pooled connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    Any,
+    /// One that went idle just now: the request cannot be sent twice.
+    Recent,
+    Never,
+}
+
+/// What the worker is asked to do, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// Write the record of the exchange into the access log, then say `Logged`.
+    pub log: bool,
+    pub back: BackAct,
+    /// Find a backend connection.
+    pub connect: Option<Reuse>,
+    /// Shut the sending side once nothing is pending.
+    pub shut_front: bool,
+    pub shut_back: bool,
+    /// The client sees a reset, not an end.
+    pub reset_front: bool,
+}
+
+/// What becomes of the backend connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackAct {
+    #[default]
+    Keep,
+    /// To the pool.
+    Release,
+    Close,
+    Reset,
+}
+
+enum Phase {
+    Idle,
+    Head(Box<Exchange>),
+    Waiting(Box<Exchange>),
+    Running(Box<Exchange>),
+    Answering(Box<Exchange>),
+    Logging(Box<Exchange>),
+    Tunnel(Box<Exchange>),
+    Lingering,
+    Closed,
+}
+
+/// All of a session but its phase.
+struct Common {
+    peer: SocketAddr,
+    /// Microseconds of the worker's clock: the last byte, or the start of a head or of lingering.
+    since_us: u64,
+    acts: Acts,
+    /// Requests answered.
+    served: u32,
+    /// The client has shut its side.
+    front_ended: bool,
+}
+
+pub struct Session {
+    phase: Phase,
+    common: Common,
+}
+
+impl Session {
+    pub fn new(peer: SocketAddr, world: &mut World) -> Session {
+        let mut common = Common {
+            peer,
+            since_us: world.now_us,
+            acts: Acts::default(),
+            served: 0,
+            front_ended: false,
+        };
+        let phase = match world.door.listener.protocol {
+            Protocol::Http => Phase::Idle,
+            Protocol::Tcp => tunnel::begin(&mut common, world),
+        };
+        Session { phase, common }
+    }
+
+    pub fn on(&mut self, event: Event, world: &mut World) {
+        use Event::*;
+        use Side::*;
+        let c = &mut self.common;
+        let moving = matches!(self.phase, Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_));
+        if moving && matches!(event, Received(..) | Sent(..) | Lent(..)) {
+            c.since_us = world.now_us;
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        self.phase = match (phase, event) {
+            (Phase::Head(x), Received(Front, n)) => http::received_head(c, x, n, world),
+            (Phase::Head(x), Ended(Front) | Lost(Front)) => http::head_cut(c, x),
+            (Phase::Head(x), Timeout) => http::head_timeout(c, x, world),
+
+            (Phase::Waiting(x), Received(Front, n)) => http::received(c, x, n, world),
+            (Phase::Waiting(x), Connected { backend, reused }) => {
+                http::connected(c, x, backend, reused, world)
+            }
+            (Phase::Waiting(x), Unconnected(why)) => http::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Timeout) => {
+                c.acts.back = BackAct::Close;
+                http::unconnected(c, x, self::Unconnected::TimedOut, world)
+            }
+
+            (Phase::Running(x), Received(Front, n)) => http::received(c, x, n, world),
+            (Phase::Running(x), Received(Back, n)) => http::answered(c, x, n, world),
+            (Phase::Running(x), Sent(side, n)) => http::sent(c, x, side, n, world),
+            (Phase::Running(x), Lent(side, n)) => http::lent(c, x, side, n),
+            (Phase::Running(x), Ended(Back)) => http::back_ended(c, x, world),
+            (Phase::Running(x), Lost(Back)) => http::back_lost(c, x, world),
+            (Phase::Running(x), Unsendable(Back)) => http::back_full(x),
+            (Phase::Running(x), Timeout) => http::timeout(c, x, world),
+            (Phase::Waiting(x) | Phase::Running(x), Ended(Front)) => http::front_ended(c, x, world),
+            (Phase::Waiting(x) | Phase::Running(x), Lost(Front) | Unsendable(Front)) => {
+                http::front_lost(c, x)
+            }
+
+            (Phase::Answering(x), Sent(Front, n)) => http::answer_sent(c, x, n),
+            (Phase::Answering(x), Ended(Front)) => {
+                c.front_ended = true;
+                Phase::Answering(x)
+            }
+            (Phase::Answering(x), Lost(Front) | Unsendable(Front)) => http::front_lost(c, x),
+            (Phase::Answering(x), Timeout) => http::answer_timeout(c, x),
+
+            (Phase::Logging(x), Logged) => http::logged(c, x, world),
+
+            (Phase::Tunnel(x), Received(side, n)) => tunnel::received(x, side, n, world),
+            (Phase::Tunnel(x), Sent(side, n)) => tunnel::sent(c, x, side, n),
+            (Phase::Tunnel(x), Lent(side, n)) => tunnel::lent(x, side, n),
+            (Phase::Tunnel(x), Ended(side)) => tunnel::ended(c, x, side, world),
+            (Phase::Tunnel(x), Lost(side) | Unsendable(side)) => tunnel::lost(c, x, side),
+            (Phase::Tunnel(x), Timeout) => tunnel::timeout(c, x),
+
+            (Phase::Idle, Timeout | Drain) => c.linger(world.now_us),
+            (Phase::Idle | Phase::Lingering, Ended(Front) | Lost(Front) | Unsendable(Front)) => {
+                Phase::Closed
+            }
+            (Phase::Lingering, Timeout) => Phase::Closed,
+            // What comes late means nothing any more.
+            (phase, _) => phase,
+        };
+    }
+
+    /// What the worker is to do now. Each is told once.
+    pub fn take_acts(&mut self) -> Acts {
+        std::mem::take(&mut self.common.acts)
+    }
+
+    /// Where bytes from that side go. Empty: there is no room now.
+    pub fn room<'r>(&'r mut self, side: Side, world: &'r mut World) -> &'r mut [u8] {
+        if matches!(self.phase, Phase::Idle) {
+            let x = world.spare.pop().unwrap_or_default();
+            self.common.since_us = world.now_us;
+            self.phase = Phase::Head(x);
+        }
+        match (&mut self.phase, side) {
+            (Phase::Lingering, _) => world.trash,
+            (phase, Side::Front) => phase.exchange_mut().map_or(&mut [], |x| x.up.room(world.pool)),
+            (phase, Side::Back) => phase.exchange_mut().map_or(&mut [], |x| x.down.room(world.pool)),
+        }
+    }
+
+    /// Whether bytes from that side are welcome.
+    pub fn wants(&self, side: Side) -> bool {
+        let open = !self.common.front_ended;
+        match (&self.phase, side) {
+            (Phase::Idle | Phase::Lingering, Side::Front) => true,
+            (Phase::Head(x) | Phase::Waiting(x), Side::Front) => open && x.up.has_room(),
+            (Phase::Running(x), Side::Front) => open && !x.up_broken && x.up.has_room(),
+            (Phase::Running(x), Side::Back) => !x.back_done && x.down.has_room(),
+            (Phase::Tunnel(x), Side::Front) => !x.up_body.is_done() && x.up.has_room(),
+            (Phase::Tunnel(x), Side::Back) => !x.down_done() && x.down.has_room(),
+            _ => false,
+        }
+    }
+
+    /// Bytes that are to be sent to that side.
+    pub fn pending(&self, side: Side) -> &[u8] {
+        match (&self.phase, side) {
+            (Phase::Running(x) | Phase::Tunnel(x), Side::Back) if !x.back_done && !x.up_broken => x.up.out(),
+            (Phase::Running(x) | Phase::Tunnel(x) | Phase::Answering(x), Side::Front) => x.down.out(),
+            _ => &[],
+        }
+    }
+
+    /// How many bytes from that side may pass to the other unseen. 0 while some lie here.
+    pub fn unseen(&self, from: Side) -> u64 {
+        match (&self.phase, from) {
+            (Phase::Running(x) | Phase::Tunnel(x), Side::Front) => {
+                let free = x.up.is_empty() && !x.up_broken && !x.back_done;
+                if free { x.up_body.unseen() } else { 0 }
+            }
+            (Phase::Running(x) | Phase::Tunnel(x), Side::Back) => match x.down_state {
+                exchange::Down::Body(body) if x.down.is_empty() => body.unseen(),
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// The turn is over: empty buffers go back.
+    pub fn settle(&mut self, world: &mut World) {
+        if let Some(x) = self.phase.exchange_mut() {
+            x.up.settle(world.pool);
+            x.down.settle(world.pool);
+        }
+        if matches!(&self.phase, Phase::Head(x) if x.up.is_empty()) {
+            self.forget(world);
+            self.phase = Phase::Idle;
+        } else if matches!(self.phase, Phase::Lingering | Phase::Closed) {
+            debug_assert!(self.phase.exchange_mut().is_none());
+        }
+    }
+
+    /// The session ends now; its memory goes back.
+    pub fn forget(&mut self, world: &mut World) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        if let Some(x) = phase.into_exchange() {
+            retire(x, world);
+        }
+    }
+
+    /// When `Timeout` is due, in milliseconds of the worker's clock.
+    pub fn deadline_ms(&self, listener: &Listener) -> u64 {
+        let t = &listener.timeouts;
+        let (seconds, extra_ms) = match &self.phase {
+            Phase::Idle => (t.keepalive, 0),
+            Phase::Head(_) => (t.request, 0),
+            Phase::Waiting(_) => (t.connect, 0),
+            Phase::Running(x) if http::waits_for_client(x) => (t.front, 0),
+            Phase::Running(_) => (t.back, 0),
+            Phase::Answering(_) => (t.front, 0),
+            Phase::Tunnel(_) => (t.tunnel, 0),
+            Phase::Lingering => (0, LINGER_MS),
+            Phase::Logging(_) | Phase::Closed => (0, 0),
+        };
+        self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.phase, Phase::Tunnel(_))
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.common.peer
+    }
+
+    /// The exchange under way: what the access log tells, where it leads.
+    pub fn exchange(&self) -> Option<&Exchange> {
+        self.phase.exchange()
+    }
+
+    /// Writes a record although the exchange did not end by itself.
+    pub fn cut(&mut self, end: record::End) -> Option<&Record> {
+        let x = self.phase.exchange_mut()?;
+        x.record.end = end;
+        (x.record.start_us != 0).then_some(&x.record)
+    }
+}
+
+/// Buffers and memory of an exchange go back.
+fn retire(mut x: Box<Exchange>, world: &mut World) {
+    x.up.clear();
+    x.down.clear();
+    x.up.settle(world.pool);
+    x.down.settle(world.pool);
+    if world.spare.len() < SPARE_EXCHANGES_MAX {
+        x.renew();
+        world.spare.push(x);
+    }
+}
+
+impl Common {
+    /// Says that nothing more comes, and waits for the client to say so too: a
+    /// close with unread bytes would be a reset, which destroys what was sent.
+    fn linger(&mut self, now_us: u64) -> Phase {
+        self.acts.shut_front = true;
+        self.since_us = now_us;
+        if self.front_ended {
+            Phase::Closed
+        } else {
+            Phase::Lingering
+        }
+    }
+}
+
+impl Phase {
+    fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Phase::Head(x)
+            | Phase::Waiting(x)
+            | Phase::Running(x)
+            | Phase::Answering(x)
+            | Phase::Logging(x)
+            | Phase::Tunnel(x) => Some(x),
+            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+        }
+    }
+
+    fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Phase::Head(x)
+            | Phase::Waiting(x)
+            | Phase::Running(x)
+            | Phase::Answering(x)
+            | Phase::Logging(x)
+            | Phase::Tunnel(x) => Some(x),
+            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+        }
+    }
+
+    fn into_exchange(self) -> Option<Box<Exchange>> {
+        match self {
+            Phase::Head(x)
+            | Phase::Waiting(x)
+            | Phase::Running(x)
+            | Phase::Answering(x)
+            | Phase::Logging(x)
+            | Phase::Tunnel(x) => Some(x),
+            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+        }
+    }
+}

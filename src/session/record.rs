@@ -1,0 +1,86 @@
+//! What the access log says of one request, connection or tunnel.
+
+/// How it ended. The first part of the word says whose doing that was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    #[default]
+    Ok,
+    ClientClosed,
+    ClientReset,
+    ClientTimeout,
+    ClientBadRequest,
+    ClientNoRoute,
+    BackendNone,
+    BackendRefused,
+    BackendConnectTimeout,
+    BackendTimeout,
+    BackendClosed,
+    BackendBadResponse,
+    BackendCut,
+    TunnelTimeout,
+    ProxyShutdown,
+    ProxyNoRoom,
+}
+
+impl End {
+    /// The word in the access log; doc/access_log.md explains each.
+    pub fn word(self) -> &'static str {
+        match self {
+            End::Ok => "ok",
+            End::ClientClosed => "client_closed",
+            End::ClientReset => "client_reset",
+            End::ClientTimeout => "client_timeout",
+            End::ClientBadRequest => "client_bad_request",
+            End::ClientNoRoute => "client_no_route",
+            End::BackendNone => "backend_none",
+            End::BackendRefused => "backend_refused",
+            End::BackendConnectTimeout => "backend_connect_timeout",
+            End::BackendTimeout => "backend_timeout",
+            End::BackendClosed => "backend_closed",
+            End::BackendBadResponse => "backend_bad_response",
+            End::BackendCut => "backend_cut",
+            End::TunnelTimeout => "tunnel_timeout",
+            End::ProxyShutdown => "proxy_shutdown",
+            End::ProxyNoRoom => "proxy_no_room",
+        }
+    }
+}
+
+/// Longest request line that is remembered, in bytes; the rest is left out of the log.
+const LINE_BYTES_MAX: usize = 2048;
+
+#[derive(Default)]
+pub struct Record {
+    /// 32 hexadecimal digits.
+    pub id: [u8; 32],
+    /// Method and target as they were routed, or the start of what could not be parsed.
+    pub line: Vec<u8>,
+    /// 0 while nothing was answered.
+    pub status: u16,
+    /// Bytes from the client to the backend and back, framing included.
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    /// Microseconds of the worker's clock. 0: it did not come to that.
+    pub start_us: u64,
+    pub connected_us: u64,
+    pub first_byte_us: u64,
+    pub end: End,
+    /// What was wrong, in a few words.
+    pub detail: &'static str,
+}
+
+impl Record {
+    /// An empty one in the memory of this one.
+    pub fn renewed(mut self) -> Record {
+        self.line.clear();
+        Record { line: self.line, ..Record::default() }
+    }
+
+    pub fn set_line(&mut self, method: &[u8], target: &[u8]) {
+        self.line.clear();
+        self.line.extend_from_slice(method);
+        self.line.push(b' ');
+        let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&target[..target.len().min(room)]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Random states from a seed, for the property tests of `state`, `proto` and `config`.
+
+use super::*;
+
+/// A small generator (xorshift64*): the same seed, the same states.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
+    }
+
+    fn coin(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    /// A state after `steps` random changes, some of which were refused.
+    pub fn state(&mut self, steps: usize) -> State {
+        let mut state = State::default();
+        self.disturb(&mut state, steps);
+        state
+    }
+
+    pub fn disturb(&mut self, state: &mut State, steps: usize) {
+        for _ in 0..steps {
+            let before = state.clone();
+            if state.apply(&self.change()).is_err() {
+                assert_eq!(*state, before, "a refused change changes nothing");
+            }
+        }
+    }
+
+    pub fn change(&mut self) -> Change {
+        match self.below(16) {
+            0..=2 => Change::ListenerAdd(self.listener()),
+            3..=5 => Change::ClusterAdd(self.cluster()),
+            6..=8 => Change::BackendAdd(self.backend()),
+            9..=11 => Change::FrontendAdd(self.frontend()),
+            12 => Change::ListenerRemove {
+                address: self.address(),
+            },
+            13 => Change::ClusterRemove { id: self.name() },
+            14 => Change::FrontendRemove {
+                identity: self.frontend().identity(),
+            },
+            _ => Change::BackendRemove {
+                cluster: self.name(),
+                id: self.name(),
+            },
+        }
+    }
+
+    fn listener(&mut self) -> Listener {
+        let mut ranges = vec!["10.0.0.0/8", "::1/128"];
+        ranges.truncate(self.below(3) as usize);
+        let parsed = ranges.into_iter().map(Cidr::parse);
+        Listener {
+            address: self.address(),
+            protocol: self.protocol(),
+            timeouts: Timeouts {
+                front: self.seconds(),
+                back: self.seconds(),
+                connect: self.seconds(),
+                request: self.seconds(),
+                keepalive: self.seconds(),
+                tunnel: self.seconds(),
+            },
+            sticky_name: "SOZUBALANCEID".into(),
+            trusted_proxies: parsed.collect::<Result<_, _>>().expect("good ranges"),
+            answers: self.answers(),
+        }
+    }
+
+    fn cluster(&mut self) -> Cluster {
+        Cluster {
+            id: self.name(),
+            protocol: self.protocol(),
+            load_balancing: LoadBalancing::RoundRobin,
+            answers: self.answers(),
+        }
+    }
+
+    fn frontend(&mut self) -> Frontend {
+        let hostname = ["*", "*.example.com", "www.example.com", "a_b.x"];
+        let hostname = hostname[self.below(4) as usize];
+        let path = ["/", "/", "/api", "/%41/=x"][self.below(4) as usize].to_string();
+        Frontend {
+            listener: self.address(),
+            hostname: HostRule::parse(hostname).expect("a good hostname"),
+            path: if self.below(4) > 0 {
+                PathRule::Prefix(path)
+            } else {
+                PathRule::Exact(path)
+            },
+            method: (self.below(4) == 0).then(|| "GET".into()),
+            cluster: self.name(),
+        }
+    }
+
+    fn backend(&mut self) -> Backend {
+        Backend {
+            cluster: self.name(),
+            id: self.name(),
+            address: self.address(),
+            weight: self.below(257) as u16,
+            backup: self.coin(),
+        }
+    }
+
+    fn answers(&mut self) -> BTreeMap<u16, String> {
+        let mut answers = BTreeMap::new();
+        let bodies = ["", "plain", "two\r\n\t\"lines\" \\ é", "ok x=y"];
+        for status in [404, 503] {
+            if self.coin() {
+                let body = bodies[self.below(4) as usize];
+                answers.insert(status, body.to_string());
+            }
+        }
+        answers
+    }
+
+    fn protocol(&mut self) -> Protocol {
+        match self.below(3) {
+            0 => Protocol::Tcp,
+            _ => Protocol::Http,
+        }
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let addresses = ["127.0.0.1:80", "[::1]:443", "10.0.0.1:8080"];
+        let address = addresses[self.below(3) as usize];
+        address.parse().expect("a good address")
+    }
+
+    fn name(&mut self) -> String {
+        ["web", "a.b-c_d/e", "x=y", "[::1]:80"][self.below(4) as usize].into()
+    }
+
+    fn seconds(&mut self) -> u32 {
+        self.below(100) as u32 + 1
+    }
+}

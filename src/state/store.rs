@@ -1,0 +1,253 @@
+//! The state itself and the rules that every change must keep.
+//!
+//! Owns: what exists, and that a frontend or backend never outlives the
+//! listener or cluster that it names. Never: text. Called by whoever holds a
+//! state: main, a worker, the reader of the configuration.
+
+use super::*;
+use crate::limits::{STATE_OBJECTS_MAX, WEIGHT_MAX};
+
+/// Everything that is configured, in canonical order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    listeners: BTreeMap<SocketAddr, Listener>,
+    clusters: BTreeMap<String, Entry>,
+    frontends: BTreeMap<FrontendId, Frontend>,
+    backends: BTreeMap<BackendId, Backend>,
+}
+
+/// A cluster and how many frontends lead to it: counted here, because the
+/// frontends are sorted by listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    cluster: Cluster,
+    frontends: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct BackendId {
+    cluster: String,
+    id: String,
+}
+
+impl State {
+    /// Does one change, or refuses it and stays as it was.
+    pub fn apply(&mut self, change: &Change) -> Result<(), Refused> {
+        match change {
+            Change::ListenerAdd(listener) => self.listener_add(listener),
+            Change::ListenerRemove { address } => self.listener_remove(*address),
+            Change::ClusterAdd(cluster) => self.cluster_add(cluster),
+            Change::ClusterRemove { id } => self.cluster_remove(id),
+            Change::FrontendAdd(frontend) => self.frontend_add(frontend),
+            Change::FrontendRemove { identity } => self.frontend_remove(identity),
+            Change::BackendAdd(backend) => self.backend_add(backend),
+            Change::BackendRemove { cluster, id } => self.backend_remove(cluster, id),
+        }
+    }
+
+    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.values()
+    }
+
+    pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.clusters.values().map(|entry| &entry.cluster)
+    }
+
+    /// By listener, then hostname, path and method.
+    pub fn frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.frontends.values()
+    }
+
+    /// By cluster, then id.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.values()
+    }
+
+    pub fn listener(&self, address: SocketAddr) -> Option<&Listener> {
+        self.listeners.get(&address)
+    }
+
+    pub fn cluster(&self, id: &str) -> Option<&Cluster> {
+        self.clusters.get(id).map(|entry| &entry.cluster)
+    }
+
+    pub fn frontend(&self, identity: &FrontendId) -> Option<&Frontend> {
+        self.frontends.get(identity)
+    }
+
+    pub fn backend(&self, cluster: &str, id: &str) -> Option<&Backend> {
+        self.backends.get(&BackendId::new(cluster, id))
+    }
+
+    /// The backends of one cluster, by id.
+    pub fn backends_of<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a Backend> {
+        let first = BackendId::new(cluster, "");
+        let later = self.backends.range(first..).map(|(_, backend)| backend);
+        later.take_while(move |backend| backend.cluster == cluster)
+    }
+
+    /// The frontends of one listener, by hostname, path and method.
+    pub fn frontends_of(&self, listener: SocketAddr) -> impl Iterator<Item = &Frontend> {
+        // The least identity of this listener, by the derived order.
+        let first = FrontendId {
+            listener,
+            hostname: HostRule::Exact(String::new()),
+            path: PathRule::Prefix(String::new()),
+            method: None,
+        };
+        let later = self.frontends.range(first..).map(|(_, frontend)| frontend);
+        later.take_while(move |frontend| frontend.listener == listener)
+    }
+
+    fn listener_add(&mut self, listener: &Listener) -> Result<(), Refused> {
+        let address = listener.address;
+        if self.listeners.contains_key(&address) {
+            return Err(exists(format!("listener {address}")));
+        }
+        room("listeners", self.listeners.len())?;
+        self.listeners.insert(address, listener.clone());
+        Ok(())
+    }
+
+    fn listener_remove(&mut self, address: SocketAddr) -> Result<(), Refused> {
+        if !self.listeners.contains_key(&address) {
+            return Err(missing(format!("listener {address}")));
+        }
+        if self.frontends_of(address).next().is_some() {
+            return Err(in_use(format!("listener {address}"), "frontends"));
+        }
+        self.listeners.remove(&address);
+        Ok(())
+    }
+
+    fn cluster_add(&mut self, cluster: &Cluster) -> Result<(), Refused> {
+        if self.clusters.contains_key(&cluster.id) {
+            return Err(exists(format!("cluster {}", cluster.id)));
+        }
+        room("clusters", self.clusters.len())?;
+        let entry = Entry {
+            cluster: cluster.clone(),
+            frontends: 0,
+        };
+        self.clusters.insert(cluster.id.clone(), entry);
+        Ok(())
+    }
+
+    fn cluster_remove(&mut self, id: &str) -> Result<(), Refused> {
+        let Some(entry) = self.clusters.get(id) else {
+            return Err(missing(format!("cluster {id}")));
+        };
+        if entry.frontends > 0 {
+            return Err(in_use(format!("cluster {id}"), "frontends"));
+        }
+        if self.backends_of(id).next().is_some() {
+            return Err(in_use(format!("cluster {id}"), "backends"));
+        }
+        self.clusters.remove(id);
+        Ok(())
+    }
+
+    fn frontend_add(&mut self, frontend: &Frontend) -> Result<(), Refused> {
+        let identity = frontend.identity();
+        let Some(listener) = self.listeners.get(&frontend.listener) else {
+            return Err(missing(format!("listener {}", frontend.listener)));
+        };
+        let Some(entry) = self.clusters.get_mut(&frontend.cluster) else {
+            return Err(missing(format!("cluster {}", frontend.cluster)));
+        };
+        together(listener, &entry.cluster, &identity)?;
+        if let Some(other) = self.frontends.get(&identity) {
+            let cluster = &other.cluster;
+            return Err(exists(format!("{identity} (to cluster {cluster})")));
+        }
+        room("frontends", self.frontends.len())?;
+        entry.frontends += 1;
+        self.frontends.insert(identity, frontend.clone());
+        Ok(())
+    }
+
+    fn frontend_remove(&mut self, identity: &FrontendId) -> Result<(), Refused> {
+        let Some(frontend) = self.frontends.remove(identity) else {
+            return Err(missing(identity.to_string()));
+        };
+        if let Some(entry) = self.clusters.get_mut(&frontend.cluster) {
+            entry.frontends -= 1;
+        }
+        Ok(())
+    }
+
+    fn backend_add(&mut self, backend: &Backend) -> Result<(), Refused> {
+        let Backend { cluster, id, .. } = backend;
+        if !self.clusters.contains_key(cluster) {
+            return Err(missing(format!("cluster {cluster}")));
+        }
+        if backend.weight > WEIGHT_MAX {
+            let weight = backend.weight;
+            let what = format!("weight {weight} of backend {id} is over {WEIGHT_MAX}");
+            return Err(Refused::new(Code::Invalid, what));
+        }
+        let key = BackendId::new(cluster, id);
+        if self.backends.contains_key(&key) {
+            return Err(exists(format!("backend {id} of cluster {cluster}")));
+        }
+        room("backends", self.backends.len())?;
+        self.backends.insert(key, backend.clone());
+        Ok(())
+    }
+
+    fn backend_remove(&mut self, cluster: &str, id: &str) -> Result<(), Refused> {
+        match self.backends.remove(&BackendId::new(cluster, id)) {
+            Some(_) => Ok(()),
+            None => Err(missing(format!("backend {id} of cluster {cluster}"))),
+        }
+    }
+}
+
+impl BackendId {
+    fn new(cluster: &str, id: &str) -> BackendId {
+        BackendId {
+            cluster: cluster.to_string(),
+            id: id.to_string(),
+        }
+    }
+}
+
+/// A frontend speaks one protocol from end to end; over TCP there is nothing to tell apart.
+fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(), Refused> {
+    if listener.protocol != cluster.protocol {
+        let what = format!(
+            "listener {} speaks {} but cluster {} speaks {}: give both the same protocol",
+            listener.address,
+            listener.protocol.name(),
+            cluster.id,
+            cluster.protocol.name(),
+        );
+        return Err(Refused::new(Code::Mismatch, what));
+    }
+    if listener.protocol == Protocol::Tcp && !id.takes_all() {
+        let what = format!("{id} is a tcp one: it takes no hostname, path or method");
+        return Err(Refused::new(Code::Mismatch, what));
+    }
+    Ok(())
+}
+
+fn room(kind: &str, count: usize) -> Result<(), Refused> {
+    if count < STATE_OBJECTS_MAX {
+        return Ok(());
+    }
+    let what = format!("there are {count} {kind} already, which is the most");
+    Err(Refused::new(Code::Limit, what))
+}
+
+fn exists(what: String) -> Refused {
+    Refused::new(Code::Exists, format!("{what} already exists"))
+}
+
+fn missing(what: String) -> Refused {
+    Refused::new(Code::Missing, format!("{what} does not exist"))
+}
+
+fn in_use(what: String, by: &str) -> Refused {
+    let what = format!("{what} still has {by}: remove them first");
+    Refused::new(Code::InUse, what)
+}

@@ -1,0 +1,144 @@
+//! Processes: signals as a descriptor, children, limits, identity.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::{size_of, zeroed, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use super::check;
+
+pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2};
+
+/// Every signal with a meaning here. They are blocked in main and in workers;
+/// main reads them as a descriptor, workers are told over their channel.
+const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+
+fn signal_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set; sigaddset changes the initialised one.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in SIGNALS {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Keeps the signals from their default action in this process.
+pub fn block_signals() -> io::Result<()> {
+    let set = signal_set();
+    // SAFETY: `set` is initialised and only read; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// Blocked signals, one read each.
+pub struct Signals(File);
+
+impl Signals {
+    /// Blocks them and opens the descriptor.
+    pub fn open() -> io::Result<Signals> {
+        block_signals()?;
+        let set = signal_set();
+        let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
+        // SAFETY: `set` is initialised and only read.
+        let fd = check(unsafe { libc::signalfd(-1, &set, flags) })?;
+        // SAFETY: `fd` was just returned to us and is open.
+        Ok(Signals(File::from(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// The next signal that waits, with the pid of who sent it.
+    pub fn read(&mut self) -> Option<(i32, u32)> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        let n = self.0.read(&mut info).ok()?;
+        if n != info.len() {
+            return None;
+        }
+        // SAFETY: the kernel wrote a whole signalfd_siginfo, which is plain integers.
+        let info = unsafe { info.as_ptr().cast::<libc::signalfd_siginfo>().read_unaligned() };
+        Some((info.ssi_signo as i32, info.ssi_pid))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Runs this very program again, in another role: its standard input is
+/// `channel`, its environment empty, and no other descriptor goes along.
+pub fn reexec(name: &str, role: &OsStr, channel: OwnedFd) -> io::Result<Child> {
+    Command::new("/proc/self/exe")
+        .arg0(name)
+        .arg(role)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(channel))
+        .spawn()
+}
+
+/// Sends a signal to a process that we started.
+pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: takes no pointer. The child is not reaped yet, hence the pid is still its own.
+    check(unsafe { libc::kill(pid as libc::pid_t, signal) })?;
+    Ok(())
+}
+
+/// Raises the limit of open descriptors as far as allowed; returns what holds now.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    // SAFETY: rlimit is two integers.
+    let mut limit: libc::rlimit = unsafe { zeroed() };
+    // SAFETY: `limit` lives across the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        // SAFETY: `raised` is only read. A refusal leaves the old limit, which is reported.
+        if check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }).is_ok() {
+            limit = raised;
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Sets the file mode creation mask; returns the old one.
+pub fn umask(mask: u32) -> u32 {
+    // SAFETY: takes no pointer and cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
+/// Whether a write of up to PIPE_BUF bytes to `fd` would not block now.
+pub fn writable_now(fd: BorrowedFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one structure that lives across the call.
+    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLOUT != 0
+}
+
+/// Random bytes from the kernel.
+pub fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: pointer and length describe `bytes`. Up to 256 bytes come whole (getrandom(2)).
+    super::check_size(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Gives freed memory back to the system.
+pub fn release_memory() {
+    // SAFETY: takes no pointer; the allocator keeps what is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,77 @@
+//! A page of counters that several processes see at once.
+//!
+//! Main makes it (an anonymous file that cannot shrink), every worker maps it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+
+use super::check;
+
+/// Counters in memory that is shared with other processes.
+pub struct Shared {
+    file: OwnedFd,
+    cells: *mut AtomicU32,
+    count: usize,
+}
+
+impl Shared {
+    /// New counters, all zero.
+    pub fn create(count: usize) -> io::Result<Shared> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a terminated string that lives for ever.
+        let fd = check(unsafe { libc::memfd_create(c"sozu counters".as_ptr(), flags) })?;
+        // SAFETY: `fd` was just returned to us and is open.
+        let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        file.set_len((count * size_of::<AtomicU32>()) as u64)?;
+        // SAFETY: takes no pointer. With these seals the file keeps its size: a mapping of it never faults.
+        check(unsafe {
+            libc::fcntl(
+                file.as_raw_fd(),
+                libc::F_ADD_SEALS,
+                libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
+            )
+        })?;
+        Shared::map(file.into())
+    }
+
+    /// The counters in a file that another process made with `create`.
+    pub fn map(file: OwnedFd) -> io::Result<Shared> {
+        let file = File::from(file);
+        let len = file.metadata()?.len() as usize;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping chosen by the kernel aliases nothing that Rust knows.
+        let cells = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if cells == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Shared {
+            file: file.into(),
+            cells: cells.cast(),
+            count: len / size_of::<AtomicU32>(),
+        })
+    }
+
+    pub fn cells(&self) -> &[AtomicU32] {
+        // SAFETY: the mapping is `count` aligned integers long, lives until drop, cannot shrink (sealed by
+        // its maker), and other processes' stores are what atomics are for.
+        unsafe { std::slice::from_raw_parts(self.cells, self.count) }
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let len = self.count * size_of::<AtomicU32>();
+        // SAFETY: pointer and length are those of our own mapping; `cells` borrows end with `self`.
+        unsafe { libc::munmap(self.cells.cast(), len) };
+    }
+}

@@ -1,0 +1,192 @@
+//! TCP sockets: listening, accepting and connecting without blocking.
+//!
+//! Reading and writing are std's (`Read` and `Write` of `&TcpStream` are one
+//! recv or send each); here is what std cannot do.
+
+use std::io;
+use std::mem::{zeroed, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{check, socklen};
+
+/// A socket address as the kernel wants it.
+struct Raw {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+impl Raw {
+    fn empty() -> Raw {
+        Raw {
+            // SAFETY: sockaddr_storage is plain integers and padding, for which all zeroes is a value.
+            storage: unsafe { zeroed() },
+            len: socklen::<libc::sockaddr_storage>(),
+        }
+    }
+
+    fn of(address: SocketAddr) -> Raw {
+        let mut raw = Raw::empty();
+        match address {
+            SocketAddr::V4(v4) => {
+                let value = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+                raw.len = socklen::<libc::sockaddr_in>();
+                // SAFETY: sockaddr_storage is large enough and aligned for every sockaddr, by POSIX.
+                unsafe { (&mut raw.storage as *mut _ as *mut libc::sockaddr_in).write(value) };
+            }
+            SocketAddr::V6(v6) => {
+                let value = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: v6.ip().octets(),
+                    },
+                    sin6_scope_id: v6.scope_id(),
+                };
+                raw.len = socklen::<libc::sockaddr_in6>();
+                // SAFETY: as above.
+                unsafe { (&mut raw.storage as *mut _ as *mut libc::sockaddr_in6).write(value) };
+            }
+        }
+        raw
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        match i32::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the kernel wrote a sockaddr_in; storage is aligned for it.
+                let v4 = unsafe { &*(&self.storage as *const _ as *const libc::sockaddr_in) };
+                let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: the family says that the kernel wrote a sockaddr_in6; storage is aligned for it.
+                let v6 = unsafe { &*(&self.storage as *const _ as *const libc::sockaddr_in6) };
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                let port = u16::from_be(v6.sin6_port);
+                Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    fn as_ptr(&self) -> *const libc::sockaddr {
+        &self.storage as *const _ as *const libc::sockaddr
+    }
+}
+
+fn stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointer.
+    let fd = check(unsafe { libc::socket(family, kind, 0) })?;
+    // SAFETY: `fd` was just returned to us and is open.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_option<T>(fd: BorrowedFd, level: i32, name: i32, value: T) -> io::Result<()> {
+    let pointer = &value as *const T as *const libc::c_void;
+    // SAFETY: pointer and length describe `value`, which lives across the call and is only read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, pointer, socklen::<T>()) })?;
+    Ok(())
+}
+
+/// Binds and listens. What a listening socket sets (no Nagle delay, keepalive)
+/// every accepted connection inherits on Linux, without a call of its own.
+pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let fd = stream_socket(&address)?;
+    set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0:80 and [::]:80 can be two listeners.
+        set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
+    }
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32)?;
+    set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)?;
+    let raw = Raw::of(address);
+    // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
+    check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.len) })?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(TcpListener::from(fd))
+}
+
+/// The next waiting connection, non-blocking and closed on exec.
+pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut raw = Raw::empty();
+    let pointer = &mut raw.storage as *mut _ as *mut libc::sockaddr;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: pointer and length describe `raw`, which lives across the call.
+    let fd = check(unsafe {
+        libc::accept4(listener.as_raw_fd(), pointer, &mut raw.len, flags)
+    })?;
+    // SAFETY: `fd` was just returned to us and is open.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    match raw.address() {
+        Some(peer) => Ok((TcpStream::from(fd), peer)),
+        None => Err(io::Error::other("a peer that is neither IPv4 nor IPv6")),
+    }
+}
+
+/// Starts to connect. The connection is made when the socket becomes writable and `take_error` says `Ok`.
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let fd = stream_socket(&address)?;
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32)?;
+    let raw = Raw::of(address);
+    // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
+    match check(unsafe { libc::connect(fd.as_raw_fd(), raw.as_ptr(), raw.len) }) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(TcpStream::from(fd)),
+    }
+}
+
+/// Makes the coming close a reset: the peer sees that the message was cut.
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    let now = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, now)
+}
+
+/// Whether a send failed only because the connection is not made yet (connect(2) still in progress).
+pub fn not_yet(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTCONN))
+}
+
+/// Whether a failed accept says that we, not the peer, ran out of something.
+pub fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// The uid, gid and pid of who connected to a unix socket (unix(7), SO_PEERCRED).
+pub fn peer_credentials(socket: BorrowedFd) -> io::Result<(u32, u32, i32)> {
+    let mut value = MaybeUninit::<libc::ucred>::uninit();
+    let mut len = socklen::<libc::ucred>();
+    // SAFETY: pointer and length describe `value`; the kernel writes at most `len` bytes.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            value.as_mut_ptr().cast(),
+            &mut len,
+        )
+    })?;
+    // SAFETY: the call succeeded, and for SO_PEERCRED the kernel writes the whole structure.
+    let value = unsafe { value.assume_init() };
+    Ok((value.uid, value.gid, value.pid))
+}
