@@ -1,0 +1,54 @@
+#!/bin/sh
+# Installs what the build needs and the system lacks: a C compiler, pkg-config
+# and the OpenSSL headers. Says nothing and does nothing when all is there.
+set -eu
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "cargo is missing: install a Rust toolchain, for example from https://rustup.rs" >&2
+    exit 1
+fi
+
+complete() {
+    command -v cc >/dev/null 2>&1 || return 1
+    command -v pkg-config >/dev/null 2>&1 && pkg-config --exists openssl 2>/dev/null && return 0
+    [ -n "${OPENSSL_DIR:-}" ] && [ -d "$OPENSSL_DIR" ]
+}
+
+complete && exit 0
+
+if command -v apt-get >/dev/null 2>&1; then
+    install="apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libssl-dev"
+    refresh="apt-get update"
+elif command -v dnf >/dev/null 2>&1; then
+    install="dnf install -y gcc pkgconf-pkg-config openssl-devel"
+    refresh=
+elif command -v apk >/dev/null 2>&1; then
+    install="apk add gcc musl-dev pkgconf openssl-dev openssl-libs-static"
+    refresh=
+elif command -v pacman >/dev/null 2>&1; then
+    install="pacman -S --noconfirm --needed gcc pkgconf openssl"
+    refresh="pacman -Sy"
+else
+    echo "install a C compiler, pkg-config and the OpenSSL headers, then try again" >&2
+    exit 1
+fi
+
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+    as_root="sudo -n"
+else
+    echo "as root: $install" >&2
+    exit 1
+fi
+
+echo "installing what is missing: $install" >&2
+export DEBIAN_FRONTEND=noninteractive
+# Words are meant to be split.
+# shellcheck disable=SC2086
+{
+    [ -z "$refresh" ] || $as_root $refresh || true
+    $as_root $install
+} >&2
+
+complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }
