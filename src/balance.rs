@@ -23,7 +23,10 @@ pub struct Round<T> {
 
 impl<T> Default for Round<T> {
     fn default() -> Self {
-        Round { total: 0, best: None }
+        Round {
+            total: 0,
+            best: None,
+        }
     }
 }
 
@@ -34,7 +37,11 @@ impl<T> Round<T> {
         }
         self.total += i64::from(weight);
         smooth.credit += i64::from(weight);
-        if self.best.as_ref().is_none_or(|(_, credit)| smooth.credit > *credit) {
+        if self
+            .best
+            .as_ref()
+            .is_none_or(|(_, credit)| smooth.credit > *credit)
+        {
             self.best = Some((candidate, smooth.credit));
         }
     }

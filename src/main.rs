@@ -57,7 +57,10 @@ fn file_argument(arguments: &[String]) -> Result<PathBuf, String> {
         ["-c" | "--config", file] => Ok(file.into()),
         [one] if one.starts_with("--config=") => Ok(one["--config=".len()..].into()),
         [] => Err("a configuration is needed: -c FILE".into()),
-        _ => Err(format!("{} is not understood: only -c FILE", words.join(" "))),
+        _ => Err(format!(
+            "{} is not understood: only -c FILE",
+            words.join(" ")
+        )),
     }
 }
 

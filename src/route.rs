@@ -35,19 +35,30 @@ struct Methods<T> {
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Router { exact: HashMap::new(), suffix: HashMap::new(), any: Paths::default() }
+        Router {
+            exact: HashMap::new(),
+            suffix: HashMap::new(),
+            any: Paths::default(),
+        }
     }
 }
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Paths { exact: HashMap::new(), prefix: HashMap::new(), depth: 0 }
+        Paths {
+            exact: HashMap::new(),
+            prefix: HashMap::new(),
+            depth: 0,
+        }
     }
 }
 
 impl<T> Default for Methods<T> {
     fn default() -> Self {
-        Methods { by_name: Vec::new(), any: None }
+        Methods {
+            by_name: Vec::new(),
+            any: None,
+        }
     }
 }
 
@@ -87,7 +98,9 @@ impl<T> Router<T> {
             let (_, suffix) = name.split_once('.')?;
             self.suffix.get(suffix)?.find(path, method)
         };
-        exact().or_else(suffix).or_else(|| self.any.find(path, method))
+        exact()
+            .or_else(suffix)
+            .or_else(|| self.any.find(path, method))
     }
 }
 
@@ -124,7 +137,10 @@ impl<T> Paths<T> {
     }
 
     fn find(&self, path: &str, method: &[u8]) -> Option<&T> {
-        let exact = self.exact.get(path).and_then(|methods| methods.find(method));
+        let exact = self
+            .exact
+            .get(path)
+            .and_then(|methods| methods.find(method));
         exact.or_else(|| self.longest_prefix(path, method))
     }
 
@@ -168,7 +184,10 @@ impl<T> Methods<T> {
     }
 
     fn find(&self, method: &[u8]) -> Option<&T> {
-        let named = self.by_name.iter().find(|(name, _)| name.as_bytes() == method);
+        let named = self
+            .by_name
+            .iter()
+            .find(|(name, _)| name.as_bytes() == method);
         named.map(|(_, to)| to).or(self.any.as_ref())
     }
 }
@@ -202,12 +221,18 @@ mod tests {
     }
 
     fn find(router: &Router<u32>, name: &str, path: &str) -> Option<u32> {
-        router.find(name.as_bytes(), path.as_bytes(), b"GET").copied()
+        router
+            .find(name.as_bytes(), path.as_bytes(), b"GET")
+            .copied()
     }
 
     #[test]
     fn the_most_specific_hostname_wins() {
-        let rules = [("*", "/", None, 1), ("*.b.c", "/", None, 2), ("a.b.c", "/", None, 3)];
+        let rules = [
+            ("*", "/", None, 1),
+            ("*.b.c", "/", None, 2),
+            ("a.b.c", "/", None, 3),
+        ];
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
             let router = router(&order.map(|i| rules[i]));
             assert_eq!(find(&router, "a.b.c", "/"), Some(3));

@@ -51,11 +51,17 @@ impl<T> Slab<T> {
                 self.free = *next;
             }
             *entry = Entry::Live(value);
-            return Key { index, generation: *generation };
+            return Key {
+                index,
+                generation: *generation,
+            };
         }
         let index = self.entries.len() as u32;
         self.entries.push((0, Entry::Live(value)));
-        Key { index, generation: 0 }
+        Key {
+            index,
+            generation: 0,
+        }
     }
 
     pub fn remove(&mut self, key: Key) -> Option<T> {
@@ -88,16 +94,27 @@ impl<T> Slab<T> {
     /// The key of whoever lives in a slot now.
     pub fn key_at(&self, index: u32) -> Option<Key> {
         match self.entries.get(index as usize) {
-            Some((generation, Entry::Live(_))) => Some(Key { index, generation: *generation }),
+            Some((generation, Entry::Live(_))) => Some(Key {
+                index,
+                generation: *generation,
+            }),
             _ => None,
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0u32..).zip(&self.entries).filter_map(|(index, (generation, entry))| match entry {
-            Entry::Live(value) => Some((Key { index, generation: *generation }, value)),
-            Entry::Free { .. } => None,
-        })
+        (0u32..)
+            .zip(&self.entries)
+            .filter_map(|(index, (generation, entry))| match entry {
+                Entry::Live(value) => Some((
+                    Key {
+                        index,
+                        generation: *generation,
+                    },
+                    value,
+                )),
+                Entry::Free { .. } => None,
+            })
     }
 
     pub fn keys(&self) -> Vec<Key> {

@@ -45,7 +45,12 @@ impl Wheel {
     pub fn set(&mut self, index: u32, due_ms: u64) {
         let i = index as usize;
         if i >= self.nodes.len() {
-            let unlinked = Node { due_ms: 0, previous: NONE, next: NONE, tick: UNLINKED };
+            let unlinked = Node {
+                due_ms: 0,
+                previous: NONE,
+                next: NONE,
+                tick: UNLINKED,
+            };
             self.nodes.resize(i + 1, unlinked);
         }
         self.nodes[i].due_ms = due_ms;
@@ -60,7 +65,11 @@ impl Wheel {
 
     /// Takes the deadline of slot `index` away.
     pub fn cancel(&mut self, index: u32) {
-        if self.nodes.get(index as usize).is_some_and(|n| n.tick != UNLINKED) {
+        if self
+            .nodes
+            .get(index as usize)
+            .is_some_and(|n| n.tick != UNLINKED)
+        {
             self.unlink(index);
         }
     }
@@ -180,7 +189,9 @@ mod tests {
     fn agrees_with_a_list() {
         let mut random = 7u64;
         let mut next = move || {
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             random >> 33
         };
         let mut wheel = Wheel::new(0);

@@ -16,7 +16,11 @@ pub enum Body {
 }
 
 fn refusal(status: u16, what: &'static str) -> Refusal {
-    Refusal { status, at: 0, what }
+    Refusal {
+        status,
+        at: 0,
+        what,
+    }
 }
 
 /// A request's body. Never depends on the method; never ends by close.

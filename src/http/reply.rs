@@ -113,6 +113,8 @@ mod tests {
         };
         reply.write(&mut out);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Content-Length: 5\r\n") && text.ends_with("Connection: close\r\n\r\n"));
+        assert!(
+            text.contains("Content-Length: 5\r\n") && text.ends_with("Connection: close\r\n\r\n")
+        );
     }
 }

@@ -26,7 +26,11 @@ pub struct Request<'b> {
 const HTTP_PORT: u16 = 80;
 
 fn bad(what: &'static str) -> Refusal {
-    Refusal { status: 400, at: 0, what }
+    Refusal {
+        status: 400,
+        at: 0,
+        what,
+    }
 }
 
 impl<'b> Request<'b> {
@@ -45,12 +49,17 @@ impl<'b> Request<'b> {
         let mut expects_continue = false;
         for value in head.all(Name::Expect) {
             if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refusal { status: 417, at: 0, what: "an expectation other than 100-continue" });
+                return Err(Refusal {
+                    status: 417,
+                    at: 0,
+                    what: "an expectation other than 100-continue",
+                });
             }
             expects_continue = http11 && body != Body::None;
         }
         let keep_alive = !options.close && (http11 || options.keep_alive);
-        let websocket = http11 && method == b"GET" && body == Body::None && is_websocket(options, head);
+        let websocket =
+            http11 && method == b"GET" && body == Body::None && is_websocket(options, head);
         Ok(Request {
             method,
             version: line.version,
@@ -115,5 +124,7 @@ fn is_websocket(options: Options, head: Head) -> bool {
 fn is_websocket_key(key: &[u8]) -> bool {
     key.len() == 24
         && key.ends_with(b"==")
-        && key[..22].iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        && key[..22]
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }

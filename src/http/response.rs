@@ -52,6 +52,10 @@ impl Response {
             Version::Http11 => !options.close,
             Version::Http10 => options.keep_alive && !options.close,
         };
-        Ok(Response { kind, options, keep_alive })
+        Ok(Response {
+            kind,
+            options,
+            keep_alive,
+        })
     }
 }

@@ -226,7 +226,11 @@ impl Client {
         // The longest IPv6 address has 39 characters.
         let _ = write!(rest, "{address}");
         let left = rest.len();
-        Client { len: text.len() - left, text, is_ipv6: address.is_ipv6() }
+        Client {
+            len: text.len() - left,
+            text,
+            is_ipv6: address.is_ipv6(),
+        }
     }
 
     fn text(&self) -> &[u8] {
@@ -286,7 +290,10 @@ fn put_response_length(status: u16, body: Body, field: &Field, head: Head, out: 
         (Body::None, Some(n)) if status != 204 => n,
         _ => return,
     };
-    let first = head.lines.iter().find(|other| other.known == Name::ContentLength);
+    let first = head
+        .lines
+        .iter()
+        .find(|other| other.known == Name::ContentLength);
     if first.is_some_and(|first| std::ptr::eq(first, field)) {
         open(field.name.of(head.bytes), out);
         put_number(n, out);

@@ -57,7 +57,11 @@ impl Channel {
             None => true,
         };
         if fresh {
-            self.queue.push_back(Message { bytes: Vec::new(), sent: 0, fds });
+            self.queue.push_back(Message {
+                bytes: Vec::new(),
+                sent: 0,
+                fds,
+            });
         }
         if let Some(last) = self.queue.back_mut() {
             last.bytes.extend_from_slice(line.as_bytes());

@@ -37,7 +37,12 @@ pub struct Conn {
 impl Conn {
     /// `readable`: worth a read before epoll has said so.
     pub fn new(stream: TcpStream, readable: bool) -> Conn {
-        Conn { transport: Transport::Plain(stream), interest: 0, readable, blocked: false }
+        Conn {
+            transport: Transport::Plain(stream),
+            interest: 0,
+            readable,
+            blocked: false,
+        }
     }
 
     /// One receive. Less than there is room for: there is no more now.

@@ -32,7 +32,9 @@ impl Write for Lines {
 
 /// Milliseconds since 1970.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_millis() as u64
 }
 
@@ -47,7 +49,12 @@ pub fn start(filter: &str, who: &str, file: OwnedFd) {
             let time = date::rfc3339(unix_ms());
             let level = record.level();
             if level > log::Level::Info {
-                writeln!(out, "{time} {level:<5} {who} {}: {}", record.target(), record.args())
+                writeln!(
+                    out,
+                    "{time} {level:<5} {who} {}: {}",
+                    record.target(),
+                    record.args()
+                )
             } else {
                 writeln!(out, "{time} {level:<5} {who}: {}", record.args())
             }

@@ -30,7 +30,11 @@ impl Sink {
         let mut written = 0;
         while written < bytes.len() {
             let rest = &bytes[written..];
-            let piece = if self.regular { rest } else { whole_lines(rest) };
+            let piece = if self.regular {
+                rest
+            } else {
+                whole_lines(rest)
+            };
             if !self.regular && !writable_now(self.file.as_fd()) {
                 break;
             }

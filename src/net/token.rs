@@ -36,13 +36,25 @@ pub fn pack(kind: Kind, key: Key) -> u64 {
 
 /// For what there is only one of.
 pub fn pack_single(kind: Kind) -> u64 {
-    pack(kind, Key { index: 0, generation: 0 })
+    pack(
+        kind,
+        Key {
+            index: 0,
+            generation: 0,
+        },
+    )
 }
 
 pub fn unpack(token: u64) -> Option<(Kind, Key)> {
     let kind = *KINDS.get((token >> (32 + GENERATION_BITS)) as usize)?;
     let generation = (token >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
-    Some((kind, Key { index: token as u32, generation }))
+    Some((
+        kind,
+        Key {
+            index: token as u32,
+            generation,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -52,7 +64,10 @@ mod tests {
     #[test]
     fn comes_back_as_it_was() {
         for (i, kind) in KINDS.into_iter().enumerate() {
-            let key = Key { index: u32::MAX - 1, generation: (1 << GENERATION_BITS) - 1 - i as u32 };
+            let key = Key {
+                index: u32::MAX - 1,
+                generation: (1 << GENERATION_BITS) - 1 - i as u32,
+            };
             assert_eq!(unpack(pack(kind, key)), Some((kind, key)));
         }
         assert_eq!(unpack(u64::MAX), None);

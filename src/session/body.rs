@@ -13,7 +13,9 @@ enum Source {
     Counted(u64),
     Chunked(Decoder),
     /// Behind the last chunk; `searched` bytes were looked at in vain.
-    Trailers { searched: usize },
+    Trailers {
+        searched: usize,
+    },
     UntilClose,
     Done,
 }
@@ -109,12 +111,19 @@ impl Transfer {
             flow.skip(len);
             return Ok(());
         }
-        let head = Head { bytes: raw, lines: scratch.fields.as_slice() };
+        let head = Head {
+            bytes: raw,
+            lines: scratch.fields.as_slice(),
+        };
         rewrite::trailers(head, &mut scratch.head);
         if flow.replace(len, &scratch.head) {
             Ok(())
         } else {
-            Err(Refusal { status: 400, at: 0, what: "no room for the trailers" })
+            Err(Refusal {
+                status: 400,
+                at: 0,
+                what: "no room for the trailers",
+            })
         }
     }
 

@@ -14,7 +14,10 @@ use crate::state::Backend;
 #[derive(Clone, Copy, Debug)]
 pub enum Down {
     /// Its head is awaited; `searched` bytes of it were looked at in vain.
-    Head { searched: usize, interims: u8 },
+    Head {
+        searched: usize,
+        interims: u8,
+    },
     Body(Transfer),
 }
 
@@ -67,9 +70,15 @@ impl Default for Exchange {
             up: Flow::default(),
             down: Flow::default(),
             up_body: Transfer::new(Body::None, false),
-            down_state: Down::Head { searched: 0, interims: 0 },
+            down_state: Down::Head {
+                searched: 0,
+                interims: 0,
+            },
             searched: 0,
-            asked: Asked { head_method: false, websocket: false },
+            asked: Asked {
+                head_method: false,
+                websocket: false,
+            },
             http11: true,
             expects_continue: false,
             has_body: false,

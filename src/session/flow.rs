@@ -53,7 +53,9 @@ impl Flow {
     }
 
     pub fn raw(&self) -> &[u8] {
-        self.buf.as_ref().map_or(&[], |buf| &buf[self.raw_start..self.raw_end])
+        self.buf
+            .as_ref()
+            .map_or(&[], |buf| &buf[self.raw_start..self.raw_end])
     }
 
     pub fn raw_mut(&mut self) -> &mut [u8] {
@@ -65,7 +67,9 @@ impl Flow {
 
     /// What is to be sent now.
     pub fn out(&self) -> &[u8] {
-        self.buf.as_ref().map_or(&[], |buf| &buf[self.out_start..self.out_end])
+        self.buf
+            .as_ref()
+            .map_or(&[], |buf| &buf[self.out_start..self.out_end])
     }
 
     pub fn sent(&mut self, n: usize) {
@@ -126,7 +130,11 @@ impl Flow {
             return;
         }
         let mut line = [0; 18];
-        let line = if framed { chunked::write_size(end - start, &mut line) } else { &[] };
+        let line = if framed {
+            chunked::write_size(end - start, &mut line)
+        } else {
+            &[]
+        };
         self.join(start - line.len());
         let Some(buf) = &mut self.buf else { return };
         buf[start - line.len()..start].copy_from_slice(line);
@@ -151,8 +159,12 @@ impl Flow {
             self.rewind();
         }
         let (start, end) = (self.raw_end, self.raw_end + text.len());
-        let Some(buf) = &mut self.buf else { return false };
-        let Some(room) = buf.get_mut(start..end) else { return false };
+        let Some(buf) = &mut self.buf else {
+            return false;
+        };
+        let Some(room) = buf.get_mut(start..end) else {
+            return false;
+        };
         room.copy_from_slice(text);
         self.join(start);
         self.out_end = end;
@@ -214,7 +226,9 @@ impl Flow {
     }
 
     fn end(&self) -> usize {
-        self.buf.as_ref().map_or(0, |buf| buf.len() - BUFFER_TAILROOM_BYTES)
+        self.buf
+            .as_ref()
+            .map_or(0, |buf| buf.len() - BUFFER_TAILROOM_BYTES)
     }
 
     /// Cursors of a buffer in which nothing lies.

@@ -18,7 +18,12 @@ use crate::state::{Backend, Listener, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
-pub(super) fn received_head(c: &mut Common, mut x: Box<Exchange>, n: usize, world: &mut World) -> Phase {
+pub(super) fn received_head(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    n: usize,
+    world: &mut World,
+) -> Phase {
     x.up.received(n);
     head(c, x, world)
 }
@@ -52,7 +57,9 @@ fn begin_record(x: &mut Exchange, world: &mut World) {
 }
 
 fn first_line(raw: &[u8]) -> &[u8] {
-    raw.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default()
+    raw.split(|byte| matches!(byte, b'\r' | b'\n'))
+        .find(|line| !line.is_empty())
+        .unwrap_or_default()
 }
 
 /// A whole head: what is asked, where it leads, what the backend will get.
@@ -64,13 +71,20 @@ fn accept(
     world: &mut World,
 ) -> Result<(), Refusal> {
     let scratch = &mut *world.scratch;
-    let head = Head { bytes: x.up.raw(), lines: scratch.fields.as_slice() };
+    let head = Head {
+        bytes: x.up.raw(),
+        lines: scratch.fields.as_slice(),
+    };
     x.http11 = line.version == Version::Http11;
-    x.record.set_line(line.method.of(head.bytes), line.target.of(head.bytes));
+    x.record
+        .set_line(line.method.of(head.bytes), line.target.of(head.bytes));
     x.asked.head_method = line.method.of(head.bytes) == b"HEAD";
     let request = Request::of(line, head, &mut scratch.target)?;
     x.record.set_line(request.method, request.target.bytes);
-    x.asked = Asked { head_method: request.method == b"HEAD", websocket: request.websocket };
+    x.asked = Asked {
+        head_method: request.method == b"HEAD",
+        websocket: request.websocket,
+    };
     x.expects_continue = request.expects_continue;
     x.has_body = request.body != Body::None;
     x.replayable = !x.has_body && is_idempotent(request.method);
@@ -81,13 +95,21 @@ fn accept(
     x.up_body = Transfer::new(body, true);
 
     // `OPTIONS *` is about the server as a whole.
-    let path = if request.target.bytes == b"*" { b"/" } else { request.target.path() };
+    let path = if request.target.bytes == b"*" {
+        b"/"
+    } else {
+        request.target.path()
+    };
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
     let found = world.door.router.find(hostname, path, request.method);
     let Some(target) = found else {
         x.up.skip(len);
-        return Err(Refusal { status: 404, at: 0, what: "no frontend matches" });
+        return Err(Refusal {
+            status: 404,
+            at: 0,
+            what: "no frontend matches",
+        });
     };
     x.target = Some(Rc::clone(target));
     let edge = Edge {
@@ -98,7 +120,11 @@ fn accept(
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
     if !x.up.replace(len, &scratch.head) {
-        return Err(Refusal { status: 431, at: 0, what: "no room for the fields that we add" });
+        return Err(Refusal {
+            status: 431,
+            at: 0,
+            what: "no room for the fields that we add",
+        });
     }
     if x.replayable {
         x.up.hold();
@@ -121,7 +147,10 @@ fn reuse(x: &Exchange) -> Reuse {
 
 fn is_trusted(c: &Common, listener: &Listener) -> bool {
     let ip = c.peer.ip().to_canonical();
-    listener.trusted_proxies.iter().any(|range| range.contains(ip))
+    listener
+        .trusted_proxies
+        .iter()
+        .any(|range| range.contains(ip))
 }
 
 /// The client went away before it had asked for anything whole.
@@ -144,7 +173,11 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
-    x.record.end = if refusal.status == 404 { End::ClientNoRoute } else { End::ClientBadRequest };
+    x.record.end = if refusal.status == 404 {
+        End::ClientNoRoute
+    } else {
+        End::ClientBadRequest
+    };
     if refusal.status == 0 {
         // Another protocol: an answer in ours would be noise.
         return finish(c, x, End::ClientBadRequest, refusal.what);
@@ -154,13 +187,22 @@ fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut Wo
 }
 
 /// Answers in the backend's place. `x.record.end` says why.
-fn answer(c: &mut Common, mut x: Box<Exchange>, status: u16, what: &'static str, world: &mut World) -> Phase {
+fn answer(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    status: u16,
+    what: &'static str,
+    world: &mut World,
+) -> Phase {
     x.record.status = status;
     x.record.detail = what;
     x.up.clear_out();
     let blamed = matches!(x.record.end, End::ClientTimeout | End::ClientBadRequest);
     x.keep_alive &= x.up_body.is_done() && !blamed && !c.front_ended && !world.draining;
-    let cluster = x.target.as_ref().and_then(|target| target.cluster.answers.get(&status));
+    let cluster = x
+        .target
+        .as_ref()
+        .and_then(|target| target.cluster.answers.get(&status));
     let page = cluster.or_else(|| world.door.listener.answers.get(&status));
     let reply = Reply {
         status,
@@ -216,7 +258,9 @@ pub(super) fn connected(
 }
 
 fn is_tcp(x: &Exchange) -> bool {
-    x.target.as_ref().is_some_and(|target| target.cluster.protocol == Protocol::Tcp)
+    x.target
+        .as_ref()
+        .is_some_and(|target| target.cluster.protocol == Protocol::Tcp)
 }
 
 pub(super) fn unconnected(
@@ -278,7 +322,13 @@ fn bad_body(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut 
     answer(c, x, refusal.status, refusal.what, world)
 }
 
-pub(super) fn sent(c: &mut Common, mut x: Box<Exchange>, side: Side, n: usize, world: &mut World) -> Phase {
+pub(super) fn sent(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    side: Side,
+    n: usize,
+    world: &mut World,
+) -> Phase {
     match side {
         Side::Back => {
             x.record.bytes_up += n as u64;
@@ -346,7 +396,10 @@ fn flow_down(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
         let (line, len) = match parsed {
             Parse::Complete { line, len } => (line, len),
             Parse::Partial => {
-                x.down_state = Down::Head { searched: x.down.raw().len(), interims };
+                x.down_state = Down::Head {
+                    searched: x.down.raw().len(),
+                    interims,
+                };
                 return Phase::Running(x);
             }
             Parse::Refused(refusal) => return bad_response(c, x, refusal.what, world),
@@ -376,14 +429,20 @@ fn response_head(
     world: &mut World,
 ) -> Result<bool, &'static str> {
     let scratch = &mut *world.scratch;
-    let head = Head { bytes: x.down.raw(), lines: scratch.fields.as_slice() };
+    let head = Head {
+        bytes: x.down.raw(),
+        lines: scratch.fields.as_slice(),
+    };
     let response = Response::of(line, head, x.asked)?;
     match response.kind {
         Kind::Interim => {
             if interims == INTERIM_RESPONSES_MAX {
                 return Err("too many 1xx responses");
             }
-            x.down_state = Down::Head { searched: 0, interims: interims + 1 };
+            x.down_state = Down::Head {
+                searched: 0,
+                interims: interims + 1,
+            };
             if !x.http11 || line.status == 100 && !x.expects_continue {
                 x.down.skip(len);
                 return Ok(false);
@@ -404,7 +463,10 @@ fn response_head(
             x.close_asked |= endless;
             x.keep_alive &= over && !endless && !world.draining && !front_ended;
             x.down_state = Down::Body(Transfer::new(body, x.http11));
-            let shown = Shown { http11: x.http11, keep_alive: x.keep_alive };
+            let shown = Shown {
+                http11: x.http11,
+                keep_alive: x.keep_alive,
+            };
             rewrite::response(line, head, response.options, body, shown, &mut scratch.head);
         }
     }
@@ -426,7 +488,11 @@ fn complete(c: &mut Common, mut x: Box<Exchange>) -> Phase {
         x.back_done = true;
         let surplus = !x.down.raw().is_empty();
         let fit = x.back_keep_alive && x.up_done() && !x.until_close && !surplus;
-        c.acts.back = if fit { BackAct::Release } else { BackAct::Close };
+        c.acts.back = if fit {
+            BackAct::Release
+        } else {
+            BackAct::Close
+        };
         if surplus {
             x.record.surplus = true;
             x.record.detail = "bytes after the end of the response";
@@ -440,7 +506,12 @@ fn complete(c: &mut Common, mut x: Box<Exchange>) -> Phase {
     Phase::Running(x)
 }
 
-fn bad_response(c: &mut Common, mut x: Box<Exchange>, what: &'static str, world: &mut World) -> Phase {
+fn bad_response(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    what: &'static str,
+    world: &mut World,
+) -> Phase {
     c.acts.back = BackAct::Close;
     x.record.end = End::BackendBadResponse;
     x.record.status = 0;
@@ -452,11 +523,17 @@ fn bad_response(c: &mut Common, mut x: Box<Exchange>, what: &'static str, world:
 pub(super) fn back_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     match x.down_state {
         Down::Body(mut body) => {
-            if body.pump(&mut x.down, world.scratch).is_ok() && body.ended(&mut x.down, world.pool) {
+            if body.pump(&mut x.down, world.scratch).is_ok() && body.ended(&mut x.down, world.pool)
+            {
                 x.down_state = Down::Body(body);
                 return complete(c, x);
             }
-            back_cut(c, x, End::BackendCut, "the backend closed inside its response")
+            back_cut(
+                c,
+                x,
+                End::BackendCut,
+                "the backend closed inside its response",
+            )
         }
         Down::Head { .. } => back_silent(c, x, world),
     }
@@ -522,16 +599,28 @@ pub(super) fn front_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut Worl
 }
 
 pub(super) fn front_lost(c: &mut Common, x: Box<Exchange>) -> Phase {
-    c.acts.back = if x.back_done { BackAct::Keep } else { BackAct::Close };
+    c.acts.back = if x.back_done {
+        BackAct::Keep
+    } else {
+        BackAct::Close
+    };
     c.acts.connect = None;
     c.acts.reset_front = true;
     finish(c, x, End::ClientReset, "the client is gone")
 }
 
 pub(super) fn timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    c.acts.back = if x.back_done { BackAct::Keep } else { BackAct::Close };
+    c.acts.back = if x.back_done {
+        BackAct::Keep
+    } else {
+        BackAct::Close
+    };
     let client = waits_for_client(&x);
-    x.record.end = if client { End::ClientTimeout } else { End::BackendTimeout };
+    x.record.end = if client {
+        End::ClientTimeout
+    } else {
+        End::BackendTimeout
+    };
     if x.answered() {
         c.acts.reset_front = true;
         let end = x.record.end;

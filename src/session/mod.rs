@@ -94,7 +94,10 @@ pub enum Event {
     Sent(Side, usize),
     /// Bytes went from that side to the other without coming here.
     Lent(Side, u64),
-    Connected { backend: Rc<Backend>, reused: bool },
+    Connected {
+        backend: Rc<Backend>,
+        reused: bool,
+    },
     Unconnected(Unconnected),
     /// The act `LOG` was performed.
     Logged,
@@ -188,7 +191,10 @@ impl Session {
         use Event::*;
         use Side::*;
         let c = &mut self.common;
-        let moving = matches!(self.phase, Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_));
+        let moving = matches!(
+            self.phase,
+            Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
+        );
         if moving && matches!(event, Received(..) | Sent(..) | Lent(..)) {
             c.since_us = world.now_us;
         }
@@ -265,8 +271,12 @@ impl Session {
         }
         match (&mut self.phase, side) {
             (Phase::Lingering, _) => world.trash,
-            (phase, Side::Front) => phase.exchange_mut().map_or(&mut [], |x| x.up.room(world.pool)),
-            (phase, Side::Back) => phase.exchange_mut().map_or(&mut [], |x| x.down.room(world.pool)),
+            (phase, Side::Front) => phase
+                .exchange_mut()
+                .map_or(&mut [], |x| x.up.room(world.pool)),
+            (phase, Side::Back) => phase
+                .exchange_mut()
+                .map_or(&mut [], |x| x.down.room(world.pool)),
         }
     }
 
@@ -287,8 +297,12 @@ impl Session {
     /// Bytes that are to be sent to that side.
     pub fn pending(&self, side: Side) -> &[u8] {
         match (&self.phase, side) {
-            (Phase::Running(x) | Phase::Tunnel(x), Side::Back) if !x.back_done && !x.up_broken => x.up.out(),
-            (Phase::Running(x) | Phase::Tunnel(x) | Phase::Answering(x), Side::Front) => x.down.out(),
+            (Phase::Running(x) | Phase::Tunnel(x), Side::Back) if !x.back_done && !x.up_broken => {
+                x.up.out()
+            }
+            (Phase::Running(x) | Phase::Tunnel(x) | Phase::Answering(x), Side::Front) => {
+                x.down.out()
+            }
             _ => &[],
         }
     }
@@ -298,7 +312,11 @@ impl Session {
         match (&self.phase, from) {
             (Phase::Running(x) | Phase::Tunnel(x), Side::Front) => {
                 let free = x.up.is_empty() && !x.up_broken && !x.back_done;
-                if free { x.up_body.unseen() } else { 0 }
+                if free {
+                    x.up_body.unseen()
+                } else {
+                    0
+                }
             }
             (Phase::Running(x) | Phase::Tunnel(x), Side::Back) => match x.down_state {
                 exchange::Down::Body(body) if x.down.is_empty() => body.unseen(),

@@ -78,7 +78,11 @@ impl Record {
     pub fn renewed(mut self) -> Record {
         self.line.clear();
         self.host.clear();
-        Record { line: self.line, host: self.host, ..Record::default() }
+        Record {
+            line: self.line,
+            host: self.host,
+            ..Record::default()
+        }
     }
 
     pub fn set_line(&mut self, method: &[u8], target: &[u8]) {
@@ -86,6 +90,7 @@ impl Record {
         self.line.extend_from_slice(method);
         self.line.push(b' ');
         let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
-        self.line.extend_from_slice(&target[..target.len().min(room)]);
+        self.line
+            .extend_from_slice(&target[..target.len().min(room)]);
     }
 }

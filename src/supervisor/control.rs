@@ -68,14 +68,19 @@ impl Control {
         };
         let listener = bound.map_err(advice)?;
         listener.set_nonblocking(true).map_err(advice)?;
-        Ok(Control { listener, path: path.to_owned(), clients: Slab::default() })
+        Ok(Control {
+            listener,
+            path: path.to_owned(),
+            clients: Slab::default(),
+        })
     }
 
     /// Takes whoever waits, as long as there is room.
     pub fn accept(&mut self, poll: &Epoll) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() == CONTROL_CLIENTS_MAX {
-                let refused = Refused::new(Code::Limit, "too many control clients: try again later");
+                let refused =
+                    Refused::new(Code::Limit, "too many control clients: try again later");
                 // It is not waited for; it may not get to read why.
                 let _ = stream.set_nonblocking(true);
                 let _ = (&stream).write_all(reply::error(&refused).as_bytes());
@@ -134,14 +139,22 @@ impl Supervisor {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
-        if !client.send() || client.is_done() || ready & epoll::HUP != 0 && client.answer.is_empty() {
+        if !client.send() || client.is_done() || ready & epoll::HUP != 0 && client.answer.is_empty()
+        {
             self.control.clients.remove(key);
             return;
         }
         let reading = if client.may_ask() { epoll::IN } else { 0 };
-        let writing = if client.answer.is_empty() { 0 } else { epoll::OUT };
+        let writing = if client.answer.is_empty() {
+            0
+        } else {
+            epoll::OUT
+        };
         let token = token::pack(Kind::ControlClient, key);
-        if let Err(e) = self.poll.modify(client.stream.as_fd(), reading | writing, token) {
+        if let Err(e) = self
+            .poll
+            .modify(client.stream.as_fd(), reading | writing, token)
+        {
             log::error!("epoll_ctl for a control client: {e}");
             self.control.clients.remove(key);
         }
@@ -175,7 +188,9 @@ impl Supervisor {
                 Some(Ok(line)) => line,
                 Some(Err(what)) => {
                     let refused = Refused::new(Code::Syntax, what);
-                    client.answer.extend_from_slice(reply::error(&refused).as_bytes());
+                    client
+                        .answer
+                        .extend_from_slice(reply::error(&refused).as_bytes());
                     continue;
                 }
             };
@@ -199,19 +214,27 @@ impl Supervisor {
         let ok = || reply::ok(&[]);
         match command {
             Command::Ping => Ok(ok()),
-            Command::Version => Ok(reply::ok(&[("version", env!("CARGO_PKG_VERSION").to_string())])),
+            Command::Version => Ok(reply::ok(&[(
+                "version",
+                env!("CARGO_PKG_VERSION").to_string(),
+            )])),
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::StateDump => Ok(self.dump(|_| true) + &ok()),
             Command::List(noun) => Ok(self.dump(|change| noun_of(change) == noun) + &ok()),
             Command::Change(_) | Command::Begin | Command::Commit | Command::Abort => {
-                let what = "this version changes nothing while it runs: edit the file and start again";
+                let what =
+                    "this version changes nothing while it runs: edit the file and start again";
                 Err(Refused::new(Code::Failed, what))
             }
             Command::Shutdown { hard } => {
                 if let Some(client) = self.control.clients.get_mut(key) {
                     client.awaits_end = true;
-                    log::info!("shutdown{} by {}", if hard { " hard" } else { "" }, client.who);
+                    log::info!(
+                        "shutdown{} by {}",
+                        if hard { " hard" } else { "" },
+                        client.who
+                    );
                 }
                 self.shut_down(hard);
                 Ok(String::new())

@@ -47,7 +47,12 @@ fn open(target: &Target) -> Result<OwnedFd, String> {
         Target::File(path) => {
             let mut options = OpenOptions::new();
             let file = options.append(true).create(true).mode(0o640).open(path);
-            let what = |e| format!("cannot open the log {}: {e}; change log_target", path.display());
+            let what = |e| {
+                format!(
+                    "cannot open the log {}: {e}; change log_target",
+                    path.display()
+                )
+            };
             file.map(OwnedFd::from).map_err(what)
         }
     }

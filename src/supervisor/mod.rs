@@ -41,9 +41,13 @@ enum Stage {
     Starting,
     Serving,
     /// Workers finish what they have, until then.
-    Draining { until_ms: u64 },
+    Draining {
+        until_ms: u64,
+    },
     /// Workers were told to end at once; they are killed then.
-    Stopping { until_ms: u64 },
+    Stopping {
+        until_ms: u64,
+    },
 }
 
 struct Supervisor {
@@ -72,7 +76,10 @@ pub fn run(config: Config) -> Result<(), String> {
 
 impl Supervisor {
     fn new(config: Config) -> Result<Supervisor, String> {
-        let Config { mut settings, state } = config;
+        let Config {
+            mut settings,
+            state,
+        } = config;
         if let Ok(filter) = std::env::var("RUST_LOG") {
             settings.log_level = filter;
         }
@@ -90,7 +97,9 @@ impl Supervisor {
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
         Ok(Supervisor {
-            max_connections: settings.max_connections.map_or(most, |n| u64::from(n).min(most)),
+            max_connections: settings
+                .max_connections
+                .map_or(most, |n| u64::from(n).min(most)),
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
             settings,
@@ -134,7 +143,10 @@ impl Supervisor {
             Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
             Stage::Starting | Stage::Serving => None,
         };
-        let due = [stage, self.workers.due_ms(&self.settings)].into_iter().flatten().min();
+        let due = [stage, self.workers.due_ms(&self.settings)]
+            .into_iter()
+            .flatten()
+            .min();
         let now_ms = self.start.elapsed().as_millis() as u64;
         let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
         due.map_or(-1, wait)
@@ -159,7 +171,9 @@ impl Supervisor {
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
                 log::info!("stopping: open connections are cut");
-                self.stage = Stage::Stopping { until_ms: self.now_ms + STOP_GRACE_MS };
+                self.stage = Stage::Stopping {
+                    until_ms: self.now_ms + STOP_GRACE_MS,
+                };
                 self.tell_workers("stop");
             }
         } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
@@ -193,7 +207,11 @@ impl Supervisor {
     /// What one should know of a proxy that has just started.
     fn announce(&self) {
         for listener in self.state.listeners() {
-            log::info!("listening on {} ({})", listener.address, listener.protocol.name());
+            log::info!(
+                "listening on {} ({})",
+                listener.address,
+                listener.protocol.name()
+            );
         }
         for (id, pid) in self.workers.pids() {
             log::info!("worker {id} accepts, pid {pid}");
@@ -215,7 +233,10 @@ fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String
         Ok(socket) => Ok((address, socket)),
         Err(e) => Err(cannot_listen(address, &e)),
     };
-    state.listeners().map(|listener| bind(listener.address)).collect()
+    state
+        .listeners()
+        .map(|listener| bind(listener.address))
+        .collect()
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 
 use crate::config::Settings;
-use crate::limits::{WORKER_QUEUE_LINES_MAX, WORKERS_MAX};
+use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
 use crate::net::board::Cell;
 use crate::net::channel::Channel;
 use crate::net::token::{self, Kind};
@@ -31,7 +31,9 @@ const PAUSE_MS_MAX: u64 = 10_000;
 
 enum Life {
     /// None is there; one is started then.
-    Waiting { due_ms: u64 },
+    Waiting {
+        due_ms: u64,
+    },
     Starting(Process),
     Accepting(Process),
     /// It has ended and is not replaced.
@@ -86,8 +88,14 @@ impl Worker {
 
 impl Workers {
     pub fn new(count: usize) -> Workers {
-        let worker = |_| Worker { life: Life::Waiting { due_ms: 0 }, failures: 0, restarts: 0 };
-        Workers { list: (0..count.min(WORKERS_MAX)).map(worker).collect() }
+        let worker = |_| Worker {
+            life: Life::Waiting { due_ms: 0 },
+            failures: 0,
+            restarts: 0,
+        };
+        Workers {
+            list: (0..count.min(WORKERS_MAX)).map(worker).collect(),
+        }
     }
 
     /// Nobody is left, and nobody will come.
@@ -101,7 +109,9 @@ impl Workers {
     }
 
     fn all_accept(&self) -> bool {
-        self.list.iter().all(|worker| matches!(worker.life, Life::Accepting(_)))
+        self.list
+            .iter()
+            .all(|worker| matches!(worker.life, Life::Accepting(_)))
     }
 
     /// When to look after them again.
@@ -129,7 +139,8 @@ impl Supervisor {
     /// The first ones: if they cannot be started, nothing is.
     pub(super) fn start_workers(&mut self) -> Result<(), String> {
         for id in 0..self.workers.list.len() {
-            self.spawn(id).map_err(|e| format!("cannot start a worker from /proc/self/exe: {e}"))?;
+            self.spawn(id)
+                .map_err(|e| format!("cannot start a worker from /proc/self/exe: {e}"))?;
         }
         Ok(())
     }
@@ -138,7 +149,10 @@ impl Supervisor {
         let (mut channel, end) = Channel::pair()?;
         let dup = |fd: BorrowedFd| fd.try_clone_to_owned();
         let boot = reply::data("worker", &[("id", id.to_string())]);
-        channel.send_with(boot.trim_end(), vec![dup(self.board.as_fd())?, self.logs.log()?]);
+        channel.send_with(
+            boot.trim_end(),
+            vec![dup(self.board.as_fd())?, self.logs.log()?],
+        );
         if let Some(access) = self.logs.access()? {
             channel.send_with("access", vec![access]);
         }
@@ -154,7 +168,8 @@ impl Supervisor {
         self.board.clear(id);
         let child = process::reexec(&worker_name(id), worker_role(), end)?;
         let token = token::pack(Kind::Channel, key_of(id));
-        self.poll.add(channel.as_fd(), epoll::IN | epoll::OUT, token)?;
+        self.poll
+            .add(channel.as_fd(), epoll::IN | epoll::OUT, token)?;
         log::debug!("worker {id} started, pid {}", child.id());
         self.workers.list[id].life = Life::Starting(Process {
             child,
@@ -174,10 +189,16 @@ impl Supervisor {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
-        let interest = if process.channel.is_blocked() { epoll::IN | epoll::OUT } else { epoll::IN };
+        let interest = if process.channel.is_blocked() {
+            epoll::IN | epoll::OUT
+        } else {
+            epoll::IN
+        };
         let channel = process.channel.as_fd();
         let watched = match open {
-            true => self.poll.modify(channel, interest, token::pack(Kind::Channel, key)),
+            true => self
+                .poll
+                .modify(channel, interest, token::pack(Kind::Channel, key)),
             // Its death will be told by SIGCHLD.
             false => self.poll.remove(channel),
         };
@@ -187,7 +208,9 @@ impl Supervisor {
         // Nothing that a worker says makes main do more than believe that it lives.
         let mut accepting = false;
         for _ in 0..WORKER_QUEUE_LINES_MAX {
-            let Some(line) = process.channel.next_line() else { break };
+            let Some(line) = process.channel.next_line() else {
+                break;
+            };
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
@@ -231,7 +254,9 @@ impl Supervisor {
         self.board.set(id, Cell::Alive, 0);
         let now_ms = self.now_ms;
         let worker = &mut self.workers.list[id];
-        let Some(process) = worker.process() else { return };
+        let Some(process) = worker.process() else {
+            return;
+        };
         let pid = process.child.id();
         let young = now_ms < process.started_ms + YOUNG_MS;
         if !matches!(self.stage, Stage::Starting | Stage::Serving) {
@@ -245,7 +270,9 @@ impl Supervisor {
             0 => 0,
             n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,
         };
-        worker.life = Life::Waiting { due_ms: now_ms + pause_ms };
+        worker.life = Life::Waiting {
+            due_ms: now_ms + pause_ms,
+        };
         log::error!("worker {id}, pid {pid}, died ({how}); its connections are lost, a new one starts in {pause_ms} ms");
     }
 
@@ -300,7 +327,11 @@ impl Supervisor {
     }
 
     pub(super) fn kill_workers(&mut self) {
-        self.workers.list.iter_mut().filter_map(Worker::process_mut).for_each(|process| kill(process));
+        self.workers
+            .list
+            .iter_mut()
+            .filter_map(Worker::process_mut)
+            .for_each(|process| kill(process));
     }
 
     /// The data lines of `status` about workers.
@@ -337,5 +368,8 @@ fn kill(process: &Process) {
 }
 
 fn key_of(id: usize) -> Key {
-    Key { index: id as u32, generation: 0 }
+    Key {
+        index: id as u32,
+        generation: 0,
+    }
 }

@@ -73,9 +73,7 @@ impl Epoll {
             u64: token,
         };
         // SAFETY: `event` lives across the call, which only reads it; both descriptors are borrowed, hence open.
-        check(unsafe {
-            libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event)
-        })?;
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event) })?;
         Ok(())
     }
 
@@ -85,7 +83,12 @@ impl Epoll {
         events.len = 0;
         // SAFETY: the pointer and `room` describe a live vector of initialised events; the kernel writes at most `room`.
         let n = check(unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.list.as_mut_ptr(), room, timeout_ms)
+            libc::epoll_wait(
+                self.0.as_raw_fd(),
+                events.list.as_mut_ptr(),
+                room,
+                timeout_ms,
+            )
         });
         match n {
             Ok(n) => events.len = n as usize,

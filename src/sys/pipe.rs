@@ -27,7 +27,11 @@ impl Pipe {
         let size = i32::try_from(bytes).unwrap_or(i32::MAX);
         // SAFETY: takes no pointer. A refusal leaves the default size, which works as well.
         unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, size) };
-        Ok(Pipe { read, write, held: 0 })
+        Ok(Pipe {
+            read,
+            write,
+            held: 0,
+        })
     }
 
     /// Bytes that came in and did not go out yet.
@@ -55,6 +59,13 @@ fn splice(from: RawFd, to: RawFd, max: usize) -> io::Result<usize> {
     let max = max.min(SPLICE_BYTES_MAX);
     // SAFETY: the offsets may be null for pipes and sockets; no other pointer is passed.
     check_size(unsafe {
-        libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), max, flags)
+        libc::splice(
+            from,
+            std::ptr::null_mut(),
+            to,
+            std::ptr::null_mut(),
+            max,
+            flags,
+        )
     })
 }

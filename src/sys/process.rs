@@ -59,7 +59,11 @@ impl Signals {
             return None;
         }
         // SAFETY: the kernel wrote a whole signalfd_siginfo, which is plain integers.
-        let info = unsafe { info.as_ptr().cast::<libc::signalfd_siginfo>().read_unaligned() };
+        let info = unsafe {
+            info.as_ptr()
+                .cast::<libc::signalfd_siginfo>()
+                .read_unaligned()
+        };
         Some((info.ssi_signo as i32, info.ssi_pid))
     }
 }

@@ -43,7 +43,14 @@ impl Shared {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping chosen by the kernel aliases nothing that Rust knows.
         let cells = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if cells == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

@@ -5,7 +5,9 @@
 
 use std::io;
 use std::mem::{zeroed, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream};
+use std::net::{
+    Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream,
+};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{check, socklen};
@@ -127,9 +129,7 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let pointer = &mut raw.storage as *mut _ as *mut libc::sockaddr;
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: pointer and length describe `raw`, which lives across the call.
-    let fd = check(unsafe {
-        libc::accept4(listener.as_raw_fd(), pointer, &mut raw.len, flags)
-    })?;
+    let fd = check(unsafe { libc::accept4(listener.as_raw_fd(), pointer, &mut raw.len, flags) })?;
     // SAFETY: `fd` was just returned to us and is open.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     match raw.address() {

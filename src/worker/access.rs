@@ -49,7 +49,10 @@ impl AccessLog {
         let epoch_ms = self.epoch_ms;
         let out = &mut self.lines;
         let r = &x.record;
-        let cluster = x.target.as_ref().map_or("-", |target| target.cluster.id.as_str());
+        let cluster = x
+            .target
+            .as_ref()
+            .map_or("-", |target| target.cluster.id.as_str());
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,

@@ -64,16 +64,29 @@ impl Worker {
         let open = |entrance: &Entrance| {
             entrance.socket.is_some() && entrance.door.listener.address == address
         };
-        self.doors.iter().find(|(_, entrance)| open(entrance)).map(|(key, _)| key)
+        self.doors
+            .iter()
+            .find(|(_, entrance)| open(entrance))
+            .map(|(key, _)| key)
     }
 
     fn add_listener(&mut self, listener: state::Listener, socket: Option<TcpListener>) {
-        let door = Door { listener: Rc::new(listener), router: Router::default() };
-        self.doors.insert(Entrance { door, socket, watched: false, clients: 0 });
+        let door = Door {
+            listener: Rc::new(listener),
+            router: Router::default(),
+        };
+        self.doors.insert(Entrance {
+            door,
+            socket,
+            watched: false,
+            clients: 0,
+        });
     }
 
     fn remove_listener(&mut self, address: SocketAddr) {
-        let Some(key) = self.door_at(address) else { return };
+        let Some(key) = self.door_at(address) else {
+            return;
+        };
         self.unwatch(key);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.socket = None;
@@ -85,7 +98,8 @@ impl Worker {
 
     /// A client that came in by that door has gone.
     pub(super) fn left(&mut self, key: Key) {
-        self.board.set(self.id, Cell::Connections, self.slots.len() as u64);
+        self.board
+            .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.clients -= 1;
             if entrance.clients == 0 && entrance.socket.is_none() {
@@ -94,7 +108,10 @@ impl Worker {
         }
         if self.at_limit && self.slots.len() < self.max_connections {
             self.at_limit = false;
-            log::info!("below {} connections again: accepting", self.max_connections);
+            log::info!(
+                "below {} connections again: accepting",
+                self.max_connections
+            );
             self.open_doors();
         }
     }
@@ -115,19 +132,26 @@ impl Worker {
 
     /// To the end of the queue of workers that wait for this socket.
     fn watch_door(&mut self, key: Key) {
-        let Some(entrance) = self.doors.get_mut(key) else { return };
+        let Some(entrance) = self.doors.get_mut(key) else {
+            return;
+        };
         let (Some(socket), false) = (&entrance.socket, entrance.watched) else {
             return;
         };
         let interest = epoll::IN | epoll::EXCLUSIVE;
-        match self.poll.add(socket.as_fd(), interest, token::pack(Kind::Listener, key)) {
+        match self
+            .poll
+            .add(socket.as_fd(), interest, token::pack(Kind::Listener, key))
+        {
             Ok(()) => entrance.watched = true,
             Err(e) => log::error!("epoll_ctl for {}: {e}", entrance.door.listener.address),
         }
     }
 
     fn unwatch(&mut self, key: Key) {
-        let Some(entrance) = self.doors.get_mut(key) else { return };
+        let Some(entrance) = self.doors.get_mut(key) else {
+            return;
+        };
         if let (Some(socket), true) = (&entrance.socket, entrance.watched) {
             entrance.watched = false;
             if let Err(e) = self.poll.remove(socket.as_fd()) {
@@ -138,7 +162,9 @@ impl Worker {
 
     /// Takes part again after a pause.
     pub(super) fn open_again(&mut self) {
-        let rested = self.paused_until_ms.is_some_and(|until| until <= self.now_ms());
+        let rested = self
+            .paused_until_ms
+            .is_some_and(|until| until <= self.now_ms());
         if rested {
             self.paused_until_ms = None;
         }
@@ -183,12 +209,19 @@ impl Worker {
             self.shut_doors();
             return false;
         }
-        let Some(entrance) = self.doors.get_mut(key) else { return false };
-        let Some(socket) = &entrance.socket else { return false };
+        let Some(entrance) = self.doors.get_mut(key) else {
+            return false;
+        };
+        let Some(socket) = &entrance.socket else {
+            return false;
+        };
         let (stream, peer) = match socket::accept(socket) {
             Ok(accepted) => accepted,
             Err(e) if socket::out_of_descriptors(&e) => {
-                log::error!("accept on {}: {e}; trying again shortly", entrance.door.listener.address);
+                log::error!(
+                    "accept on {}: {e}; trying again shortly",
+                    entrance.door.listener.address
+                );
                 self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
                 self.shut_doors();
                 return false;

@@ -213,7 +213,12 @@ impl Turn<'_> {
     pub fn log(&mut self) {
         if let Some(x) = self.slot.session.exchange() {
             if x.record.start_us != 0 {
-                self.access.write(x, self.slot.session.peer(), self.world.door, self.world.now_us);
+                self.access.write(
+                    x,
+                    self.slot.session.peer(),
+                    self.world.door,
+                    self.world.now_us,
+                );
             }
             if x.record.surplus {
                 self.board.add(self.worker, Cell::Surplus, 1);
@@ -243,7 +248,8 @@ impl Turn<'_> {
                 let timed_out = self.backs.conns.get(key).filter(|back| back.connecting);
                 if let Some(backend) = timed_out.map(|back| back.backend) {
                     self.slot.tried.push(backend);
-                    self.backs.failed(backend, "not connected in time", self.world.now_us / 1000);
+                    self.backs
+                        .failed(backend, "not connected in time", self.world.now_us / 1000);
                 }
                 self.backs.close(key);
             }
@@ -258,10 +264,16 @@ impl Turn<'_> {
             return;
         };
         let (now_ms, tried) = (self.now_ms(), &mut self.slot.tried);
-        match self.backs.find(cluster, reuse, self.key, tried, now_ms, self.poll) {
+        match self
+            .backs
+            .find(cluster, reuse, self.key, tried, now_ms, self.poll)
+        {
             Found::Ready(key, backend) => {
                 self.slot.back = Some(key);
-                self.on(Event::Connected { backend, reused: true });
+                self.on(Event::Connected {
+                    backend,
+                    reused: true,
+                });
             }
             Found::Started(key) => self.slot.back = Some(key),
             Found::Nothing(why) => self.on(Event::Unconnected(why)),
@@ -276,7 +288,11 @@ impl Turn<'_> {
             return;
         };
         let backend = back.backend;
-        let error = if failed { back.conn.connect_error() } else { None };
+        let error = if failed {
+            back.conn.connect_error()
+        } else {
+            None
+        };
         if let Some(error) = error {
             self.slot.back = None;
             self.slot.tried.push(backend);
@@ -288,7 +304,10 @@ impl Turn<'_> {
         back.connecting = false;
         self.backs.connected(backend);
         if let Some(backend) = self.backs.conf(key) {
-            self.on(Event::Connected { backend, reused: false });
+            self.on(Event::Connected {
+                backend,
+                reused: false,
+            });
         }
     }
 

@@ -43,7 +43,8 @@ impl Lanes {
             Side::Front => &self.front,
             Side::Back => &self.back,
         };
-        lane.as_ref().is_some_and(|lane| lane.pipe.held() > 0 || lane.ended)
+        lane.as_ref()
+            .is_some_and(|lane| lane.pipe.held() > 0 || lane.ended)
     }
 }
 
@@ -52,14 +53,21 @@ impl Turn<'_> {
     pub fn lend(&mut self, from: Side) -> Option<usize> {
         let unseen = self.slot.session.unseen(from);
         let bulky = unseen >= SPLICE_BYTES_MIN && (unseen < u64::MAX || self.slot.bulk(from));
-        let holds = self.slot.lanes.as_ref().is_some_and(|lanes| lanes.holds(from));
+        let holds = self
+            .slot
+            .lanes
+            .as_ref()
+            .is_some_and(|lanes| lanes.holds(from));
         if !bulky && !holds {
             self.end_lane(from);
             return None;
         }
         let mut lane = match self.take_lane(from) {
             Some(lane) => lane,
-            None => Lane { pipe: Pipe::new(PIPE_BYTES).ok()?, ended: false },
+            None => Lane {
+                pipe: Pipe::new(PIPE_BYTES).ok()?,
+                ended: false,
+            },
         };
         let moved = self.pump(from, &mut lane, unseen);
         if lane.pipe.held() == 0 && lane.ended {
@@ -78,7 +86,12 @@ impl Turn<'_> {
 
     fn end_lane(&mut self, from: Side) {
         self.take_lane(from);
-        if self.slot.lanes.as_ref().is_some_and(|lanes| lanes.is_empty()) {
+        if self
+            .slot
+            .lanes
+            .as_ref()
+            .is_some_and(|lanes| lanes.is_empty())
+        {
             self.slot.lanes = None;
         }
     }
@@ -86,7 +99,9 @@ impl Turn<'_> {
     /// Into the pipe and out of it, once each.
     fn pump(&mut self, from: Side, lane: &mut Lane, unseen: u64) -> usize {
         let held = lane.pipe.held();
-        let max = usize::try_from(unseen).unwrap_or(usize::MAX).saturating_sub(held);
+        let max = usize::try_from(unseen)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(held);
         if held == 0 && max > 0 && !lane.ended {
             let Some(conn) = self.conn(from).filter(|conn| conn.readable) else {
                 return 0;

@@ -42,7 +42,11 @@ pub fn main() -> io::Result<()> {
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut channel = Channel::new(channel)?;
     let poll = Epoll::new()?;
-    poll.add(channel.as_fd(), epoll::IN, token::pack_single(Kind::Channel))?;
+    poll.add(
+        channel.as_fd(),
+        epoll::IN,
+        token::pack_single(Kind::Channel),
+    )?;
     let Some(mut boot) = listen_to_main(&mut channel, &poll)? else {
         return Ok(());
     };
@@ -54,10 +58,21 @@ pub fn main() -> io::Result<()> {
     let board = Board::map(boot.board.take().ok_or_else(missing)?)?;
     let descriptors = process::raise_descriptor_limit()?;
     let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
-    let most = settings.max_connections.map_or(most, |n| u64::from(n).min(most));
+    let most = settings
+        .max_connections
+        .map_or(most, |n| u64::from(n).min(most));
     let access = boot.access.take().map(Sink::new);
     let seed = process::random_u64()?;
-    let mut worker = Worker::new(id, settings, channel, board, poll, access, seed, most as usize);
+    let mut worker = Worker::new(
+        id,
+        settings,
+        channel,
+        board,
+        poll,
+        access,
+        seed,
+        most as usize,
+    );
     for change in boot.changes {
         let socket = socket_for(&change, &mut boot.sockets);
         worker.apply(change, socket);
@@ -97,7 +112,8 @@ impl Boot {
             }
             "access" => self.access = channel.take_fd(),
             "settings" => {
-                let settings = Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;
+                let settings =
+                    Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;
                 self.settings = Some(settings);
             }
             "socket" => {
@@ -117,11 +133,21 @@ impl Boot {
 }
 
 fn timeouts(settings: Option<&Settings>) -> Timeouts {
-    let none = Timeouts { front: 1, back: 1, connect: 1, request: 1, keepalive: 1, tunnel: 1 };
+    let none = Timeouts {
+        front: 1,
+        back: 1,
+        connect: 1,
+        request: 1,
+        keepalive: 1,
+        tunnel: 1,
+    };
     settings.map_or(none, |settings| settings.timeouts)
 }
 
-fn socket_for(change: &Change, sockets: &mut HashMap<SocketAddr, TcpListener>) -> Option<TcpListener> {
+fn socket_for(
+    change: &Change,
+    sockets: &mut HashMap<SocketAddr, TcpListener>,
+) -> Option<TcpListener> {
     match change {
         Change::ListenerAdd(listener) => sockets.remove(&listener.address),
         _ => None,
@@ -148,7 +174,9 @@ impl Worker {
     }
 
     pub(super) fn channel_ready(&mut self) {
-        let Some(channel) = &mut self.channel else { return };
+        let Some(channel) = &mut self.channel else {
+            return;
+        };
         let open = channel.receive().unwrap_or(false);
         while let Some(line) = self.channel.as_mut().and_then(Channel::next_line) {
             self.obey(&line);

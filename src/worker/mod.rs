@@ -4,8 +4,8 @@
 //! over its channel (`link`); if main dies it goes on serving. One turn of the
 //! loop: wait, read the clock once, serve who is ready, look at the timers.
 
-mod access;
 mod accept;
+mod access;
 mod doors;
 mod drive;
 mod lend;
@@ -29,8 +29,8 @@ use crate::session::{Door, Event, Exchange, Scratch, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
-use access::AccessLog;
 use accept::Queue;
+use access::AccessLog;
 use doors::Entrance;
 use drive::{Slot, Turn};
 use pool::Backs;
@@ -192,7 +192,10 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(key, gone(ready).then_some(Event::Lost(crate::session::Side::Front)));
+                    self.drive(
+                        key,
+                        gone(ready).then_some(Event::Lost(crate::session::Side::Front)),
+                    );
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
@@ -219,7 +222,10 @@ impl Worker {
                 });
             }
             Some(owner) => {
-                self.drive(owner, gone(ready).then_some(Event::Lost(crate::session::Side::Back)));
+                self.drive(
+                    owner,
+                    gone(ready).then_some(Event::Lost(crate::session::Side::Back)),
+                );
             }
         }
     }
@@ -282,7 +288,8 @@ impl Worker {
 
     fn insert(&mut self, slot: Slot) -> Key {
         let key = self.slots.insert(slot);
-        self.board.set(self.id, Cell::Connections, self.slots.len() as u64);
+        self.board
+            .set(self.id, Cell::Connections, self.slots.len() as u64);
         key
     }
 
@@ -305,7 +312,11 @@ impl Worker {
             self.shrink_at_ms = now_ms + SHRINK_MS;
             self.tools.pool.shrink();
         }
-        self.board.set(self.id, Cell::LogLost, self.access.lost + crate::net::logging::lost());
+        self.board.set(
+            self.id,
+            Cell::LogLost,
+            self.access.lost + crate::net::logging::lost(),
+        );
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.

@@ -87,9 +87,18 @@ impl Backs {
     pub fn add_cluster(&mut self, cluster: state::Cluster) {
         let id = cluster.id.clone();
         let cluster = Rc::new(cluster);
-        let nowhere = Key { index: u32::MAX, generation: 0 };
-        let target = Rc::new(Target { key: nowhere, cluster: Rc::clone(&cluster) });
-        let key = self.clusters.insert(Cluster { target, backends: Vec::new() });
+        let nowhere = Key {
+            index: u32::MAX,
+            generation: 0,
+        };
+        let target = Rc::new(Target {
+            key: nowhere,
+            cluster: Rc::clone(&cluster),
+        });
+        let key = self.clusters.insert(Cluster {
+            target,
+            backends: Vec::new(),
+        });
         if let Some(inserted) = self.clusters.get_mut(key) {
             inserted.target = Rc::new(Target { key, cluster });
         }
@@ -129,7 +138,11 @@ impl Backs {
             return;
         };
         let backends = &mut self.backends;
-        let of_id = |key: &Key| backends.get(*key).is_some_and(|backend| backend.conf.id == id);
+        let of_id = |key: &Key| {
+            backends
+                .get(*key)
+                .is_some_and(|backend| backend.conf.id == id)
+        };
         let Some(position) = cluster.backends.iter().position(of_id) else {
             return;
         };
@@ -145,7 +158,11 @@ impl Backs {
     }
 
     fn forget_if_empty(&mut self, backend: Key) {
-        if self.backends.get(backend).is_some_and(|b| b.removed && b.connections == 0) {
+        if self
+            .backends
+            .get(backend)
+            .is_some_and(|b| b.removed && b.connections == 0)
+        {
             self.backends.remove(backend);
         }
     }
@@ -170,7 +187,9 @@ impl Backs {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(owner);
                 }
-                let Some(backend) = self.conf(key) else { continue };
+                let Some(backend) = self.conf(key) else {
+                    continue;
+                };
                 return Found::Ready(key, backend);
             }
             match self.start(chosen, owner, poll) {
@@ -190,7 +209,9 @@ impl Backs {
         let backends = &mut self.backends;
         let mut best: Option<(bool, bool)> = None;
         for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get(*key) else { continue };
+            let Some(backend) = backends.get(*key) else {
+                continue;
+            };
             if backend.conf.weight > 0 {
                 let rank = (backend.health.is_out(now_ms), backend.conf.backup);
                 best = Some(best.map_or(rank, |best| best.min(rank)));
@@ -199,7 +220,9 @@ impl Backs {
         let best = best?;
         let mut round = Round::default();
         for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get_mut(*key) else { continue };
+            let Some(backend) = backends.get_mut(*key) else {
+                continue;
+            };
             if (backend.health.is_out(now_ms), backend.conf.backup) == best {
                 round.offer(*key, backend.conf.weight, &mut backend.smooth);
             }
@@ -240,7 +263,9 @@ impl Backs {
             idle_since_ms: 0,
         });
         if let Some(back) = self.conns.get_mut(key) {
-            let watched = back.conn.watch(poll, token::pack(Kind::Back, key), false, true);
+            let watched = back
+                .conn
+                .watch(poll, token::pack(Kind::Back, key), false, true);
             if let Err(e) = watched {
                 self.drop_conn(key);
                 return Err(e);
@@ -271,10 +296,17 @@ impl Backs {
         if backend.health.failed(now_ms) {
             log::warn!(
                 "backend {} of cluster {} at {} is left alone for a while: {why}",
-                conf.id, conf.cluster, conf.address
+                conf.id,
+                conf.cluster,
+                conf.address
             );
         } else {
-            log::debug!("backend {} of cluster {} at {}: {why}", conf.id, conf.cluster, conf.address);
+            log::debug!(
+                "backend {} of cluster {} at {}: {why}",
+                conf.id,
+                conf.cluster,
+                conf.address
+            );
         }
     }
 
@@ -285,7 +317,9 @@ impl Backs {
         };
         back.owner = None;
         back.idle_since_ms = now_ms;
-        let watched = back.conn.watch(poll, token::pack(Kind::Back, key), true, false);
+        let watched = back
+            .conn
+            .watch(poll, token::pack(Kind::Back, key), true, false);
         let fits = match self.backends.get_mut(back.backend) {
             Some(server) if !server.removed && server.pool.len() < POOLED_PER_BACKEND_MAX => {
                 server.pool.push(key);
@@ -330,7 +364,9 @@ impl Backs {
         expired.clear();
         self.timers.advance(now_ms, expired);
         for index in expired.drain(..) {
-            let Some(key) = self.conns.key_at(index) else { continue };
+            let Some(key) = self.conns.key_at(index) else {
+                continue;
+            };
             if self.conns.get(key).is_some_and(|back| back.owner.is_none()) {
                 self.close(key);
             }

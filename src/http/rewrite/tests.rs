@@ -7,7 +7,10 @@ fn forward(text: &str, trusted: bool) -> String {
     let Parse::Complete { line, .. } = http11::request(text.as_bytes(), 0, &mut fields) else {
         panic!("{text}");
     };
-    let head = Head { bytes: text.as_bytes(), lines: fields.as_slice() };
+    let head = Head {
+        bytes: text.as_bytes(),
+        lines: fields.as_slice(),
+    };
     let mut resolved = Vec::new();
     let parsed = Request::of(&line, head, &mut resolved).unwrap();
     let edge = Edge {
@@ -28,8 +31,14 @@ const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\n\
 
 #[test]
 fn order_and_spelling_stay_and_ours_follow() {
-    let got = forward("GET /x?y HTTP/1.1\r\nhOsT: a\r\nB: 2\r\nA:  1 \r\n\r\n", false);
-    assert_eq!(got, format!("GET /x?y HTTP/1.1\r\nhOsT: a\r\nB: 2\r\nA: 1\r\n{OURS}\r\n"));
+    let got = forward(
+        "GET /x?y HTTP/1.1\r\nhOsT: a\r\nB: 2\r\nA:  1 \r\n\r\n",
+        false,
+    );
+    assert_eq!(
+        got,
+        format!("GET /x?y HTTP/1.1\r\nhOsT: a\r\nB: 2\r\nA: 1\r\n{OURS}\r\n")
+    );
 }
 
 #[test]
@@ -45,15 +54,22 @@ fn hop_by_hop_fields_go_and_cannot_take_ours_along() {
 
 #[test]
 fn entries_are_appended_and_claims_replaced_unless_trusted() {
-    let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
+    let text =
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
                 X-Forwarded-Proto: https\r\nX-Request-Id: mine\r\nForwarded: for=x\r\n\r\n";
     let got = forward(text, false);
     assert!(got.contains("X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2, 192.0.2.7\r\n"));
     assert!(got.contains("Forwarded: for=x, for=192.0.2.7;host=\"a\";proto=http\r\n"));
-    assert!(got.contains("X-Forwarded-Proto: http\r\n") && !got.contains("https") && !got.contains("mine"));
+    assert!(
+        got.contains("X-Forwarded-Proto: http\r\n")
+            && !got.contains("https")
+            && !got.contains("mine")
+    );
     let got = forward(text, true);
     assert!(got.contains("X-Forwarded-Proto: https\r\n") && got.contains("X-Request-Id: mine\r\n"));
-    assert!(!got.contains("X-Forwarded-Proto: http\r\n") && got.contains("X-Forwarded-Port: 8080\r\n"));
+    assert!(
+        !got.contains("X-Forwarded-Proto: http\r\n") && got.contains("X-Forwarded-Port: 8080\r\n")
+    );
 }
 
 #[test]
@@ -68,9 +84,15 @@ fn a_websocket_handshake_keeps_its_upgrade() {
 
 #[test]
 fn framing_is_ours() {
-    let got = forward("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 007\r\n\r\n", false);
+    let got = forward(
+        "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 007\r\n\r\n",
+        false,
+    );
     assert!(got.contains("\r\ncontent-length: 7\r\n"));
-    let got = forward("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", false);
+    let got = forward(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+        false,
+    );
     assert!(got.contains("\r\nTransfer-Encoding: chunked\r\n"));
 }
 
@@ -79,10 +101,18 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
     let Parse::Complete { line, .. } = http11::response(text.as_bytes(), 0, &mut fields) else {
         panic!("{text}");
     };
-    let head = Head { bytes: text.as_bytes(), lines: fields.as_slice() };
-    let asked = Asked { head_method: false, websocket: false };
+    let head = Head {
+        bytes: text.as_bytes(),
+        lines: fields.as_slice(),
+    };
+    let asked = Asked {
+        head_method: false,
+        websocket: false,
+    };
     let parsed = Response::of(&line, head, asked).unwrap();
-    let Kind::Final(body) = parsed.kind else { panic!("{text}") };
+    let Kind::Final(body) = parsed.kind else {
+        panic!("{text}")
+    };
     let mut out = Vec::new();
     let shown = Shown { http11, keep_alive };
     response(&line, head, parsed.options, body, shown, &mut out);
@@ -91,20 +121,31 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
 
 #[test]
 fn a_response_is_framed_for_its_client() {
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X\r\nX: 1\r\nY: 2\r\n\r\n";
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X\r\nX: 1\r\nY: 2\r\n\r\n";
     assert_eq!(
         answer(chunked, true, true),
         "HTTP/1.1 200 OK\r\nY: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    assert_eq!(answer(chunked, false, false), "HTTP/1.1 200 OK\r\nY: 2\r\nConnection: close\r\n\r\n");
+    assert_eq!(
+        answer(chunked, false, false),
+        "HTTP/1.1 200 OK\r\nY: 2\r\nConnection: close\r\n\r\n"
+    );
     let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 05\r\n\r\n";
     assert_eq!(
         answer(twice, false, true),
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n"
     );
     assert_eq!(
-        answer("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", true, true),
+        answer(
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            true,
+            true
+        ),
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"
     );
-    assert_eq!(answer("HTTP/1.1 204\r\nContent-Length: 9\r\n\r\n", true, true), "HTTP/1.1 204 \r\n\r\n");
+    assert_eq!(
+        answer("HTTP/1.1 204\r\nContent-Length: 9\r\n\r\n", true, true),
+        "HTTP/1.1 204 \r\n\r\n"
+    );
 }
