@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod buf;
+pub mod channel;
 pub mod config;
 pub mod date;
 pub mod health;

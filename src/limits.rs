@@ -108,3 +108,5 @@ pub const CONTROL_REPLY_BYTES_MAX: usize = 64 * 1024;
 pub const STOP_GRACE_MS: u64 = 2_000;
 /// Lines taken from a worker in one turn.
 pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
+/// Warnings about backends that one worker writes in a second.
+pub const WARNINGS_PER_SECOND_MAX: u32 = 10;

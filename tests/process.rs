@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    is_alive, ok, signal, sozu, sozuctl, wait_until, Backend, Broken, Gate, Peer, Proxy, Setup,
-    Worker,
+    control_at, is_alive, ok, signal, sozu, sozuctl, wait_until, Backend, Broken, Gate, Peer,
+    Proxy, Setup, Worker,
 };
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -230,7 +230,14 @@ fn sigint_drains() {
 
 #[test]
 fn shutdown_drains() {
-    drains(|proxy| drop(proxy.control("shutdown")));
+    // The answer comes when everything has ended.
+    let mut waiting = None;
+    drains(|proxy| {
+        let socket = proxy.path("command.sock");
+        waiting = Some(std::thread::spawn(move || control_at(&socket, "shutdown")));
+    });
+    let reply = waiting.expect("a thread").join().expect("an answer");
+    assert!(reply.expect("an answer").last.starts_with("ok"));
 }
 
 /// The second signal waits for nobody.

@@ -8,3 +8,4 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+pub mod websocket;

@@ -2,6 +2,7 @@
 
 use crate::http::fields::{Head, Options};
 use crate::http::framing::{self, Body};
+use crate::http::websocket::{self, Accept};
 use crate::parser::host::{self, Host};
 use crate::parser::http11::{Name, Refusal, RequestLine, Version};
 use crate::parser::target::{self, Target};
@@ -18,8 +19,8 @@ pub struct Request<'b> {
     /// The client keeps the connection open for another request.
     pub keep_alive: bool,
     pub expects_continue: bool,
-    /// A valid WebSocket handshake (RFC 6455 section 4.2.1).
-    pub websocket: bool,
+    /// A valid WebSocket handshake, and how it has to be accepted.
+    pub websocket: Option<Accept>,
 }
 
 /// The port that an authority without one means.
@@ -58,8 +59,11 @@ impl<'b> Request<'b> {
             expects_continue = http11 && body != Body::None;
         }
         let keep_alive = !options.close && (http11 || options.keep_alive);
-        let websocket =
-            http11 && method == b"GET" && body == Body::None && is_websocket(options, head);
+        let websocket = if http11 && method == b"GET" && body == Body::None {
+            websocket::handshake(options, head)
+        } else {
+            None
+        };
         Ok(Request {
             method,
             version: line.version,
@@ -71,6 +75,16 @@ impl<'b> Request<'b> {
             expects_continue,
             websocket,
         })
+    }
+}
+
+impl Request<'_> {
+    /// The path to route by: `OPTIONS *` is about the server as a whole.
+    pub fn routed_path(&self) -> &[u8] {
+        match self.target.bytes {
+            b"*" => b"/",
+            _ => self.target.path(),
+        }
     }
 }
 
@@ -104,27 +118,4 @@ fn host_of<'b>(
 /// Methods that may be sent a second time (RFC 9110 section 9.2.2).
 pub fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
-}
-
-fn is_websocket(options: Options, head: Head) -> bool {
-    let one = |name| {
-        let mut all = head.all(name);
-        match (all.next(), all.next()) {
-            (Some(value), None) => value,
-            _ => &[],
-        }
-    };
-    options.upgrade
-        && one(Name::Upgrade).eq_ignore_ascii_case(b"websocket")
-        && one(Name::SecWebSocketVersion) == b"13"
-        && is_websocket_key(one(Name::SecWebSocketKey))
-}
-
-/// 16 bytes in base64.
-fn is_websocket_key(key: &[u8]) -> bool {
-    key.len() == 24
-        && key.ends_with(b"==")
-        && key[..22]
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }

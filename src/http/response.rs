@@ -2,13 +2,32 @@
 
 use crate::http::fields::{Head, Options};
 use crate::http::framing::{self, Body};
+use crate::http::request::{is_idempotent, Request};
+use crate::http::websocket::Accept;
 use crate::parser::http11::{Name, StatusLine, Version};
 
 /// What a response was asked by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
+    pub http11: bool,
     pub head_method: bool,
-    pub websocket: bool,
+    pub expects_continue: bool,
+    /// The request may be sent a second time: its method allows it, and there is no body.
+    pub replayable: bool,
+    /// What Sec-WebSocket-Accept has to be.
+    pub websocket: Option<Accept>,
+}
+
+impl Asked {
+    pub fn by(request: &Request) -> Asked {
+        Asked {
+            http11: request.version == Version::Http11,
+            head_method: request.method == b"HEAD",
+            expects_continue: request.expects_continue,
+            replayable: request.body == Body::None && is_idempotent(request.method),
+            websocket: request.websocket,
+        }
+    }
 }
 
 /// What the rest of the proxy needs to know of a response.
@@ -33,9 +52,13 @@ impl Response {
     pub fn of(line: &StatusLine, head: Head, asked: Asked) -> Result<Response, &'static str> {
         let options = Options::of(head).ok_or("too many connection options")?;
         let kind = match line.status {
-            101 if asked.websocket => {
+            101 if asked.websocket.is_some() => {
                 if !options.upgrade || !head.has_token(Name::Upgrade, b"websocket") {
                     return Err("101 without an upgrade to websocket");
+                }
+                let accept = head.all(Name::SecWebSocketAccept).next();
+                if accept != asked.websocket.as_ref().map(|accept| accept.as_slice()) {
+                    return Err("101 with a wrong Sec-WebSocket-Accept");
                 }
                 Kind::Switching
             }

@@ -72,7 +72,7 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
         Version::Http10 => VIA_10,
         Version::Http11 => VIA_11,
     });
-    if request.websocket {
+    if request.websocket.is_some() {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     } else if passes_te(head) {
         // RFC 9110 section 10.1.4: who sends TE names it in Connection.

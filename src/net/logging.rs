@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::date;
@@ -15,11 +16,16 @@ pub fn lost() -> u64 {
     LOST.load(Relaxed)
 }
 
-struct Lines(Sink);
+/// Where lines go now.
+static SINK: Mutex<Option<Sink>> = Mutex::new(None);
+
+struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.write_some(bytes) < bytes.len() {
+        let mut sink = SINK.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = sink.as_mut().map_or(0, |sink| sink.write_some(bytes));
+        if written < bytes.len() {
             LOST.fetch_add(1, Relaxed);
         }
         Ok(bytes.len())
@@ -28,6 +34,11 @@ impl Write for Lines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Lines go into another file from now on.
+pub fn reopen(file: OwnedFd) {
+    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sink::new(file));
 }
 
 /// Milliseconds since 1970.
@@ -41,10 +52,10 @@ pub fn unix_ms() -> u64 {
 /// Starts logging for this process. `filter` is in the syntax of RUST_LOG, `who` stands in every line.
 pub fn start(filter: &str, who: &str, file: OwnedFd) {
     let who = format!("{who} [{}]", std::process::id());
-    let lines = Lines(Sink::new(file));
+    reopen(file);
     let started = env_logger::Builder::new()
         .parse_filters(filter)
-        .target(env_logger::Target::Pipe(Box::new(lines)))
+        .target(env_logger::Target::Pipe(Box::new(Lines)))
         .format(move |out, record| {
             let time = date::rfc3339(unix_ms());
             let level = record.level();

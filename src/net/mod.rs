@@ -1,7 +1,6 @@
 //! Connections, watched sockets, channels and log files: I/O that knows nothing of HTTP.
 
 pub mod board;
-pub mod channel;
 pub mod conn;
 pub mod logging;
 pub mod sink;

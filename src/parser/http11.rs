@@ -286,10 +286,8 @@ fn version(line: &[u8], start: usize) -> Result<Version, Refusal> {
         _ if word.contains(&b' ') || word.contains(&b'\t') => {
             (400, "more than three words in the request line")
         }
-        [b'H' | b'h', b'T' | b't', b'T' | b't', b'P' | b'p', b'/', ..] => {
-            (505, "a version other than 1.0 and 1.1")
-        }
-        _ => (400, "no version"),
+        [] => (400, "no version"),
+        _ => (505, "a version other than HTTP/1.0 and HTTP/1.1"),
     };
     Err(Refusal::new(status, start, what))
 }

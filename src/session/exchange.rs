@@ -7,7 +7,7 @@ use crate::http::response::Asked;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::record::Record;
-use crate::session::Target;
+use crate::session::{Target, Unconnected};
 use crate::state::Backend;
 
 /// Where the response is.
@@ -32,11 +32,6 @@ pub struct Exchange {
     /// Bytes of the request's head that were looked at in vain.
     pub searched: usize,
     pub asked: Asked,
-    pub http11: bool,
-    pub expects_continue: bool,
-    pub has_body: bool,
-    /// The method may be sent twice, and there is no body.
-    pub replayable: bool,
     /// Another request may follow this one.
     pub keep_alive: bool,
     /// The client wants the connection closed, hence needs no care when it is.
@@ -50,6 +45,8 @@ pub struct Exchange {
     pub replayed: bool,
     /// Connections that could not be made for this request.
     pub failed_connects: u8,
+    /// Why the last of them could not.
+    pub failure: Option<Unconnected>,
     /// Bytes of this request that the present backend connection has taken.
     pub taken: u64,
     /// The backend takes no more bytes; its answer may still come.
@@ -59,6 +56,9 @@ pub struct Exchange {
     pub back_keep_alive: bool,
     /// The response ends when the backend closes.
     pub until_close: bool,
+    /// Bytes for that side wait outside, in a pipe.
+    pub held_front: bool,
+    pub held_back: bool,
     pub up_shut: bool,
     pub down_shut: bool,
     pub record: Record,
@@ -75,14 +75,7 @@ impl Default for Exchange {
                 interims: 0,
             },
             searched: 0,
-            asked: Asked {
-                head_method: false,
-                websocket: false,
-            },
-            http11: true,
-            expects_continue: false,
-            has_body: false,
-            replayable: false,
+            asked: Asked::default(),
             keep_alive: false,
             close_asked: false,
             abrupt: false,
@@ -91,11 +84,14 @@ impl Default for Exchange {
             reused: false,
             replayed: false,
             failed_connects: 0,
+            failure: None,
             taken: 0,
             up_broken: false,
             back_done: false,
             back_keep_alive: false,
             until_close: false,
+            held_front: false,
+            held_back: false,
             up_shut: false,
             down_shut: false,
             record: Record::default(),

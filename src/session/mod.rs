@@ -19,8 +19,9 @@
 pub mod body;
 mod exchange;
 pub mod flow;
-mod http;
 pub mod record;
+mod request;
+mod response;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -200,42 +201,44 @@ impl Session {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
-            (Phase::Head(x), Received(Front, n)) => http::received_head(c, x, n, world),
-            (Phase::Head(x), Ended(Front) | Lost(Front)) => http::head_cut(c, x),
-            (Phase::Head(x), Timeout) => http::head_timeout(c, x, world),
+            (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
+            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x),
+            (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
-            (Phase::Waiting(x), Received(Front, n)) => http::received(c, x, n, world),
+            (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Waiting(x), Connected { backend, reused }) => {
-                http::connected(c, x, backend, reused, world)
+                request::connected(c, x, backend, reused, world)
             }
-            (Phase::Waiting(x), Unconnected(why)) => http::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
                 c.acts.back = BackAct::Close;
-                http::unconnected(c, x, self::Unconnected::TimedOut, world)
+                request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 
-            (Phase::Running(x), Received(Front, n)) => http::received(c, x, n, world),
-            (Phase::Running(x), Received(Back, n)) => http::answered(c, x, n, world),
-            (Phase::Running(x), Sent(side, n)) => http::sent(c, x, side, n, world),
-            (Phase::Running(x), Lent(side, n)) => http::lent(c, x, side, n),
-            (Phase::Running(x), Ended(Back)) => http::back_ended(c, x, world),
-            (Phase::Running(x), Lost(Back)) => http::back_lost(c, x, world),
-            (Phase::Running(x), Unsendable(Back)) => http::back_full(x),
-            (Phase::Running(x), Timeout) => http::timeout(c, x, world),
-            (Phase::Waiting(x) | Phase::Running(x), Ended(Front)) => http::front_ended(c, x, world),
+            (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
+            (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
+            (Phase::Running(x), Sent(side, n)) => request::sent(c, x, side, n, world),
+            (Phase::Running(x), Lent(side, n)) => request::lent(c, x, side, n),
+            (Phase::Running(x), Ended(Back)) => response::back_ended(c, x, world),
+            (Phase::Running(x), Lost(Back)) => response::back_lost(c, x, world),
+            (Phase::Running(x), Unsendable(Back)) => response::back_full(x),
+            (Phase::Running(x), Timeout) => response::timeout(c, x, world),
+            (Phase::Waiting(x) | Phase::Running(x), Ended(Front)) => {
+                response::front_ended(c, x, world)
+            }
             (Phase::Waiting(x) | Phase::Running(x), Lost(Front) | Unsendable(Front)) => {
-                http::front_lost(c, x)
+                response::front_lost(c, x)
             }
 
-            (Phase::Answering(x), Sent(Front, n)) => http::answer_sent(c, x, n),
+            (Phase::Answering(x), Sent(Front, n)) => request::answer_sent(c, x, n),
             (Phase::Answering(x), Ended(Front)) => {
                 c.front_ended = true;
                 Phase::Answering(x)
             }
-            (Phase::Answering(x), Lost(Front) | Unsendable(Front)) => http::front_lost(c, x),
-            (Phase::Answering(x), Timeout) => http::answer_timeout(c, x),
+            (Phase::Answering(x), Lost(Front) | Unsendable(Front)) => response::front_lost(c, x),
+            (Phase::Answering(x), Timeout) => request::answer_timeout(c, x),
 
-            (Phase::Logging(x), Logged) => http::logged(c, x, world),
+            (Phase::Logging(x), Logged) => response::logged(c, x, world),
 
             (Phase::Tunnel(x), Received(side, n)) => tunnel::received(x, side, n, world),
             (Phase::Tunnel(x), Sent(side, n)) => tunnel::sent(c, x, side, n),
@@ -326,6 +329,14 @@ impl Session {
         }
     }
 
+    /// Whether bytes for a side wait outside: who makes them wait is to blame for a time-out.
+    pub fn set_held(&mut self, front: bool, back: bool) {
+        if let Some(x) = self.phase.exchange_mut() {
+            x.held_front = front;
+            x.held_back = back;
+        }
+    }
+
     /// The turn is over: empty buffers go back.
     pub fn settle(&mut self, world: &mut World) {
         if let Some(x) = self.phase.exchange_mut() {
@@ -355,7 +366,7 @@ impl Session {
             Phase::Idle => (t.keepalive, 0),
             Phase::Head(_) => (t.request, 0),
             Phase::Waiting(_) => (t.connect, 0),
-            Phase::Running(x) if http::waits_for_client(x) => (t.front, 0),
+            Phase::Running(x) if request::waits_for_client(x) => (t.front, 0),
             Phase::Running(_) => (t.back, 0),
             Phase::Answering(_) => (t.front, 0),
             Phase::Tunnel(_) => (t.tunnel, 0),

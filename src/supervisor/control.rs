@@ -110,7 +110,7 @@ impl Control {
         }
     }
 
-    /// Tells those who asked for the end that it has come, and leaves no socket behind.
+    /// Tells those who asked for the end that it has come.
     pub fn finish_shutdown(&mut self) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key).filter(|client| client.awaits_end) {
@@ -119,6 +119,13 @@ impl Control {
                 let _ = client.stream.write(&client.answer);
             }
         }
+    }
+}
+
+impl Drop for Control {
+    /// No socket is left behind.
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -63,6 +63,8 @@ struct Supervisor {
     workers: Workers,
     start: Instant,
     now_ms: u64,
+    /// Why the proxy could not be started.
+    failure: Option<String>,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
@@ -71,7 +73,7 @@ struct Supervisor {
 pub fn run(config: Config) -> Result<(), String> {
     let mut supervisor = Supervisor::new(config)?;
     supervisor.start_workers()?;
-    supervisor.serve().map_err(|e| format!("main stops: {e}"))
+    supervisor.serve()
 }
 
 impl Supervisor {
@@ -93,7 +95,6 @@ impl Supervisor {
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
-        watch(control.as_fd(), Kind::ControlSocket).map_err(broken("epoll"))?;
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
         Ok(Supervisor {
@@ -112,13 +113,15 @@ impl Supervisor {
             logs,
             start: Instant::now(),
             now_ms: 0,
+            failure: None,
         })
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN.min(CONTROL_CLIENTS_MAX));
         loop {
-            self.poll.wait(&mut events, self.timeout_ms())?;
+            let waited = self.poll.wait(&mut events, self.timeout_ms());
+            waited.map_err(|e| format!("main stops: epoll_wait: {e}"))?;
             self.now_ms = self.start.elapsed().as_millis() as u64;
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
@@ -131,6 +134,10 @@ impl Supervisor {
                 }
             }
             self.look_after_workers();
+            if let Some(what) = self.failure.take() {
+                self.kill_workers();
+                return Err(what);
+            }
             if self.ended() {
                 self.say_good_bye();
                 return Ok(());
@@ -160,6 +167,7 @@ impl Supervisor {
                     self.shut_down(self.stage != Stage::Starting && self.stage != Stage::Serving);
                 }
                 process::SIGCHLD => self.reap(),
+                process::SIGUSR1 => self.reopen_logs(),
                 other => log::warn!("signal {other} from process {sender} has no meaning here yet"),
             }
         }
@@ -204,8 +212,25 @@ impl Supervisor {
         log::info!("ended");
     }
 
-    /// What one should know of a proxy that has just started.
+    /// After a log file was moved away: from now on lines go into a new one.
+    fn reopen_logs(&mut self) {
+        match Logs::open(&self.settings).and_then(|logs| Ok((logs.log_for_main()?, logs))) {
+            Ok((log, logs)) => {
+                logging::reopen(log);
+                self.logs = logs;
+                self.hand_out_logs();
+                log::info!("logs opened again");
+            }
+            Err(what) => log::error!("logs stay as they are: {what}"),
+        }
+    }
+
+    /// Every worker accepts: control clients are let in, and told what one should know.
     fn announce(&self) {
+        let token = token::pack_single(Kind::ControlSocket);
+        if let Err(e) = self.poll.add(self.control.as_fd(), epoll::IN, token) {
+            log::error!("nobody can steer this proxy: epoll_ctl for the control socket: {e}");
+        }
         for listener in self.state.listeners() {
             log::info!(
                 "listening on {} ({})",

@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 
+use crate::channel::Channel;
 use crate::config::Settings;
 use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
 use crate::net::board::Cell;
-use crate::net::channel::Channel;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::Key;
@@ -259,7 +259,14 @@ impl Supervisor {
         };
         let pid = process.child.id();
         let young = now_ms < process.started_ms + YOUNG_MS;
-        if !matches!(self.stage, Stage::Starting | Stage::Serving) {
+        if self.stage == Stage::Starting {
+            self.failure = Some(format!(
+                "worker {id} died before it accepted ({how}); the log says why"
+            ));
+            worker.life = Life::Gone;
+            return;
+        }
+        if self.stage != Stage::Serving {
             log::debug!("worker {id}, pid {pid}, ended: {how}");
             worker.life = Life::Gone;
             return;
@@ -322,6 +329,27 @@ impl Supervisor {
                     let _ = process.channel.flush();
                 }
                 None => worker.life = Life::Gone,
+            }
+        }
+    }
+
+    /// Each worker gets descriptors of its own.
+    pub(super) fn hand_out_logs(&mut self) {
+        for worker in &mut self.workers.list {
+            let Some(process) = worker.process_mut() else {
+                continue;
+            };
+            let fds = || Ok::<_, io::Error>((self.logs.log()?, self.logs.access()?));
+            match fds() {
+                Ok((log, access)) => {
+                    process.channel.send_with("log", vec![log]);
+                    if let Some(access) = access {
+                        process.channel.send_with("access", vec![access]);
+                    }
+                    // A failure means that it died, which SIGCHLD tells.
+                    let _ = process.channel.flush();
+                }
+                Err(e) => log::error!("a worker keeps its old log: {e}"),
             }
         }
     }

@@ -8,9 +8,12 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::date;
-use crate::limits::{ACCESS_LOG_BYTES_MAX, ACCESS_LOG_FLUSH_BYTES, ACCESS_LOG_FLUSH_MS};
+use crate::limits::{
+    ACCESS_LOG_BYTES_MAX, ACCESS_LOG_FLUSH_BYTES, ACCESS_LOG_FLUSH_MS, WARNINGS_PER_SECOND_MAX,
+};
 use crate::net::logging::unix_ms;
 use crate::net::sink::Sink;
+use crate::session::record::End;
 use crate::session::{Door, Exchange};
 
 pub struct AccessLog {
@@ -33,6 +36,12 @@ impl AccessLog {
             epoch_ms: unix_ms().saturating_sub(now_us / 1000),
             lost: 0,
         }
+    }
+
+    /// Lines go into another file from now on.
+    pub fn reopen(&mut self, sink: Sink) {
+        self.flush();
+        self.sink = Some(sink);
     }
 
     pub fn write(&mut self, x: &Exchange, peer: SocketAddr, door: &Door, now_us: u64) {
@@ -99,6 +108,51 @@ impl AccessLog {
             let written = sink.write_some(&self.lines);
             self.lines.drain(..written);
         }
+    }
+}
+
+/// What the log says of exchanges that ended badly: a backend's fault is a
+/// warning, but not more of them a second than one can read.
+#[derive(Default)]
+pub struct Complaints {
+    second: u64,
+    said: u32,
+}
+
+impl Complaints {
+    pub fn tell(&mut self, x: &Exchange, peer: SocketAddr, now_us: u64) {
+        let r = &x.record;
+        let word = r.end.word();
+        if r.end == End::ClientBadRequest && r.status == 0 {
+            log::info!("{peer}: {}", r.detail);
+        } else if word.starts_with("client") {
+            log::debug!("{peer}: {word}: {}", r.detail);
+        } else if word.starts_with("backend") && self.may_speak(now_us) {
+            let cluster = x
+                .target
+                .as_ref()
+                .map_or("-", |target| target.cluster.id.as_str());
+            let backend = x
+                .backend
+                .as_ref()
+                .map_or("-", |backend| backend.id.as_str());
+            log::warn!("cluster {cluster}, backend {backend}: {word}: {}", r.detail);
+        }
+    }
+
+    fn may_speak(&mut self, now_us: u64) -> bool {
+        let second = now_us / 1_000_000;
+        if second != self.second {
+            if self.said > WARNINGS_PER_SECOND_MAX {
+                log::warn!(
+                    "{} more warnings were left out",
+                    self.said - WARNINGS_PER_SECOND_MAX
+                );
+            }
+            (self.second, self.said) = (second, 0);
+        }
+        self.said += 1;
+        self.said <= WARNINGS_PER_SECOND_MAX
     }
 }
 

@@ -130,6 +130,18 @@ impl Worker {
         }
     }
 
+    /// For ever: who came in still finishes.
+    pub(super) fn close_doors(&mut self) {
+        let addresses: Vec<SocketAddr> = self
+            .doors
+            .iter()
+            .map(|(_, entrance)| entrance.door.listener.address)
+            .collect();
+        for address in addresses {
+            self.remove_listener(address);
+        }
+    }
+
     /// To the end of the queue of workers that wait for this socket.
     fn watch_door(&mut self, key: Key) {
         let Some(entrance) = self.doors.get_mut(key) else {

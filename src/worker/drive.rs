@@ -12,7 +12,7 @@ use crate::net::token::{self, Kind};
 use crate::session::{BackAct, Event, Reuse, Session, Side, Unconnected, World};
 use crate::slab::Key;
 use crate::sys::epoll::Epoll;
-use crate::worker::access::AccessLog;
+use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::lend::Lanes;
 use crate::worker::pool::{Backs, Found};
 
@@ -69,6 +69,7 @@ pub struct Turn<'w> {
     pub backs: &'w mut Backs,
     pub poll: &'w Epoll,
     pub access: &'w mut AccessLog,
+    pub complaints: &'w mut Complaints,
     pub board: &'w Board,
     pub worker: usize,
 }
@@ -220,6 +221,8 @@ impl Turn<'_> {
                     self.world.now_us,
                 );
             }
+            self.complaints
+                .tell(x, self.slot.session.peer(), self.world.now_us);
             if x.record.surplus {
                 self.board.add(self.worker, Cell::Surplus, 1);
             }
@@ -314,6 +317,10 @@ impl Turn<'_> {
     /// The end of this share: empty buffers go back, epoll learns what changed.
     fn settle(&mut self) {
         if !self.slot.session.is_closed() {
+            let lanes = self.slot.lanes.as_deref();
+            let holds = |from| lanes.is_some_and(|lanes| lanes.holds(from));
+            let (front, back) = (holds(Side::Back), holds(Side::Front));
+            self.slot.session.set_held(front, back);
             self.slot.session.settle(&mut self.world);
         }
         self.watch(Side::Front);

@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use crate::channel::Channel;
 use crate::config::Settings;
 use crate::limits::DESCRIPTORS_RESERVED;
 use crate::net::board::Board;
-use crate::net::channel::Channel;
 use crate::net::logging;
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
@@ -199,6 +199,16 @@ impl Worker {
             "ping" => self.tell("pong"),
             "drain" => self.drain(),
             "stop" => self.stop = true,
+            "log" => {
+                if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
+                    logging::reopen(file);
+                }
+            }
+            "access" => {
+                if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
+                    self.access.reopen(Sink::new(file));
+                }
+            }
             _ => match Command::decode(line, &self.settings.timeouts) {
                 Ok(Command::Change(change)) => self.apply(change, None),
                 other => log::error!("main said {line:?}: {other:?}"),

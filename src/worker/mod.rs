@@ -17,10 +17,10 @@ use std::io;
 use std::time::Instant;
 
 use crate::buf::Pool;
+use crate::channel::Channel;
 use crate::config::Settings;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell};
-use crate::net::channel::Channel;
 use crate::net::conn::Conn;
 use crate::net::token::{self, Kind};
 use crate::random::Random;
@@ -30,7 +30,7 @@ use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
 use accept::Queue;
-use access::AccessLog;
+use access::{AccessLog, Complaints};
 use doors::Entrance;
 use drive::{Slot, Turn};
 use pool::Backs;
@@ -80,6 +80,7 @@ pub struct Worker {
     backs: Backs,
     tools: Tools,
     access: AccessLog,
+    complaints: Complaints,
     /// Slots that wait for a buffer.
     starving: VecDeque<Key>,
     /// It serves what it has, and takes no more.
@@ -131,6 +132,7 @@ impl Worker {
                 trash: vec![0; TRASH_BYTES],
             },
             access: AccessLog::new(log, 0),
+            complaints: Complaints::default(),
             starving: VecDeque::new(),
             draining: false,
             stop: false,
@@ -256,6 +258,7 @@ impl Worker {
             backs: &mut self.backs,
             poll: &self.poll,
             access: &mut self.access,
+            complaints: &mut self.complaints,
             board: &self.board,
             worker: self.id,
         };
@@ -339,7 +342,7 @@ impl Worker {
     /// Says good-bye to idle clients and lets the others finish.
     fn drain(&mut self) {
         self.draining = true;
-        self.shut_doors();
+        self.close_doors();
         for key in self.slots.keys() {
             self.with_turn(key, |turn| {
                 turn.on(Event::Drain);

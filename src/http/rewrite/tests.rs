@@ -105,10 +105,7 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
         bytes: text.as_bytes(),
         lines: fields.as_slice(),
     };
-    let asked = Asked {
-        head_method: false,
-        websocket: false,
-    };
+    let asked = Asked::default();
     let parsed = Response::of(&line, head, asked).unwrap();
     let Kind::Final(body) = parsed.kind else {
         panic!("{text}")

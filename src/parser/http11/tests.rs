@@ -44,7 +44,7 @@ const BAD: &[(&str, u16)] = &[
     ("GET \r\n\r\n", 400),
     ("GET /\r\n\r\n", 400),
     ("GET / \r\n\r\n", 400),
-    ("GET / FTP/1.1\r\n\r\n", 400),
+    ("GET / FTP/1.1\r\n\r\n", 505),
     ("GET / HTTP/0.9\r\n\r\n", 505),
     ("GET / HTTP/1.2\r\n\r\n", 505),
     ("GET / HTTP/1.10\r\n\r\n", 505),

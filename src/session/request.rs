@@ -1,0 +1,369 @@
+//! An HTTP exchange up to the backend: the request's head, our own answers, the
+//! connection, the body. Each step takes the exchange, and says in which phase it is then.
+
+use std::rc::Rc;
+
+use crate::http::fields::Head;
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::http::response::Asked;
+use crate::http::rewrite::{self, Edge};
+use crate::limits::CONNECT_RETRIES_MAX;
+use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
+use crate::session::body::Transfer;
+use crate::session::exchange::{Down, Exchange};
+use crate::session::record::End;
+use crate::session::response::{complete, finish, flow_down};
+use crate::session::{tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
+use crate::state::{Backend, Listener, Protocol};
+
+// ---- the request's head -------------------------------------------------
+
+pub(super) fn received_head(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    n: usize,
+    world: &mut World,
+) -> Phase {
+    x.up.received(n);
+    head(c, x, world)
+}
+
+/// Looks at what is there of a head.
+pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    let raw = x.up.raw();
+    match http11::request(raw, x.searched, &mut world.scratch.fields) {
+        Parse::Partial => {
+            x.searched = raw.len();
+            Phase::Head(x)
+        }
+        Parse::Refused(refusal) => {
+            begin_record(&mut x, world);
+            x.record.set_line(b"", first_line(x.up.raw()));
+            refuse(c, x, refusal, world)
+        }
+        Parse::Complete { line, len } => {
+            begin_record(&mut x, world);
+            match accept(c, &mut x, &line, len, world) {
+                Ok(()) => Phase::Waiting(x),
+                Err(refusal) => refuse(c, x, refusal, world),
+            }
+        }
+    }
+}
+
+fn begin_record(x: &mut Exchange, world: &mut World) {
+    x.record.id = world.random.id();
+    x.record.start_us = world.now_us;
+}
+
+fn first_line(raw: &[u8]) -> &[u8] {
+    raw.split(|byte| matches!(byte, b'\r' | b'\n'))
+        .find(|line| !line.is_empty())
+        .unwrap_or_default()
+}
+
+/// A whole head: what is asked, where it leads, what the backend will get.
+fn accept(
+    c: &mut Common,
+    x: &mut Exchange,
+    line: &RequestLine,
+    len: usize,
+    world: &mut World,
+) -> Result<(), Refusal> {
+    let scratch = &mut *world.scratch;
+    let head = Head {
+        bytes: x.up.raw(),
+        lines: scratch.fields.as_slice(),
+    };
+    let method = line.method.of(head.bytes);
+    x.record.set_line(method, line.target.of(head.bytes));
+    // What an answer needs to know even if the request turns out to be a bad one.
+    x.asked = Asked {
+        http11: line.version == Version::Http11,
+        head_method: method == b"HEAD",
+        ..Asked::default()
+    };
+    let request = Request::of(line, head, &mut scratch.target)?;
+    x.record.set_line(request.method, request.target.bytes);
+    x.asked = Asked::by(&request);
+    x.keep_alive = request.keep_alive;
+    x.up_body = Transfer::new(request.body, true);
+
+    let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
+    x.record.host.extend_from_slice(hostname);
+    let router = &world.door.router;
+    let Some(target) = router.find(hostname, request.routed_path(), request.method) else {
+        x.up.skip(len);
+        return Err(Refusal {
+            status: 404,
+            at: 0,
+            what: "no frontend matches",
+        });
+    };
+    x.target = Some(Rc::clone(target));
+    let edge = Edge {
+        client: c.peer.ip(),
+        trusted: is_trusted(c, &world.door.listener),
+        listener: world.door.listener.address,
+        request_id: &x.record.id,
+    };
+    rewrite::request(&request, head, edge, &mut scratch.head);
+    if !x.up.replace(len, &scratch.head) {
+        return Err(Refusal {
+            status: 431,
+            at: 0,
+            what: "no room for the fields that we add",
+        });
+    }
+    if x.asked.replayable {
+        x.up.hold();
+    } else if x.asked.websocket.is_none() {
+        x.up_body.pump(&mut x.up, scratch)?;
+    }
+    c.acts.connect = Some(reuse(x));
+    c.since_us = world.now_us;
+    Ok(())
+}
+
+/// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
+fn reuse(x: &Exchange) -> Reuse {
+    match (x.replayed, x.asked.replayable) {
+        (true, _) => Reuse::Never,
+        (false, true) => Reuse::Any,
+        (false, false) => Reuse::Recent,
+    }
+}
+
+fn is_trusted(c: &Common, listener: &Listener) -> bool {
+    let ip = c.peer.ip().to_canonical();
+    listener
+        .trusted_proxies
+        .iter()
+        .any(|range| range.contains(ip))
+}
+
+/// The client went away before it had asked for anything whole.
+pub(super) fn head_cut(c: &mut Common, x: Box<Exchange>) -> Phase {
+    c.front_ended = true;
+    if x.up.raw().is_empty() {
+        return Phase::Closed;
+    }
+    finish(c, x, End::ClientClosed, "inside a request head")
+}
+
+pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    begin_record(&mut x, world);
+    x.record.set_line(b"", first_line(x.up.raw()));
+    x.record.end = End::ClientTimeout;
+    answer(c, x, 408, "the request head took too long", world)
+}
+
+// ---- our own answers ----------------------------------------------------
+
+/// A request that is not to be served. Only of one that was understood may another follow.
+fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
+    x.record.end = if refusal.status == 404 {
+        End::ClientNoRoute
+    } else {
+        End::ClientBadRequest
+    };
+    if refusal.status == 0 {
+        // Another protocol: an answer in ours would be noise.
+        return finish(c, x, End::ClientBadRequest, refusal.what);
+    }
+    x.keep_alive &= refusal.status == 404;
+    answer(c, x, refusal.status, refusal.what, world)
+}
+
+/// Answers in the backend's place. `x.record.end` says why.
+pub(super) fn answer(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    status: u16,
+    what: &'static str,
+    world: &mut World,
+) -> Phase {
+    x.record.status = status;
+    x.record.detail = what;
+    x.up.clear_out();
+    let blamed = matches!(x.record.end, End::ClientTimeout | End::ClientBadRequest);
+    x.keep_alive &= x.up_body.is_done() && !blamed && !c.front_ended && !world.draining;
+    let cluster = x
+        .target
+        .as_ref()
+        .and_then(|target| target.cluster.answers.get(&status));
+    let page = cluster.or_else(|| world.door.listener.answers.get(&status));
+    let reply = Reply {
+        status,
+        request_id: &x.record.id,
+        keep_alive: x.keep_alive,
+        http10: !x.asked.http11,
+        head_only: x.asked.head_method,
+        page: page.map(String::as_str),
+    };
+    reply.write(&mut world.scratch.head);
+    x.down.clear();
+    if x.down.append(&world.scratch.head, world.pool) {
+        c.since_us = world.now_us;
+        return Phase::Answering(x);
+    }
+    finish(c, x, End::ProxyNoRoom, "no buffer for an answer")
+}
+
+pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Phase {
+    x.record.bytes_down += n as u64;
+    x.down.sent(n);
+    if x.down.out().is_empty() {
+        c.acts.log = true;
+        return Phase::Logging(x);
+    }
+    Phase::Answering(x)
+}
+
+pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
+    c.acts.reset_front = true;
+    let (end, detail) = (x.record.end, x.record.detail);
+    finish(c, x, end, detail)
+}
+
+// ---- towards a backend --------------------------------------------------
+
+pub(super) fn connected(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    backend: Rc<Backend>,
+    reused: bool,
+    world: &mut World,
+) -> Phase {
+    x.backend = Some(backend);
+    x.reused = reused;
+    x.taken = 0;
+    x.record.connected_us = world.now_us;
+    c.since_us = world.now_us;
+    if is_tcp(&x) {
+        return tunnel::connected(c, x);
+    }
+    Phase::Running(x)
+}
+
+fn is_tcp(x: &Exchange) -> bool {
+    x.target
+        .as_ref()
+        .is_some_and(|target| target.cluster.protocol == Protocol::Tcp)
+}
+
+pub(super) fn unconnected(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    why: Unconnected,
+    world: &mut World,
+) -> Phase {
+    if why != Unconnected::NoBackend && x.failed_connects < CONNECT_RETRIES_MAX {
+        x.failed_connects += 1;
+        x.failure = Some(why);
+        c.acts.connect = Some(reuse(&x));
+        c.since_us = world.now_us;
+        return Phase::Waiting(x);
+    }
+    // That nobody else is left to try is no news; why the first failed is.
+    let (end, status, what) = match x.failure.unwrap_or(why) {
+        Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
+        Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
+        Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
+    };
+    x.record.end = end;
+    if is_tcp(&x) {
+        c.acts.reset_front = true;
+        return finish(c, x, end, what);
+    }
+    answer(c, x, status, what, world)
+}
+
+/// More of the request, or of the next one.
+pub(super) fn received(c: &mut Common, mut x: Box<Exchange>, n: usize, world: &mut World) -> Phase {
+    let running = x.backend.is_some();
+    x.up.received(n);
+    if x.asked.websocket.is_some() || x.up_broken {
+        return in_phase(running, x);
+    }
+    match x.up_body.pump(&mut x.up, world.scratch) {
+        Ok(()) => in_phase(running, x),
+        Err(refusal) => bad_body(c, x, refusal, world),
+    }
+}
+
+pub(super) fn in_phase(running: bool, x: Box<Exchange>) -> Phase {
+    if running {
+        Phase::Running(x)
+    } else {
+        Phase::Waiting(x)
+    }
+}
+
+/// A body that breaks the rules: an answer if none was begun, else both sides are cut.
+fn bad_body(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
+    c.acts.back = BackAct::Close;
+    c.acts.connect = None;
+    x.keep_alive = false;
+    if x.answered() {
+        c.acts.reset_front = true;
+        return finish(c, x, End::ClientBadRequest, refusal.what);
+    }
+    x.record.end = End::ClientBadRequest;
+    answer(c, x, refusal.status, refusal.what, world)
+}
+
+pub(super) fn sent(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    side: Side,
+    n: usize,
+    world: &mut World,
+) -> Phase {
+    match side {
+        Side::Back => {
+            x.record.bytes_up += n as u64;
+            x.taken += n as u64;
+            x.up.sent(n);
+            if x.up.out().is_empty() && x.asked.websocket.is_none() {
+                if let Err(refusal) = x.up_body.pump(&mut x.up, world.scratch) {
+                    return bad_body(c, x, refusal, world);
+                }
+            }
+            Phase::Running(x)
+        }
+        Side::Front => {
+            x.record.bytes_down += n as u64;
+            x.down.sent(n);
+            if x.down.out().is_empty() {
+                return flow_down(c, x, world);
+            }
+            Phase::Running(x)
+        }
+    }
+}
+
+/// Bytes that went from side to side unseen.
+pub(super) fn lent(c: &mut Common, mut x: Box<Exchange>, side: Side, n: u64) -> Phase {
+    match side {
+        Side::Front => {
+            x.up_body.passed(n);
+            x.record.bytes_up += n;
+            x.taken += n;
+        }
+        Side::Back => {
+            x.record.bytes_down += n;
+            if let Down::Body(body) = &mut x.down_state {
+                body.passed(n);
+            }
+            return complete(c, x);
+        }
+    }
+    Phase::Running(x)
+}
+
+pub(super) fn waits_for_client(x: &Exchange) -> bool {
+    let owes = !x.up_body.is_done() && x.up.out().is_empty() && !x.held_back;
+    owes || !x.down.out().is_empty() || x.held_front
+}
