@@ -88,6 +88,7 @@ fn accept(
     x.record.set_line(request.method, request.target.bytes);
     x.asked = Asked::by(&request);
     x.keep_alive = request.keep_alive;
+    x.close_asked = !request.keep_alive;
     x.up_body = Transfer::new(request.body, true);
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
