@@ -38,6 +38,7 @@ struct Boot {
 
 /// The life of a worker process; its standard input is the channel.
 pub fn main() -> io::Result<()> {
+    process::set_name(c"sozu");
     process::block_signals()?;
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut channel = Channel::new(channel)?;
