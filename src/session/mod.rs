@@ -51,6 +51,9 @@ pub struct Door {
     pub router: Router<Rc<Target>>,
 }
 
+/// Exchanges that nobody uses. In boxes: a session takes one over without copying it.
+pub type Spare = Vec<Box<Exchange>>;
+
 /// What a session is lent for the time of one event.
 pub struct World<'w> {
     pub now_us: u64,
@@ -59,7 +62,7 @@ pub struct World<'w> {
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
     /// Exchanges that nobody uses.
-    pub spare: &'w mut Vec<Box<Exchange>>,
+    pub spare: &'w mut Spare,
     /// Where bytes go that nobody reads.
     pub trash: &'w mut [u8],
     /// Is shown every head that was parsed.
