@@ -14,7 +14,7 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
-use crate::session::{tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
+use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
 use crate::state::{Backend, Listener, Protocol};
 
 // ---- the request's head -------------------------------------------------
@@ -144,11 +144,14 @@ fn is_trusted(c: &Common, listener: &Listener) -> bool {
 }
 
 /// The client went away before it had asked for anything whole.
-pub(super) fn head_cut(c: &mut Common, x: Box<Exchange>) -> Phase {
+pub(super) fn head_cut(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
     if x.up.raw().is_empty() {
+        retire(x, world);
         return Phase::Closed;
     }
+    begin_record(&mut x, world);
+    x.record.set_line(b"", first_line(x.up.raw()));
     finish(c, x, End::ClientClosed, "inside a request head")
 }
 
