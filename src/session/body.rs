@@ -99,6 +99,13 @@ impl Transfer {
         };
         let raw = flow.raw();
         let len = match http11::trailers(raw, *searched, &mut scratch.fields) {
+            Parse::Partial if flow.is_stuck() => {
+                return Err(Refusal {
+                    status: 431,
+                    at: 0,
+                    what: "the trailers are longer than a buffer",
+                });
+            }
             Parse::Partial => {
                 *searched = raw.len();
                 return Ok(());

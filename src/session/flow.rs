@@ -46,6 +46,11 @@ impl Flow {
         self.buf.is_none() || self.raw_end < self.end() || self.can_compact()
     }
 
+    /// What was received fills the buffer: it must go on, or nothing more comes.
+    pub fn is_stuck(&self) -> bool {
+        self.out_start == self.out_end && !self.has_room()
+    }
+
     /// `n` bytes were put into the room.
     pub fn received(&mut self, n: usize) {
         self.raw_end += n;

@@ -33,6 +33,16 @@ pub(super) fn received_head(
 pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     let raw = x.up.raw();
     match http11::request(raw, x.searched, &mut world.scratch.fields) {
+        Parse::Partial if x.up.is_stuck() => {
+            begin_record(&mut x, world);
+            x.record.set_line(b"", first_line(x.up.raw()));
+            let refusal = Refusal {
+                status: 431,
+                at: 0,
+                what: "the head is longer than a buffer",
+            };
+            refuse(c, x, refusal, world)
+        }
         Parse::Partial => {
             x.searched = raw.len();
             Phase::Head(x)

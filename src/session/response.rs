@@ -33,6 +33,9 @@ pub(super) fn flow_down(c: &mut Common, mut x: Box<Exchange>, world: &mut World)
         let parsed = http11::response(x.down.raw(), searched, &mut world.scratch.fields);
         let (line, len) = match parsed {
             Parse::Complete { line, len } => (line, len),
+            Parse::Partial if x.down.is_stuck() => {
+                return bad_response(c, x, "the head is longer than a buffer", world);
+            }
             Parse::Partial => {
                 x.down_state = Down::Head {
                     searched: x.down.raw().len(),
