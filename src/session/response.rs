@@ -288,6 +288,8 @@ pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) ->
     c.served += 1;
     c.since_us = world.now_us;
     if x.keep_alive && !c.front_ended {
+        // Answered before all of it was sent: the rest must not go before the next request.
+        x.up.clear_out();
         x.down.clear();
         x.renew();
         return head(c, x, world);
