@@ -287,7 +287,9 @@ pub(super) fn finish(c: &mut Common, mut x: Box<Exchange>, end: End, what: &'sta
 pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.served += 1;
     c.since_us = world.now_us;
-    if x.keep_alive && !c.front_ended {
+    // Who ends lets nobody wait for requests; one that has begun to come is served.
+    let welcome = !world.draining || !x.up.raw().is_empty();
+    if x.keep_alive && !c.front_ended && welcome {
         // Answered before all of it was sent: the rest must not go before the next request.
         x.up.clear_out();
         x.down.clear();
