@@ -204,6 +204,13 @@ impl Flow {
         self.sent(self.out_end - self.out_start);
     }
 
+    /// What was received is not to go on.
+    pub fn clear_raw(&mut self) {
+        self.raw_start = self.out_end;
+        self.raw_end = self.out_end;
+        self.sent(0);
+    }
+
     /// Forgets all bytes.
     pub fn clear(&mut self) {
         self.hold = None;

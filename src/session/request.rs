@@ -216,7 +216,8 @@ pub(super) fn answer(
         page: page.map(String::as_str),
     };
     reply.write(&mut world.scratch.head);
-    x.down.clear();
+    // A 1xx response may be on its way: the client gets the rest of it first.
+    x.down.clear_raw();
     if x.down.append(&world.scratch.head, world.pool) {
         c.since_us = world.now_us;
         return Phase::Answering(x);
