@@ -12,6 +12,7 @@ use crate::limits::CONNECT_RETRIES_MAX;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
+use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
 use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
@@ -119,7 +120,7 @@ fn accept(
         request_id: &x.record.id,
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
-    if !x.up.replace(len, &scratch.head) {
+    if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
         return Err(Refusal {
             status: 431,
             at: 0,
@@ -138,6 +139,9 @@ fn accept(
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
 fn reuse(x: &Exchange) -> Reuse {
+    if is_tcp(x) {
+        return Reuse::Never;
+    }
     match (x.replayed, x.asked.replayable) {
         (true, _) => Reuse::Never,
         (false, true) => Reuse::Any,
