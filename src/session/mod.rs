@@ -208,7 +208,7 @@ impl Session {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
-            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x),
+            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
