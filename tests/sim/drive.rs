@@ -117,6 +117,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, draining: boo
         pool: &mut tools.pool,
         spare: &mut tools.spare,
         trash: &mut tools.trash,
+        trace: None,
         draining,
     }
 }
