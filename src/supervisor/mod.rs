@@ -204,6 +204,7 @@ impl Supervisor {
     /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
     fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
         self.sockets.clear();
+        self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
                 log::info!("stopping: open connections are cut");
