@@ -112,3 +112,7 @@ pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.
 pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
+/// How long changes are gathered before they are saved, in milliseconds.
+pub const SAVE_DELAY_MS: u64 = 100;
+/// After a failure to save it is tried again so many milliseconds later.
+pub const SAVE_AGAIN_MS: u64 = 10_000;

@@ -74,6 +74,7 @@ impl Supervisor {
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
         self.revision += 1;
+        self.saver.note(self.now_ms);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         let pairs = [
