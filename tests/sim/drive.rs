@@ -16,6 +16,8 @@ use sozu_lib::session::{Door, Event, Exchange, Scratch, Session, Side, World};
 use sozu_lib::state::Backend;
 
 /// What sessions are lent.
+// The boxes go in and out of sessions as they are.
+#[allow(clippy::vec_box)]
 pub struct Tools {
     pub random: Random,
     pub scratch: Scratch,

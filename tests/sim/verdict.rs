@@ -110,13 +110,19 @@ impl Case<'_> {
             End::ClientNoRoute => kind == Kind::NoRoute && seen.status == 404,
             End::BackendNone | End::BackendRefused => slot.unconnected.contains(&i),
             End::BackendClosed | End::BackendBadResponse | End::BackendCut => backend,
-            End::ClientTimeout
-            | End::BackendTimeout
-            | End::BackendConnectTimeout
-            | End::TunnelTimeout => timeout,
+            // Who makes others wait is to blame, as far as that is known.
+            End::ClientTimeout => timeout && (self.odd || slot.client.is_silent() || self.owes(i)),
+            End::BackendTimeout => timeout && (self.odd || backend),
+            End::BackendConnectTimeout | End::TunnelTimeout => timeout,
             End::ProxyShutdown => false,
             End::ProxyNoRoom => self.narrow,
         }
+    }
+
+    /// Part of that request was never sent.
+    fn owes(&self, i: usize) -> bool {
+        let sent = self.slot.client.sent;
+        self.asked.get(i).is_some_and(|asked| sent < asked.end)
     }
 
     // ---- HTTP -----------------------------------------------------------
