@@ -28,6 +28,7 @@ check: setup ## format, lints and every test: what has to pass before a merge
 	$(CARGO) test --locked --workspace
 
 bench: setup ## how much, how fast, how large
+	$(CARGO) build --release --locked --workspace
 	$(CARGO) run --release --locked --example bench
 
 fuzz: setup ## random input for the parsers

@@ -69,11 +69,11 @@ pub const WORKERS_MAX: usize = 64;
 /// Idle connections kept to one backend by one worker.
 pub const POOLED_PER_BACKEND_MAX: usize = 1024;
 /// Bytes that one connection may move in one turn before the others have theirs.
-pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+pub const TURN_BYTES_MAX: usize = 48 * 1024;
 /// Fewer coming bytes than this are copied, not spliced.
-pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
+pub const SPLICE_BYTES_MIN: u64 = 16 * 1024;
 /// What a splice pipe should hold.
-pub const PIPE_BYTES: usize = 512 * 1024;
+pub const PIPE_BYTES: usize = 64 * 1024;
 /// Access-log lines that wait for a log that takes nothing, in bytes; what comes then is lost.
 pub const ACCESS_LOG_BYTES_MAX: usize = 256 * 1024;
 /// Access-log lines are written when so many bytes have gathered …
@@ -110,3 +110,5 @@ pub const STOP_GRACE_MS: u64 = 2_000;
 pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 /// Warnings about backends that one worker writes in a second.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
+/// Changes of one transaction.
+pub const TRANSACTION_CHANGES_MAX: usize = 500_000;

@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::buf::Pool;
+use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::random::Random;
 use crate::route::Router;
@@ -50,6 +51,9 @@ pub struct Door {
     pub router: Router<Rc<Target>>,
 }
 
+/// Exchanges that nobody uses. In boxes: a session takes one over without copying it.
+pub type Spare = Vec<Box<Exchange>>;
+
 /// What a session is lent for the time of one event.
 pub struct World<'w> {
     pub now_us: u64,
@@ -58,9 +62,11 @@ pub struct World<'w> {
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
     /// Exchanges that nobody uses.
-    pub spare: &'w mut Vec<Box<Exchange>>,
+    pub spare: &'w mut Spare,
     /// Where bytes go that nobody reads.
     pub trash: &'w mut [u8],
+    /// Is shown every head that was parsed.
+    pub trace: Option<fn(Head)>,
     /// The worker is about to end: connections are not kept.
     pub draining: bool,
 }

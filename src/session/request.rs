@@ -87,6 +87,9 @@ fn accept(
         bytes: x.up.raw(),
         lines: scratch.fields.as_slice(),
     };
+    if let Some(trace) = world.trace {
+        trace(head);
+    }
     let method = line.method.of(head.bytes);
     x.record.set_line(method, line.target.of(head.bytes));
     // What an answer needs to know even if the request turns out to be a bad one.
@@ -99,6 +102,7 @@ fn accept(
     x.record.set_line(request.method, request.target.bytes);
     x.asked = Asked::by(&request);
     x.keep_alive = request.keep_alive;
+    x.close_asked = !request.keep_alive;
     x.up_body = Transfer::new(request.body, true);
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);

@@ -86,6 +86,12 @@ pub fn reexec(name: &str, role: &OsStr, channel: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
+/// What this process is called in ps and top; of a re-executed one the kernel would say "exe".
+pub fn set_name(name: &std::ffi::CStr) {
+    // SAFETY: a terminated string that lives across the call, of which the kernel copies 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
 /// Sends a signal to a process that we started.
 pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: takes no pointer. The child is not reaped yet, hence the pid is still its own.

@@ -87,7 +87,7 @@ impl Turn<'_> {
             self.acts();
             moved += self.write(Side::Front);
             self.acts();
-            if moved == 0 || self.slot.session.is_closed() {
+            if moved == 0 || self.is_quiet() {
                 break;
             }
             budget = budget.saturating_sub(moved);
@@ -96,6 +96,16 @@ impl Turn<'_> {
             }
         }
         self.settle();
+    }
+
+    /// Nothing more can move before epoll says so.
+    fn is_quiet(&mut self) -> bool {
+        let readable = |conn: Option<&mut Conn>| conn.is_some_and(|conn| conn.readable);
+        let (front, back) = (Side::Front, Side::Back);
+        let comes = readable(self.conn(front)) || readable(self.conn(back));
+        let session = &self.slot.session;
+        let goes = !session.pending(front).is_empty() || !session.pending(back).is_empty();
+        !comes && !goes && self.slot.lanes.is_none()
     }
 
     pub fn on(&mut self, event: Event) {
@@ -119,10 +129,14 @@ impl Turn<'_> {
 
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
+        let readable = self.conn(side).is_some_and(|conn| conn.readable);
+        if !readable && self.slot.lanes.is_none() {
+            return 0;
+        }
         if let Some(moved) = self.lend(side) {
             return moved;
         }
-        if !self.conn(side).is_some_and(|conn| conn.readable) || !self.slot.session.wants(side) {
+        if !readable || !self.slot.session.wants(side) {
             return 0;
         }
         let (slot, backs) = (&mut *self.slot, &mut *self.backs);

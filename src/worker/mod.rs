@@ -19,13 +19,16 @@ use std::time::Instant;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
+use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
+use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Exchange, Scratch, World};
+use crate::session::{Door, Event, Scratch, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
@@ -42,7 +45,7 @@ struct Tools {
     random: Random,
     scratch: Scratch,
     pool: Pool,
-    spare: Vec<Box<Exchange>>,
+    spare: Spare,
     trash: Vec<u8>,
 }
 
@@ -56,6 +59,7 @@ impl Tools {
             pool: &mut self.pool,
             spare: &mut self.spare,
             trash: &mut self.trash,
+            trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
             draining,
         }
     }
@@ -67,6 +71,8 @@ pub struct Worker {
     max_connections: usize,
     poll: Epoll,
     channel: Option<Channel>,
+    /// Changes since the last commit.
+    batch: link::Batch,
     board: Board,
     start: Instant,
     now_us: u64,
@@ -96,25 +102,27 @@ const SHRINK_MS: u64 = 1000;
 /// Where bytes are read to that nobody wants.
 const TRASH_BYTES: usize = 16 * 1024;
 
+/// What a worker is given at its start.
+struct Outfit {
+    channel: Channel,
+    board: Board,
+    poll: Epoll,
+    /// Where lines about requests go.
+    access: Option<Sink>,
+    seed: u64,
+}
+
 impl Worker {
-    fn new(
-        id: usize,
-        settings: Settings,
-        channel: Channel,
-        board: Board,
-        poll: Epoll,
-        log: Option<crate::net::sink::Sink>,
-        seed: u64,
-        max_connections: usize,
-    ) -> Worker {
+    fn new(id: usize, max_connections: usize, settings: Settings, outfit: Outfit) -> Worker {
         let start = Instant::now();
         let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
         Worker {
             id,
             max_connections,
-            poll,
-            channel: Some(channel),
-            board,
+            poll: outfit.poll,
+            channel: Some(outfit.channel),
+            batch: link::Batch::default(),
+            board: outfit.board,
             start,
             now_us: 1,
             doors: Slab::default(),
@@ -125,13 +133,13 @@ impl Worker {
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
             tools: Tools {
-                random: Random::new(seed),
+                random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
                 pool: Pool::new(settings.buffer_size as usize, buffers),
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
             },
-            access: AccessLog::new(log, 0),
+            access: AccessLog::new(outfit.access, 0),
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             draining: false,
@@ -149,7 +157,7 @@ impl Worker {
     /// Serves until told to end.
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while !self.stop && !(self.draining && self.slots.is_empty()) {
+        while !(self.stop || self.draining && self.slots.is_empty()) {
             self.poll.wait(&mut events, self.timeout_ms())?;
             // Never 0: that means "did not happen" in a record.
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;
@@ -370,6 +378,35 @@ impl Worker {
         // A client that has connected has mostly spoken as well.
         Conn::new(stream, true)
     }
+}
+
+/// A parsed head in the log, for who asked for it (RUST_LOG). What proves who
+/// somebody is stays out of every log.
+fn trace(head: Head) {
+    let start = head
+        .bytes
+        .split(|byte| *byte == b'\r')
+        .find(|line| !line.is_empty());
+    let mut text = String::from_utf8_lossy(start.unwrap_or_default()).into_owned();
+    for field in head.lines {
+        let (name, value) = (field.name.of(head.bytes), field.value.of(head.bytes));
+        text.push_str(&format!(" | {}: ", String::from_utf8_lossy(name)));
+        match field.known {
+            Name::Authorization | Name::ProxyAuthorization | Name::Cookie | Name::SetCookie => {
+                text.push_str(&format!("({} bytes)", value.len()));
+            }
+            _ => text.push_str(&String::from_utf8_lossy(value)),
+        }
+    }
+    let text: String = text.chars().flat_map(escape).collect();
+    log::trace!(target: http11::LOG, "{text}");
+}
+
+/// No byte from outside speaks to a terminal.
+fn escape(c: char) -> impl Iterator<Item = char> {
+    let plain = (!c.is_control()).then_some(c);
+    let escaped = c.is_control().then(|| c.escape_default());
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// The connection is broken, not only half-closed.
