@@ -23,7 +23,7 @@ use sozu_lib::session::record::End;
 use sozu_lib::session::{Door, Event, Exchange, Scratch, Session, Side, Target};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
+    Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -110,6 +110,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             address,
             weight: 1,
             backup: false,
+            state: BackendState::Ready,
         }),
         backends: dice.between(1, 4),
         slots: Vec::new(),
@@ -145,6 +146,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
     let listener = Rc::new(Listener {
         address: SocketAddr::from(([127, 0, 0, 1], 80)),
         protocol,
+        enabled: true,
         timeouts: Timeouts {
             front: 30,
             back: 40,
