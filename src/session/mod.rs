@@ -145,6 +145,8 @@ pub enum BackAct {
     Keep,
     /// To the pool.
     Release,
+    /// It was not made in time.
+    GiveUp,
     Close,
     Reset,
 }
@@ -217,7 +219,7 @@ impl Session {
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
-                c.acts.back = BackAct::Close;
+                c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 
