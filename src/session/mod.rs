@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::buf::Pool;
+use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::random::Random;
 use crate::route::Router;
@@ -61,6 +62,8 @@ pub struct World<'w> {
     pub spare: &'w mut Vec<Box<Exchange>>,
     /// Where bytes go that nobody reads.
     pub trash: &'w mut [u8],
+    /// Is shown every head that was parsed.
+    pub trace: Option<fn(Head)>,
     /// The worker is about to end: connections are not kept.
     pub draining: bool,
 }

@@ -76,6 +76,9 @@ fn accept(
         bytes: x.up.raw(),
         lines: scratch.fields.as_slice(),
     };
+    if let Some(trace) = world.trace {
+        trace(head);
+    }
     let method = line.method.of(head.bytes);
     x.record.set_line(method, line.target.of(head.bytes));
     // What an answer needs to know even if the request turns out to be a bad one.

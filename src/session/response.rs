@@ -71,6 +71,9 @@ fn response_head(
         bytes: x.down.raw(),
         lines: scratch.fields.as_slice(),
     };
+    if let Some(trace) = world.trace {
+        trace(head);
+    }
     let response = Response::of(line, head, x.asked)?;
     match response.kind {
         Kind::Interim => {

@@ -19,10 +19,12 @@ use std::time::Instant;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::token::{self, Kind};
+use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
 use crate::session::{Door, Event, Exchange, Scratch, World};
@@ -56,6 +58,7 @@ impl Tools {
             pool: &mut self.pool,
             spare: &mut self.spare,
             trash: &mut self.trash,
+            trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
             draining,
         }
     }
@@ -370,6 +373,35 @@ impl Worker {
         // A client that has connected has mostly spoken as well.
         Conn::new(stream, true)
     }
+}
+
+/// A parsed head in the log, for who asked for it (RUST_LOG). What proves who
+/// somebody is stays out of every log.
+fn trace(head: Head) {
+    let start = head
+        .bytes
+        .split(|byte| *byte == b'\r')
+        .find(|line| !line.is_empty());
+    let mut text = String::from_utf8_lossy(start.unwrap_or_default()).into_owned();
+    for field in head.lines {
+        let (name, value) = (field.name.of(head.bytes), field.value.of(head.bytes));
+        text.push_str(&format!(" | {}: ", String::from_utf8_lossy(name)));
+        match field.known {
+            Name::Authorization | Name::ProxyAuthorization | Name::Cookie | Name::SetCookie => {
+                text.push_str(&format!("({} bytes)", value.len()));
+            }
+            _ => text.push_str(&String::from_utf8_lossy(value)),
+        }
+    }
+    let text: String = text.chars().flat_map(escape).collect();
+    log::trace!(target: http11::LOG, "{text}");
+}
+
+/// No byte from outside speaks to a terminal.
+fn escape(c: char) -> impl Iterator<Item = char> {
+    let plain = (!c.is_control()).then_some(c);
+    let escaped = c.is_control().then(|| c.escape_default());
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// The connection is broken, not only half-closed.
