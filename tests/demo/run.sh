@@ -24,7 +24,7 @@ read -r _ <"$dir/ready" || exit 1
 
 cat <<TEXT
 Try, in another terminal:
-  curl -i http://127.0.0.1:8080/          the backends take turns
+  curl -i http://127.0.0.1:8080/          one of two backends answers
   curl -i http://127.0.0.1:8080/echo      what a backend gets to see
   $bin/sozuctl -c config.toml status
 Ctrl-C stops all of it.

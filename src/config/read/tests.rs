@@ -165,7 +165,7 @@ fn all_errors_are_collected_in_order() {
         bad("worker_count='2'\nbuffer_size=1\n[clusters.a]\nprotocol='udp'\n[[listeners]]\nx=1"),
         [
             "1:14: worker_count: expected integer, 1 to 64, found a string",
-            "2:13: buffer_size: 1 is not between 4096 and 1048576",
+            "2:13: buffer_size: 1 is not between 16384 and 1048576",
             "4:10: protocol: \"udp\" is not one of: http, tcp",
             "5:3: address: is missing",
             "6:1: unknown key \"x\"",
