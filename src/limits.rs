@@ -110,3 +110,5 @@ pub const STOP_GRACE_MS: u64 = 2_000;
 pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 /// Warnings about backends that one worker writes in a second.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
+/// Changes of one transaction.
+pub const TRANSACTION_CHANGES_MAX: usize = 500_000;

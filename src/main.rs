@@ -92,7 +92,7 @@ fn start(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match supervisor::run(config) {
+    match supervisor::run(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             log::error!("{what}");

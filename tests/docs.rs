@@ -202,7 +202,9 @@ fn the_transcript_is_one() {
                     let refused = state.apply(&change).expect_err(sent);
                     assert_eq!((code.as_str(), text), (refused.code.name(), refused.what));
                 }
-                (Reply::Ok(_), Ok(Command::Change(change))) => state.apply(&change).expect(sent),
+                (Reply::Ok(_), Ok(Command::Change(change))) => {
+                    state.apply(&change).expect(sent);
+                }
                 (Reply::Ok(_), Ok(_)) => {}
                 (Reply::Data(_), Ok(Command::List(Noun::Frontend))) => {
                     let frontend = state.frontends().next().expect("a frontend").clone();

@@ -128,6 +128,8 @@ impl Key {
 
 const PROTOCOL: Kind = Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP")]);
 const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
+const BACKEND_STATE: Kind =
+    Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -168,6 +170,7 @@ pub static GLOBAL: &[Key] = &[
 pub static LISTENER: &[Key] = &[
     key("address", Address, Required, "The address to accept on."),
     key("protocol", PROTOCOL, Required, "What clients speak."),
+    key("enabled", Bool, Is("true"), "Whether it accepts; a disabled one is not bound."),
     key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Global, "How long connecting to a backend may take."),
@@ -207,6 +210,35 @@ pub static BACKEND: &[Key] = &[
     key("address", Address, Required, "Where it listens."),
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
+    key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
+];
+
+/// In `commit`.
+#[rustfmt::skip]
+pub static COMMIT: &[Key] = &[
+    key("revision", ANY_COUNT, Empty, "Commits only if nobody else has since this revision."),
+    key("confirm", Seconds, Empty, "Undoes it after so long, unless confirm comes before."),
+];
+
+/// In `shutdown`.
+#[rustfmt::skip]
+pub static SHUTDOWN: &[Key] = &[
+    key("timeout", Seconds, Empty, "How long connections may go on; shutdown_timeout if it is not given."),
+];
+
+/// In `logging`.
+#[rustfmt::skip]
+pub static LOGGING: &[Key] = &[
+    key("level", Levels, Required, "What is logged, as in log_level."),
+];
+
+/// In `explain`.
+#[rustfmt::skip]
+pub static EXPLAIN: &[Key] = &[
+    key("listener", Address, Required, "The address that the request comes in by."),
+    key("hostname", Name, Required, "The host that it asks for."),
+    key("path", Path, Is("/"), "The path that it asks for."),
+    key("method", Method, Is("GET"), "Its method."),
 ];
 
 /// `answer_404`: the one spelling of a status as a key of its own.

@@ -6,7 +6,7 @@
 
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
-use crate::state::{Backend, Cidr, Cluster, Frontend, FrontendId, Listener};
+use crate::state::{Backend, BackendState, Cidr, Cluster, Frontend, FrontendId, Listener};
 use crate::state::{LoadBalancing, PathRule, Protocol, Timeouts};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,7 @@ pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener
     Ok(Listener {
         address: fields.address("address")?,
         protocol: protocol(&mut fields)?,
+        enabled: fields.bool("enabled")?,
         timeouts: timeouts_from(&mut fields)?,
         sticky_name: sticky_name(&mut fields)?,
         trusted_proxies: fields.ranges("trusted_proxies"),
@@ -30,6 +31,7 @@ pub fn listener_words(listener: &Listener) -> Words {
     let mut words = vec![
         word("address", listener.address),
         word("protocol", listener.protocol.name()),
+        word("enabled", listener.enabled),
     ];
     words.extend(timeouts_words(&listener.timeouts));
     words.push(word("sticky_name", &listener.sticky_name));
@@ -140,6 +142,11 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,
         backup: fields.bool("backup")?,
+        state: match fields.text("state")?.as_str() {
+            "drain" => BackendState::Drain,
+            "down" => BackendState::Down,
+            _ => BackendState::Ready,
+        },
     })
 }
 
@@ -150,6 +157,7 @@ pub fn backend_words(backend: &Backend) -> Words {
         word("address", backend.address),
         word("weight", backend.weight),
         word("backup", backend.backup),
+        word("state", backend.state.name()),
     ]
 }
 

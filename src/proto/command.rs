@@ -10,21 +10,60 @@ use crate::config::fields::{of_text, Fault, Fields};
 use crate::config::keys::{self, Key, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
-use crate::state::{Change, Code, Refused, Timeouts};
+use crate::state::{Change, Code, Refused, State, Timeouts};
+use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Change(Change),
+    /// Some keys of something that is there.
+    Update(Update),
     List(Noun),
     StateDump,
+    /// What differs from the configuration file as it was read last.
+    StateDiff,
+    StateStats,
     Begin,
-    Commit,
+    Commit {
+        /// Only if this is the revision still.
+        revision: Option<u64>,
+        /// Undone after so many seconds, unless confirmed.
+        confirm: Option<u32>,
+    },
+    Confirm,
     Abort,
+    Reload,
+    Events,
+    Logging {
+        level: String,
+    },
+    Explain(Question),
     Status,
     Ping,
     Version,
-    Help { word: Option<String> },
-    Shutdown { hard: bool },
+    Help {
+        word: Option<String>,
+    },
+    Shutdown {
+        hard: bool,
+        timeout: Option<u32>,
+    },
+}
+
+/// A request that is explained, not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub listener: SocketAddr,
+    pub hostname: String,
+    pub path: String,
+    pub method: String,
+}
+
+/// The keys of an object that are to change, with those that name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub noun: Noun,
+    pairs: Vec<(String, String)>,
 }
 
 /// The kinds of objects.
@@ -53,6 +92,9 @@ impl Command {
             }
         }
         let (row, argument) = row_of(&bare)?;
+        if row.verb == "update" {
+            return Update::of(row, pairs).map(Command::Update);
+        }
         let fields = fields_of(row.takes(), pairs, &row.words())?;
         let faulty = |fault: Fault| refused(fault, &row.words());
         build(row, argument, fields, defaults).map_err(faulty)
@@ -64,6 +106,11 @@ impl Change {
     pub fn encode(&self) -> String {
         let (noun, verb, words) = match self {
             Change::ListenerAdd(listener) => ("listener", "add", object::listener_words(listener)),
+            Change::ListenerUpdate(listener) => {
+                ("listener", "update", object::listener_words(listener))
+            }
+            Change::ClusterUpdate(cluster) => ("cluster", "update", object::cluster_words(cluster)),
+            Change::BackendUpdate(backend) => ("backend", "update", object::backend_words(backend)),
             Change::ListenerRemove { address } => {
                 ("listener", "remove", vec![object::word("address", address)])
             }
@@ -106,6 +153,77 @@ impl Settings {
         }
         let fields = fields_of(GLOBAL.iter(), pairs, "settings")?;
         Settings::from(fields).map_err(|fault| refused(fault, "settings"))
+    }
+}
+
+impl Update {
+    fn of(row: &Row, pairs: Vec<(String, String)>) -> Result<Update, Refused> {
+        let noun = match row.noun {
+            "listener" => Noun::Listener,
+            "cluster" => Noun::Cluster,
+            _ => Noun::Backend,
+        };
+        // Unknown keys and bad values are refused here; what is left out stays as it is.
+        fields_of(row.takes(), pairs.clone(), &row.words())?;
+        Ok(Update { noun, pairs })
+    }
+
+    /// The change that this is to an object of `state`.
+    pub fn on(&self, state: &State, defaults: &Timeouts) -> Result<Change, Refused> {
+        let named = |key: &str| {
+            let mut pairs = self.pairs.iter();
+            let found = pairs
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.clone());
+            let needed = || Refused::new(Code::Invalid, format!("update: {key} is required"));
+            found.ok_or_else(needed)
+        };
+        let missing = |what: String| Refused::new(Code::Missing, format!("{what} does not exist"));
+        let words = match self.noun {
+            Noun::Listener => {
+                let address = named("address")?;
+                let found = address
+                    .parse()
+                    .ok()
+                    .and_then(|address| state.listener(address));
+                object::listener_words(found.ok_or_else(|| missing(format!("listener {address}")))?)
+            }
+            Noun::Cluster => {
+                let id = named("id")?;
+                let found = state.cluster(&id);
+                object::cluster_words(found.ok_or_else(|| missing(format!("cluster {id}")))?)
+            }
+            Noun::Backend | Noun::Frontend => {
+                let (cluster, id) = (named("cluster")?, named("id")?);
+                let what = || missing(format!("backend {id} of cluster {cluster}"));
+                object::backend_words(state.backend(&cluster, &id).ok_or_else(what)?)
+            }
+        };
+        let is_new = |(key, _): &&(String, String)| !self.pairs.iter().any(|(name, _)| name == key);
+        let kept = words.iter().filter(is_new).cloned();
+        self.build(kept.chain(self.pairs.iter().cloned()).collect(), defaults)
+    }
+
+    /// The change, where every key is given: as main writes it for workers.
+    pub fn whole(&self, defaults: &Timeouts) -> Result<Change, Refused> {
+        self.build(self.pairs.clone(), defaults)
+    }
+
+    fn build(&self, pairs: Words, defaults: &Timeouts) -> Result<Change, Refused> {
+        let (keys, what) = match self.noun {
+            Noun::Listener => (keys::LISTENER, "listener update"),
+            Noun::Cluster => (keys::CLUSTER, "cluster update"),
+            Noun::Backend | Noun::Frontend => (keys::BACKEND, "backend update"),
+        };
+        let fields = fields_of(keys.iter(), pairs, what)?;
+        let change = match self.noun {
+            Noun::Listener => object::listener_from(fields, defaults).map(Change::ListenerUpdate),
+            Noun::Cluster => object::cluster_from(fields).map(Change::ClusterUpdate),
+            Noun::Backend | Noun::Frontend => {
+                object::backend_from(fields).map(Change::BackendUpdate)
+            }
+        };
+        change.map_err(|fault| refused(fault, what))
     }
 }
 
@@ -222,19 +340,48 @@ fn build(
             cluster: fields.text("cluster")?,
             id: fields.text("id")?,
         }),
+        ("listener", "enable" | "disable") => {
+            let enabled = (row.verb == "enable").to_string();
+            let address = fields.address("address")?.to_string();
+            let pairs = vec![("address".into(), address), ("enabled".into(), enabled)];
+            Command::Update(Update {
+                noun: Noun::Listener,
+                pairs,
+            })
+        }
         ("listener", _) => Command::List(Noun::Listener),
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),
-        ("state", _) => Command::StateDump,
+        ("state", "dump") => Command::StateDump,
+        ("state", "diff") => Command::StateDiff,
+        ("state", _) => Command::StateStats,
         ("begin", _) => Command::Begin,
-        ("commit", _) => Command::Commit,
+        ("commit", _) => Command::Commit {
+            revision: fields.int_or_none("revision").map(u64::from),
+            confirm: fields.int_or_none("confirm"),
+        },
+        ("confirm", _) => Command::Confirm,
+        ("reload", _) => Command::Reload,
+        ("events", _) => Command::Events,
+        ("logging", _) => Command::Logging {
+            level: fields.text("level")?,
+        },
+        ("explain", _) => Command::Explain(Question {
+            listener: fields.address("listener")?,
+            hostname: fields.text("hostname")?,
+            path: fields.text_or_none("path").unwrap_or_else(|| "/".into()),
+            method: fields
+                .text_or_none("method")
+                .unwrap_or_else(|| "GET".into()),
+        }),
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("ping", _) => Command::Ping,
         ("version", _) => Command::Version,
         ("shutdown", _) => Command::Shutdown {
             hard: argument.is_some(),
+            timeout: fields.int_or_none("timeout"),
         },
         _ => Command::Help { word: argument },
     })
@@ -275,7 +422,12 @@ mod tests {
         for seed in 0..500 {
             let change = Random::new(seed).change();
             let line = change.encode();
-            assert_eq!(decode(&line), Ok(Command::Change(change)), "{line}");
+            let decoded = match decode(&line) {
+                Ok(Command::Update(update)) => update.whole(&DEFAULTS),
+                Ok(Command::Change(change)) => Ok(change),
+                other => panic!("{line}: {other:?}"),
+            };
+            assert_eq!(decoded, Ok(change), "{line}");
         }
     }
 
@@ -306,11 +458,36 @@ mod tests {
             ("version", Command::Version),
             ("status", Command::Status),
             ("begin", Command::Begin),
-            ("commit", Command::Commit),
+            (
+                "commit",
+                Command::Commit {
+                    revision: None,
+                    confirm: None,
+                },
+            ),
+            (
+                "commit revision=7 confirm=60",
+                Command::Commit {
+                    revision: Some(7),
+                    confirm: Some(60),
+                },
+            ),
             ("abort", Command::Abort),
             ("state dump", Command::StateDump),
-            ("shutdown", Command::Shutdown { hard: false }),
-            ("shutdown hard", Command::Shutdown { hard: true }),
+            (
+                "shutdown",
+                Command::Shutdown {
+                    hard: false,
+                    timeout: None,
+                },
+            ),
+            (
+                "shutdown hard",
+                Command::Shutdown {
+                    hard: true,
+                    timeout: None,
+                },
+            ),
             ("help", Command::Help { word: None }),
             ("backend list", Command::List(Noun::Backend)),
             ("listener list", Command::List(Noun::Listener)),
@@ -348,7 +525,7 @@ mod tests {
         ("pong", "\"pong\" is not a command: did you mean ping?"),
         (
             "backend ad",
-            "backend \"ad\" is not a command: backend takes add, remove, list",
+            "backend \"ad\" is not a command: backend takes add, remove, update, list",
         ),
         ("ping now", "ping: \"now\" is not known here"),
         (

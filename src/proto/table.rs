@@ -5,7 +5,8 @@
 
 use super::reply::data;
 use crate::config::keys::{
-    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, FRONTEND, LISTENER,
+    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
+    LOGGING, SHUTDOWN,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -77,25 +78,37 @@ impl Row {
 pub static COMMANDS: &[Row] = &[
     row("listener", "add", "Accepts clients on an address.").keys(LISTENER),
     row("listener", "remove", "Stops accepting on an address; its connections finish.").keys(LISTENER).only(&["address"]),
+    row("listener", "update", "Changes the given keys of a listener; its connections go on.").keys(LISTENER),
+    row("listener", "enable", "Accepts again.").keys(LISTENER).only(&["address"]),
+    row("listener", "disable", "Stops accepting until it is enabled; its connections finish.").keys(LISTENER).only(&["address"]),
     row("listener", "list", "Prints the listeners as the commands that add them."),
     row("cluster", "add", "Adds a cluster, to which backends and frontends can be added.").keys(CLUSTER),
     row("cluster", "remove", "Removes a cluster without frontends and backends.").keys(CLUSTER).only(&["id"]),
+    row("cluster", "update", "Changes the given keys of a cluster.").keys(CLUSTER),
     row("cluster", "list", "Prints the clusters as the commands that add them."),
     row("frontend", "add", "Leads what a listener receives to a cluster.").keys(FRONTEND),
     row("frontend", "remove", "Stops leading it there.").keys(FRONTEND).only(&["listener", "hostname", "path", "path_type", "method"]),
     row("frontend", "list", "Prints the frontends as the commands that add them."),
     row("backend", "add", "Adds a backend to a cluster.").keys(BACKEND),
     row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]),
+    row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND),
     row("backend", "list", "Prints the backends as the commands that add them."),
     row("state", "dump", "Prints the commands that rebuild the state, in a canonical order."),
+    row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
+    row("state", "stats", "Prints how many of each kind there are, and the revision."),
     row("begin", "", "Starts a transaction: the changes that follow are done together or not at all."),
-    row("commit", "", "Does the changes since begin, in every worker."),
+    row("commit", "", "Does the changes since begin, in every worker.").keys(COMMIT),
+    row("confirm", "", "Keeps what was committed with confirm=SECONDS, which is undone otherwise."),
     row("abort", "", "Forgets the changes since begin."),
+    row("reload", "", "Reads the configuration file again and does what has changed, removals included."),
+    row("explain", "", "Tells where a request would go, and sends nothing.").keys(EXPLAIN),
+    row("events", "", "Prints every change, and every death of a worker, as they come."),
+    row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),
     row("help", "", "Prints every command, or the keys of those that start with a word.").argument("WORD"),
-    row("shutdown", "", "Stops accepting, lets connections finish until shutdown_timeout, and ends; hard: at once.").argument("hard"),
+    row("shutdown", "", "Stops accepting, lets connections finish until shutdown_timeout, and ends; hard: at once.").argument("hard").keys(SHUTDOWN),
 ];
 
 /// The data lines of `help`: all commands, or those that start with a word and their keys.

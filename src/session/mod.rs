@@ -51,6 +51,9 @@ pub struct Door {
     pub router: Router<Rc<Target>>,
 }
 
+/// Exchanges that nobody uses. In boxes: a session takes one over without copying it.
+pub type Spare = Vec<Box<Exchange>>;
+
 /// What a session is lent for the time of one event.
 pub struct World<'w> {
     pub now_us: u64,
@@ -59,7 +62,7 @@ pub struct World<'w> {
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
     /// Exchanges that nobody uses.
-    pub spare: &'w mut Vec<Box<Exchange>>,
+    pub spare: &'w mut Spare,
     /// Where bytes go that nobody reads.
     pub trash: &'w mut [u8],
     /// Is shown every head that was parsed.
@@ -205,7 +208,7 @@ impl Session {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
-            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x),
+            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),

@@ -17,8 +17,9 @@ impl State {
 
     /// The changes that make this state equal to `to`, in an order that applies.
     ///
-    /// What differs is removed and added, and so is what names it, because
-    /// nothing may name what does not exist. What is equal is not mentioned.
+    /// What can be updated is. What cannot (a protocol, an address) is removed and
+    /// added, and so is what names it, because nothing may name what does not
+    /// exist. What is equal is not mentioned.
     pub fn diff(&self, to: &State) -> Vec<Change> {
         let both = Both { from: self, to };
         let mut changes = Vec::new();
@@ -63,24 +64,40 @@ impl Both<'_> {
     }
 
     fn additions(&self, changes: &mut Vec<Change>) {
-        changes.extend(self.to.dump().filter(|change| match change {
-            Change::ListenerAdd(listener) => !self.keeps_listener(listener.address),
-            Change::ClusterAdd(cluster) => !self.keeps_cluster(&cluster.id),
-            Change::BackendAdd(backend) => !self.keeps_backend(backend),
-            Change::FrontendAdd(frontend) => !self.keeps_frontend(frontend),
-            Change::ListenerRemove { .. }
-            | Change::ClusterRemove { .. }
-            | Change::BackendRemove { .. }
-            | Change::FrontendRemove { .. } => false,
+        changes.extend(self.to.dump().filter_map(|change| match change {
+            Change::ListenerAdd(listener) => match self.from.listener(listener.address) {
+                Some(old) if *old == listener => None,
+                Some(old) if old.protocol == listener.protocol => {
+                    Some(Change::ListenerUpdate(listener))
+                }
+                _ => Some(Change::ListenerAdd(listener)),
+            },
+            Change::ClusterAdd(cluster) => match self.from.cluster(&cluster.id) {
+                Some(old) if *old == cluster => None,
+                Some(old) if old.protocol == cluster.protocol => {
+                    Some(Change::ClusterUpdate(cluster))
+                }
+                _ => Some(Change::ClusterAdd(cluster)),
+            },
+            Change::BackendAdd(backend) if self.keeps_backend(&backend) => {
+                let old = self.from.backend(&backend.cluster, &backend.id);
+                (old != Some(&backend)).then_some(Change::BackendUpdate(backend))
+            }
+            Change::FrontendAdd(frontend) if self.keeps_frontend(&frontend) => None,
+            // A dump only adds.
+            other => Some(other),
         }));
     }
 
+    /// Whether it stays, be it updated.
     fn keeps_listener(&self, address: SocketAddr) -> bool {
-        self.from.listener(address) == self.to.listener(address)
+        let protocol = |state: &State| state.listener(address).map(|listener| listener.protocol);
+        protocol(self.from) == protocol(self.to)
     }
 
     fn keeps_cluster(&self, id: &str) -> bool {
-        self.from.cluster(id) == self.to.cluster(id)
+        let protocol = |state: &State| state.cluster(id).map(|cluster| cluster.protocol);
+        protocol(self.from) == protocol(self.to)
     }
 
     /// `frontend` is of one of the two states.
@@ -94,8 +111,8 @@ impl Both<'_> {
     /// `backend` is of one of the two states.
     fn keeps_backend(&self, backend: &Backend) -> bool {
         let Backend { cluster, id, .. } = backend;
-        self.from.backend(cluster, id) == self.to.backend(cluster, id)
-            && self.keeps_cluster(cluster)
+        let address = |state: &State| state.backend(cluster, id).map(|backend| backend.address);
+        address(self.from) == address(self.to) && self.keeps_cluster(cluster)
     }
 }
 
@@ -119,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_diff_leads_to_the_other_state() {
-        for seed in 0..200 {
+        for seed in 0..400 {
             let mut random = Random::new(seed);
             let from = random.state(40);
             let mut to = from.clone();
@@ -132,6 +149,23 @@ mod tests {
                 assert_eq!(state, to, "seed {seed}");
             }
             assert_eq!(from.diff(&from), [], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_was_done_can_be_undone() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let before = random.state(40);
+            let mut state = before.clone();
+            let changes = (0..40).map(|_| random.change());
+            let undo: Vec<Change> = changes
+                .filter_map(|change| state.apply(&change).ok())
+                .collect();
+            for change in undo.iter().rev() {
+                state.apply(change).expect("what was done can be undone");
+            }
+            assert_eq!(state, before, "seed {seed}");
         }
     }
 

@@ -74,11 +74,33 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+/// Whether a backend takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    Ready,
+    /// It finishes what it has, and is given nothing new.
+    Drain,
+    /// It is not there, as far as we are concerned.
+    Down,
+}
+
+impl BackendState {
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendState::Ready => "ready",
+            BackendState::Drain => "drain",
+            BackendState::Down => "down",
+        }
+    }
+}
+
 /// An address we accept on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
     pub protocol: Protocol,
+    /// A disabled one is not bound; what came in by it goes on.
+    pub enabled: bool,
     pub timeouts: Timeouts,
     /// Name of the sticky-session cookie.
     pub sticky_name: String,
@@ -158,19 +180,33 @@ pub struct Backend {
     pub weight: u16,
     /// Used only when no other backend of the cluster can be.
     pub backup: bool,
+    pub state: BackendState,
 }
 
 /// One step from a state to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     ListenerAdd(Listener),
-    ListenerRemove { address: SocketAddr },
+    /// The one at this address becomes this.
+    ListenerUpdate(Listener),
+    ListenerRemove {
+        address: SocketAddr,
+    },
     ClusterAdd(Cluster),
-    ClusterRemove { id: String },
+    ClusterUpdate(Cluster),
+    ClusterRemove {
+        id: String,
+    },
     FrontendAdd(Frontend),
-    FrontendRemove { identity: FrontendId },
+    FrontendRemove {
+        identity: FrontendId,
+    },
     BackendAdd(Backend),
-    BackendRemove { cluster: String, id: String },
+    BackendUpdate(Backend),
+    BackendRemove {
+        cluster: String,
+        id: String,
+    },
 }
 
 /// Why something was refused, as one word of the control language.

@@ -38,7 +38,10 @@ impl Random {
     }
 
     pub fn change(&mut self) -> Change {
-        match self.below(16) {
+        match self.below(19) {
+            16 => Change::ListenerUpdate(self.listener()),
+            17 => Change::ClusterUpdate(self.cluster()),
+            18 => Change::BackendUpdate(self.backend()),
             0..=2 => Change::ListenerAdd(self.listener()),
             3..=5 => Change::ClusterAdd(self.cluster()),
             6..=8 => Change::BackendAdd(self.backend()),
@@ -64,6 +67,7 @@ impl Random {
         Listener {
             address: self.address(),
             protocol: self.protocol(),
+            enabled: self.below(4) > 0,
             timeouts: Timeouts {
                 front: self.seconds(),
                 back: self.seconds(),
@@ -111,6 +115,8 @@ impl Random {
             address: self.address(),
             weight: self.below(257) as u16,
             backup: self.coin(),
+            state: [BackendState::Ready, BackendState::Drain, BackendState::Down]
+                [self.below(3) as usize],
         }
     }
 

@@ -31,16 +31,19 @@ struct BackendId {
 }
 
 impl State {
-    /// Does one change, or refuses it and stays as it was.
-    pub fn apply(&mut self, change: &Change) -> Result<(), Refused> {
+    /// Does one change, or refuses it and stays as it was. Returns the change that undoes it.
+    pub fn apply(&mut self, change: &Change) -> Result<Change, Refused> {
         match change {
             Change::ListenerAdd(listener) => self.listener_add(listener),
+            Change::ListenerUpdate(listener) => self.listener_update(listener),
             Change::ListenerRemove { address } => self.listener_remove(*address),
             Change::ClusterAdd(cluster) => self.cluster_add(cluster),
+            Change::ClusterUpdate(cluster) => self.cluster_update(cluster),
             Change::ClusterRemove { id } => self.cluster_remove(id),
             Change::FrontendAdd(frontend) => self.frontend_add(frontend),
             Change::FrontendRemove { identity } => self.frontend_remove(identity),
             Change::BackendAdd(backend) => self.backend_add(backend),
+            Change::BackendUpdate(backend) => self.backend_update(backend),
             Change::BackendRemove { cluster, id } => self.backend_remove(cluster, id),
         }
     }
@@ -99,28 +102,40 @@ impl State {
         later.take_while(move |frontend| frontend.listener == listener)
     }
 
-    fn listener_add(&mut self, listener: &Listener) -> Result<(), Refused> {
+    fn listener_add(&mut self, listener: &Listener) -> Result<Change, Refused> {
         let address = listener.address;
         if self.listeners.contains_key(&address) {
             return Err(exists(format!("listener {address}")));
         }
         room("listeners", self.listeners.len())?;
         self.listeners.insert(address, listener.clone());
-        Ok(())
+        Ok(Change::ListenerRemove { address })
     }
 
-    fn listener_remove(&mut self, address: SocketAddr) -> Result<(), Refused> {
-        if !self.listeners.contains_key(&address) {
-            return Err(missing(format!("listener {address}")));
+    fn listener_update(&mut self, listener: &Listener) -> Result<Change, Refused> {
+        let Some(old) = self.listeners.get_mut(&listener.address) else {
+            return Err(missing(format!("listener {}", listener.address)));
+        };
+        if old.protocol != listener.protocol {
+            return Err(fixed(format!("listener {}", old.address), "protocol"));
         }
+        Ok(Change::ListenerUpdate(std::mem::replace(
+            old,
+            listener.clone(),
+        )))
+    }
+
+    fn listener_remove(&mut self, address: SocketAddr) -> Result<Change, Refused> {
         if self.frontends_of(address).next().is_some() {
             return Err(in_use(format!("listener {address}"), "frontends"));
         }
-        self.listeners.remove(&address);
-        Ok(())
+        match self.listeners.remove(&address) {
+            Some(listener) => Ok(Change::ListenerAdd(listener)),
+            None => Err(missing(format!("listener {address}"))),
+        }
     }
 
-    fn cluster_add(&mut self, cluster: &Cluster) -> Result<(), Refused> {
+    fn cluster_add(&mut self, cluster: &Cluster) -> Result<Change, Refused> {
         if self.clusters.contains_key(&cluster.id) {
             return Err(exists(format!("cluster {}", cluster.id)));
         }
@@ -130,10 +145,22 @@ impl State {
             frontends: 0,
         };
         self.clusters.insert(cluster.id.clone(), entry);
-        Ok(())
+        let id = cluster.id.clone();
+        Ok(Change::ClusterRemove { id })
     }
 
-    fn cluster_remove(&mut self, id: &str) -> Result<(), Refused> {
+    fn cluster_update(&mut self, cluster: &Cluster) -> Result<Change, Refused> {
+        let Some(entry) = self.clusters.get_mut(&cluster.id) else {
+            return Err(missing(format!("cluster {}", cluster.id)));
+        };
+        if entry.cluster.protocol != cluster.protocol {
+            return Err(fixed(format!("cluster {}", cluster.id), "protocol"));
+        }
+        let old = std::mem::replace(&mut entry.cluster, cluster.clone());
+        Ok(Change::ClusterUpdate(old))
+    }
+
+    fn cluster_remove(&mut self, id: &str) -> Result<Change, Refused> {
         let Some(entry) = self.clusters.get(id) else {
             return Err(missing(format!("cluster {id}")));
         };
@@ -143,11 +170,13 @@ impl State {
         if self.backends_of(id).next().is_some() {
             return Err(in_use(format!("cluster {id}"), "backends"));
         }
-        self.clusters.remove(id);
-        Ok(())
+        match self.clusters.remove(id) {
+            Some(entry) => Ok(Change::ClusterAdd(entry.cluster)),
+            None => Err(missing(format!("cluster {id}"))),
+        }
     }
 
-    fn frontend_add(&mut self, frontend: &Frontend) -> Result<(), Refused> {
+    fn frontend_add(&mut self, frontend: &Frontend) -> Result<Change, Refused> {
         let identity = frontend.identity();
         let Some(listener) = self.listeners.get(&frontend.listener) else {
             return Err(missing(format!("listener {}", frontend.listener)));
@@ -162,45 +191,69 @@ impl State {
         }
         room("frontends", self.frontends.len())?;
         entry.frontends += 1;
-        self.frontends.insert(identity, frontend.clone());
-        Ok(())
+        self.frontends.insert(identity.clone(), frontend.clone());
+        Ok(Change::FrontendRemove { identity })
     }
 
-    fn frontend_remove(&mut self, identity: &FrontendId) -> Result<(), Refused> {
+    fn frontend_remove(&mut self, identity: &FrontendId) -> Result<Change, Refused> {
         let Some(frontend) = self.frontends.remove(identity) else {
             return Err(missing(identity.to_string()));
         };
         if let Some(entry) = self.clusters.get_mut(&frontend.cluster) {
             entry.frontends -= 1;
         }
-        Ok(())
+        Ok(Change::FrontendAdd(frontend))
     }
 
-    fn backend_add(&mut self, backend: &Backend) -> Result<(), Refused> {
+    fn backend_add(&mut self, backend: &Backend) -> Result<Change, Refused> {
         let Backend { cluster, id, .. } = backend;
         if !self.clusters.contains_key(cluster) {
             return Err(missing(format!("cluster {cluster}")));
         }
-        if backend.weight > WEIGHT_MAX {
-            let weight = backend.weight;
-            let what = format!("weight {weight} of backend {id} is over {WEIGHT_MAX}");
-            return Err(Refused::new(Code::Invalid, what));
-        }
+        bearable(backend)?;
         let key = BackendId::new(cluster, id);
         if self.backends.contains_key(&key) {
             return Err(exists(format!("backend {id} of cluster {cluster}")));
         }
         room("backends", self.backends.len())?;
         self.backends.insert(key, backend.clone());
-        Ok(())
+        let (cluster, id) = (cluster.clone(), id.clone());
+        Ok(Change::BackendRemove { cluster, id })
     }
 
-    fn backend_remove(&mut self, cluster: &str, id: &str) -> Result<(), Refused> {
+    fn backend_update(&mut self, backend: &Backend) -> Result<Change, Refused> {
+        let Backend { cluster, id, .. } = backend;
+        bearable(backend)?;
+        let Some(old) = self.backends.get_mut(&BackendId::new(cluster, id)) else {
+            return Err(missing(format!("backend {id} of cluster {cluster}")));
+        };
+        if old.address != backend.address {
+            return Err(fixed(
+                format!("backend {id} of cluster {cluster}"),
+                "address",
+            ));
+        }
+        Ok(Change::BackendUpdate(std::mem::replace(
+            old,
+            backend.clone(),
+        )))
+    }
+
+    fn backend_remove(&mut self, cluster: &str, id: &str) -> Result<Change, Refused> {
         match self.backends.remove(&BackendId::new(cluster, id)) {
-            Some(_) => Ok(()),
+            Some(backend) => Ok(Change::BackendAdd(backend)),
             None => Err(missing(format!("backend {id} of cluster {cluster}"))),
         }
     }
+}
+
+fn bearable(backend: &Backend) -> Result<(), Refused> {
+    let Backend { id, weight, .. } = backend;
+    if *weight <= WEIGHT_MAX {
+        return Ok(());
+    }
+    let what = format!("weight {weight} of backend {id} is over {WEIGHT_MAX}");
+    Err(Refused::new(Code::Invalid, what))
 }
 
 impl BackendId {
@@ -245,6 +298,11 @@ fn exists(what: String) -> Refused {
 
 fn missing(what: String) -> Refused {
     Refused::new(Code::Missing, format!("{what} does not exist"))
+}
+
+fn fixed(what: String, key: &str) -> Refused {
+    let what = format!("{what} keeps its {key}: remove it and add another one");
+    Refused::new(Code::Mismatch, what)
 }
 
 fn in_use(what: String, by: &str) -> Refused {

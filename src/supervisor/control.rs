@@ -9,36 +9,45 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::date::rfc3339;
 use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
+use crate::net::logging::unix_ms;
 use crate::net::token::{self, Kind};
-use crate::proto::command::{Command, Noun};
+use crate::proto::command::Command;
 use crate::proto::line::LineReader;
-use crate::proto::{reply, table};
+use crate::proto::reply;
 use crate::slab::{Key, Slab};
-use crate::state::{Change, Code, Refused};
-use crate::supervisor::{Stage, Supervisor};
+use crate::state::{Code, Refused};
+use crate::supervisor::apply::Step;
+use crate::supervisor::Supervisor;
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{process, socket};
 
 /// Bytes taken from a client in one turn.
 const READ_BYTES: usize = 16 * 1024;
 
-struct Client {
+pub struct Client {
     stream: UnixStream,
     reader: LineReader,
     answer: Vec<u8>,
     /// It has shut its side: what is asked is answered, then it is let go.
     ended: bool,
     /// It waits for the end of everything.
-    awaits_end: bool,
+    pub awaits_end: bool,
+    /// What it asked for is being done: until then nothing more is taken from it.
+    pub waiting: bool,
+    /// The changes since its `begin`.
+    pub steps: Option<Vec<Step>>,
+    /// It wants to hear what happens.
+    pub listens: bool,
     /// For the log: uid and pid.
-    who: String,
+    pub who: String,
 }
 
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
-    clients: Slab<Client>,
+    pub clients: Slab<Client>,
 }
 
 impl Control {
@@ -99,6 +108,9 @@ impl Control {
                 answer: Vec::new(),
                 ended: false,
                 awaits_end: false,
+                waiting: false,
+                steps: None,
+                listens: false,
                 who,
             });
             if let Some(client) = self.clients.get(key) {
@@ -142,12 +154,21 @@ impl Supervisor {
             self.control.clients.remove(key);
             return;
         }
+        self.serve_client(key, ready & epoll::HUP != 0);
+    }
+
+    /// Answers what it has asked, as far as it reads the answers.
+    fn serve_client(&mut self, key: Key, hung_up: bool) {
         self.answer_lines(key);
+        self.push_out(key, hung_up);
+    }
+
+    /// Sends what it takes of its answers, and waits for what comes next.
+    fn push_out(&mut self, key: Key, hung_up: bool) {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
-        if !client.send() || client.is_done() || ready & epoll::HUP != 0 && client.answer.is_empty()
-        {
+        if !client.send() || client.is_done() || hung_up && client.answer.is_empty() {
             self.control.clients.remove(key);
             return;
         }
@@ -164,6 +185,38 @@ impl Supervisor {
         {
             log::error!("epoll_ctl for a control client: {e}");
             self.control.clients.remove(key);
+        }
+    }
+
+    /// What it has waited for is done.
+    pub(super) fn answer_late(&mut self, key: Key, answer: &str) {
+        if let Some(client) = self.control.clients.get_mut(key) {
+            client.waiting = false;
+            client.answer.extend_from_slice(answer.as_bytes());
+            self.serve_client(key, false);
+        }
+    }
+
+    /// Tells those who listen. One that does not read what it is told is let go.
+    pub(super) fn tell_event(&mut self, kind: &str, pairs: &[(&str, String)]) {
+        let mut all = vec![("time", rfc3339(unix_ms())), ("kind", kind.to_string())];
+        all.extend_from_slice(pairs);
+        let line = reply::data("event", &all);
+        for key in self.control.clients.keys() {
+            let Some(client) = self
+                .control
+                .clients
+                .get_mut(key)
+                .filter(|client| client.listens)
+            else {
+                continue;
+            };
+            client.answer.extend_from_slice(line.as_bytes());
+            if client.answer.len() > CONTROL_REPLY_BYTES_MAX {
+                self.control.clients.remove(key);
+            } else {
+                self.push_out(key, false);
+            }
         }
     }
 
@@ -187,7 +240,7 @@ impl Supervisor {
             let Some(client) = self.control.clients.get_mut(key) else {
                 return;
             };
-            if client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
+            if client.waiting || client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
                 return;
             }
             let line = match client.reader.next_line() {
@@ -215,87 +268,16 @@ impl Supervisor {
             }
         }
     }
-
-    /// Does what a line says; the text of the answer, or why not.
-    fn perform(&mut self, command: Command, key: Key) -> Result<String, Refused> {
-        let ok = || reply::ok(&[]);
-        match command {
-            Command::Ping => Ok(ok()),
-            Command::Version => Ok(reply::ok(&[(
-                "version",
-                env!("CARGO_PKG_VERSION").to_string(),
-            )])),
-            Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
-            Command::Status => Ok(self.status() + &ok()),
-            Command::StateDump => Ok(self.dump(|_| true) + &ok()),
-            Command::List(noun) => Ok(self.dump(|change| noun_of(change) == noun) + &ok()),
-            Command::Change(_) | Command::Begin | Command::Commit | Command::Abort => {
-                let what =
-                    "this version changes nothing while it runs: edit the file and start again";
-                Err(Refused::new(Code::Failed, what))
-            }
-            Command::Shutdown { hard } => {
-                if let Some(client) = self.control.clients.get_mut(key) {
-                    client.awaits_end = true;
-                    log::info!(
-                        "shutdown{} by {}",
-                        if hard { " hard" } else { "" },
-                        client.who
-                    );
-                }
-                self.shut_down(hard);
-                Ok(String::new())
-            }
-        }
-    }
-
-    fn dump(&self, wanted: impl Fn(&Change) -> bool) -> String {
-        let line = |change: Change| change.encode() + "\n";
-        self.state.dump().filter(wanted).map(line).collect()
-    }
-
-    fn status(&self) -> String {
-        let stage = match self.stage {
-            Stage::Starting => "starting",
-            Stage::Serving => "serving",
-            Stage::Draining { .. } => "draining",
-            Stage::Stopping { .. } => "stopping",
-        };
-        let main = reply::data(
-            "main",
-            &[
-                ("version", env!("CARGO_PKG_VERSION").to_string()),
-                ("pid", std::process::id().to_string()),
-                ("state", stage.to_string()),
-                ("uptime_s", (self.now_ms / 1000).to_string()),
-                ("max_connections", self.max_connections.to_string()),
-                ("listeners", self.state.listeners().count().to_string()),
-                ("clusters", self.state.clusters().count().to_string()),
-                ("frontends", self.state.frontends().count().to_string()),
-                ("backends", self.state.backends().count().to_string()),
-            ],
-        );
-        main + &self.worker_lines()
-    }
-}
-
-fn noun_of(change: &Change) -> Noun {
-    match change {
-        Change::ListenerAdd(_) | Change::ListenerRemove { .. } => Noun::Listener,
-        Change::ClusterAdd(_) | Change::ClusterRemove { .. } => Noun::Cluster,
-        Change::FrontendAdd(_) | Change::FrontendRemove { .. } => Noun::Frontend,
-        Change::BackendAdd(_) | Change::BackendRemove { .. } => Noun::Backend,
-    }
 }
 
 impl Client {
     /// Its earlier answers are taken.
     fn may_ask(&self) -> bool {
-        !self.ended && self.answer.len() < CONTROL_REPLY_BYTES_MAX
+        !self.ended && !self.waiting && self.answer.len() < CONTROL_REPLY_BYTES_MAX
     }
 
     fn is_done(&self) -> bool {
-        self.ended && self.answer.is_empty() && !self.awaits_end
+        self.ended && self.answer.is_empty() && !self.awaits_end && !self.waiting
     }
 
     /// False: it is gone.

@@ -4,6 +4,8 @@
 //! One thread, one epoll, nothing that blocks: signals, workers' channels and
 //! control clients are events like any other.
 
+mod apply;
+mod commands;
 mod control;
 mod files;
 mod notify;
@@ -14,6 +16,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::config::{Config, Settings};
@@ -27,6 +30,7 @@ use crate::state::State;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 use crate::sys::socket;
+use apply::{Pending, Trial};
 use control::Control;
 use files::Logs;
 use workers::Workers;
@@ -65,23 +69,33 @@ struct Supervisor {
     now_ms: u64,
     /// Why the proxy could not be started.
     failure: Option<String>,
+    /// How many transactions there were.
+    revision: u64,
+    /// Transactions that workers have still to do.
+    pending: Vec<Pending>,
+    /// A commit that waits to be confirmed.
+    trial: Option<Trial>,
+    /// The configuration file, and the state that it described when it was read last.
+    file: PathBuf,
+    filed: State,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
 
 /// Starts the proxy and returns when it has ended. An error is a sentence.
-pub fn run(config: Config) -> Result<(), String> {
-    let mut supervisor = Supervisor::new(config)?;
+pub fn run(config: Config, file: &Path) -> Result<(), String> {
+    let mut supervisor = Supervisor::new(config, file.to_owned())?;
     supervisor.start_workers()?;
     supervisor.serve()
 }
 
 impl Supervisor {
-    fn new(config: Config) -> Result<Supervisor, String> {
+    fn new(config: Config, file: PathBuf) -> Result<Supervisor, String> {
         let Config {
             mut settings,
             state,
         } = config;
+        let filed = state.clone();
         if let Ok(filter) = std::env::var("RUST_LOG") {
             settings.log_level = filter;
         }
@@ -114,6 +128,11 @@ impl Supervisor {
             start: Instant::now(),
             now_ms: 0,
             failure: None,
+            revision: 0,
+            pending: Vec::new(),
+            trial: None,
+            file,
+            filed,
         })
     }
 
@@ -134,6 +153,8 @@ impl Supervisor {
                 }
             }
             self.look_after_workers();
+            self.look_at_trial();
+            self.settle_pending();
             if let Some(what) = self.failure.take() {
                 self.kill_workers();
                 return Err(what);
@@ -150,7 +171,8 @@ impl Supervisor {
             Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
             Stage::Starting | Stage::Serving => None,
         };
-        let due = [stage, self.workers.due_ms(&self.settings)]
+        let trial = self.trial.as_ref().map(|trial| trial.until_ms);
+        let due = [stage, trial, self.workers.due_ms(&self.settings)]
             .into_iter()
             .flatten()
             .min();
@@ -164,17 +186,23 @@ impl Supervisor {
             match signal {
                 process::SIGTERM | process::SIGINT => {
                     log::info!("signal {signal} from process {sender}");
-                    self.shut_down(self.stage != Stage::Starting && self.stage != Stage::Serving);
+                    let again = self.stage != Stage::Starting && self.stage != Stage::Serving;
+                    self.shut_down(again, None);
                 }
                 process::SIGCHLD => self.reap(),
                 process::SIGUSR1 => self.reopen_logs(),
+                process::SIGHUP => {
+                    if let Err(refused) = self.reload(None) {
+                        log::error!("not reloaded: {refused}");
+                    }
+                }
                 other => log::warn!("signal {other} from process {sender} has no meaning here yet"),
             }
         }
     }
 
-    /// Lets connections finish until `shutdown_timeout`; `hard`: ends them now.
-    fn shut_down(&mut self, hard: bool) {
+    /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
+    fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
         self.sockets.clear();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
@@ -185,7 +213,7 @@ impl Supervisor {
                 self.tell_workers("stop");
             }
         } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
-            let seconds = self.settings.shutdown_timeout;
+            let seconds = timeout.unwrap_or(self.settings.shutdown_timeout);
             log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
             notify::send("STOPPING=1");
             let until_ms = self.now_ms + u64::from(seconds) * 1000;
@@ -199,7 +227,7 @@ impl Supervisor {
             Stage::Starting | Stage::Serving => return false,
             Stage::Draining { until_ms } if self.now_ms >= until_ms => {
                 log::warn!("the time to drain is over");
-                self.shut_down(true);
+                self.shut_down(true, None);
             }
             Stage::Stopping { until_ms } if self.now_ms >= until_ms => self.kill_workers(),
             Stage::Draining { .. } | Stage::Stopping { .. } => {}
@@ -260,6 +288,7 @@ fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String
     };
     state
         .listeners()
+        .filter(|listener| listener.enabled)
         .map(|listener| bind(listener.address))
         .collect()
 }

@@ -114,6 +114,14 @@ impl Workers {
             .all(|worker| matches!(worker.life, Life::Accepting(_)))
     }
 
+    /// Everyone who can be told something.
+    pub fn channels(&mut self) -> impl Iterator<Item = (usize, &mut Channel)> {
+        self.list
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(id, worker)| Some((id, &mut worker.process_mut()?.channel)))
+    }
+
     /// When to look after them again.
     pub fn due_ms(&self, settings: &Settings) -> Option<u64> {
         let patience_ms = u64::from(settings.worker_timeout) * 1000;
@@ -207,6 +215,7 @@ impl Supervisor {
         }
         // Nothing that a worker says makes main do more than believe that it lives.
         let mut accepting = false;
+        let mut done = 0;
         for _ in 0..WORKER_QUEUE_LINES_MAX {
             let Some(line) = process.channel.next_line() else {
                 break;
@@ -214,9 +223,15 @@ impl Supervisor {
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
+            if let Some(revision) = line.strip_prefix("done revision=") {
+                done = revision.parse().unwrap_or(done);
+            }
         }
         if accepting {
             self.accepts(id);
+        }
+        if done > 0 {
+            self.done(id, done);
         }
     }
 
@@ -251,6 +266,7 @@ impl Supervisor {
     }
 
     fn died(&mut self, id: usize, how: &str) {
+        self.gone(id);
         self.board.set(id, Cell::Alive, 0);
         let now_ms = self.now_ms;
         let worker = &mut self.workers.list[id];
@@ -316,6 +332,23 @@ impl Supervisor {
                     _ => {}
                 },
                 _ => {}
+            }
+        }
+    }
+
+    /// epoll says when those that do not take everything now take more.
+    pub(super) fn watch_blocked_workers(&mut self) {
+        for (id, channel) in self
+            .workers
+            .channels()
+            .filter(|(_, channel)| channel.is_blocked())
+        {
+            let token = token::pack(Kind::Channel, key_of(id));
+            if let Err(e) = self
+                .poll
+                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token)
+            {
+                log::error!("epoll_ctl for worker {id}: {e}");
             }
         }
     }

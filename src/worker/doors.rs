@@ -19,8 +19,10 @@ use crate::worker::Worker;
 /// A listener as this worker has it.
 pub struct Entrance {
     pub door: Door,
-    /// `None` once it was removed: who came in by it still finishes.
+    /// `None`: nobody comes in, as long as it is disabled or once it was removed.
     socket: Option<TcpListener>,
+    /// It is gone from the configuration; who came in by it still finishes.
+    removed: bool,
     /// epoll watches it.
     watched: bool,
     /// Clients that came in by it.
@@ -32,10 +34,13 @@ impl Worker {
     pub(super) fn apply(&mut self, change: Change, socket: Option<TcpListener>) {
         match change {
             Change::ListenerAdd(listener) => self.add_listener(listener, socket),
+            Change::ListenerUpdate(listener) => self.update_listener(listener, socket),
             Change::ListenerRemove { address } => self.remove_listener(address),
             Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster),
+            Change::ClusterUpdate(cluster) => self.update_cluster(cluster),
             Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
             Change::BackendAdd(backend) => self.backs.add_backend(backend),
+            Change::BackendUpdate(backend) => self.backs.update_backend(backend),
             Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
             Change::FrontendAdd(frontend) => {
                 let target = self.backs.target(&frontend.cluster);
@@ -61,9 +66,8 @@ impl Worker {
 
     /// The open door of an address.
     fn door_at(&self, address: SocketAddr) -> Option<Key> {
-        let open = |entrance: &Entrance| {
-            entrance.socket.is_some() && entrance.door.listener.address == address
-        };
+        let open =
+            |entrance: &Entrance| !entrance.removed && entrance.door.listener.address == address;
         self.doors
             .iter()
             .find(|(_, entrance)| open(entrance))
@@ -78,9 +82,43 @@ impl Worker {
         self.doors.insert(Entrance {
             door,
             socket,
+            removed: false,
             watched: false,
             clients: 0,
         });
+    }
+
+    /// Who is in goes on by the new time limits.
+    fn update_listener(&mut self, listener: state::Listener, socket: Option<TcpListener>) {
+        let Some(key) = self.door_at(listener.address) else {
+            return;
+        };
+        if !listener.enabled {
+            self.unwatch(key);
+        }
+        if let Some(entrance) = self.doors.get_mut(key) {
+            if !listener.enabled {
+                entrance.socket = None;
+            } else if socket.is_some() {
+                entrance.socket = socket;
+            }
+            entrance.door.listener = Rc::new(listener);
+        }
+    }
+
+    fn update_cluster(&mut self, cluster: state::Cluster) {
+        let Some(target) = self.backs.update_cluster(cluster) else {
+            return;
+        };
+        for key in self.doors.keys() {
+            if let Some(entrance) = self.doors.get_mut(key) {
+                entrance.door.router.for_each(|to| {
+                    if to.key == target.key {
+                        *to = Rc::clone(&target);
+                    }
+                });
+            }
+        }
     }
 
     fn remove_listener(&mut self, address: SocketAddr) {
@@ -90,6 +128,7 @@ impl Worker {
         self.unwatch(key);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.socket = None;
+            entrance.removed = true;
             if entrance.clients == 0 {
                 self.doors.remove(key);
             }
@@ -102,7 +141,7 @@ impl Worker {
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.clients -= 1;
-            if entrance.clients == 0 && entrance.socket.is_none() {
+            if entrance.clients == 0 && entrance.removed {
                 self.doors.remove(key);
             }
         }
@@ -185,7 +224,8 @@ impl Worker {
         }
     }
 
-    fn open_doors_if_open(&mut self) {
+    /// Watches the doors that are not watched, unless there is a reason not to.
+    pub(super) fn open_doors_if_open(&mut self) {
         if !self.draining && !self.at_limit && self.paused_until_ms.is_none() {
             self.open_doors();
         }

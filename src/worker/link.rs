@@ -19,10 +19,10 @@ use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
-use crate::state::{Change, Timeouts};
+use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process;
-use crate::worker::Worker;
+use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
 #[derive(Default)]
@@ -32,8 +32,7 @@ struct Boot {
     log: Option<OwnedFd>,
     access: Option<OwnedFd>,
     settings: Option<Settings>,
-    sockets: HashMap<SocketAddr, TcpListener>,
-    changes: Vec<Change>,
+    batch: Batch,
 }
 
 /// The life of a worker process; its standard input is the channel.
@@ -64,23 +63,19 @@ pub fn main() -> io::Result<()> {
         .map_or(most, |n| u64::from(n).min(most));
     let access = boot.access.take().map(Sink::new);
     let seed = process::random_u64()?;
-    let mut worker = Worker::new(
-        id,
-        settings,
+    let outfit = Outfit {
         channel,
         board,
         poll,
         access,
         seed,
-        most as usize,
-    );
-    for change in boot.changes {
-        let socket = socket_for(&change, &mut boot.sockets);
-        worker.apply(change, socket);
-    }
-    worker.open_doors();
+    };
+    let mut worker = Worker::new(id, most as usize, settings, outfit);
+    worker.apply_batch(boot.batch);
     worker.tell("accepting");
     log::debug!("accepting, {most} connections at most");
+    // What main has said since then came along with the rest.
+    worker.obey_lines();
     worker.run()
 }
 
@@ -117,17 +112,13 @@ impl Boot {
                     Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;
                 self.settings = Some(settings);
             }
-            "socket" => {
-                if let Some(socket) = channel.take_fd() {
-                    let socket = TcpListener::from(socket);
-                    // By what the kernel says it is, not by what the line says.
-                    self.sockets.insert(socket.local_addr()?, socket);
-                }
+            "socket" => self.batch.take_socket(channel)?,
+            _ => {
+                let taken = self
+                    .batch
+                    .take_change(line, &timeouts(self.settings.as_ref()));
+                taken.map_err(|e| io::Error::other(e.to_string()))?;
             }
-            _ => match Command::decode(line, &timeouts(self.settings.as_ref())) {
-                Ok(Command::Change(change)) => self.changes.push(change),
-                other => return Err(io::Error::other(format!("main said {line:?}: {other:?}"))),
-            },
         }
         Ok(())
     }
@@ -145,13 +136,38 @@ fn timeouts(settings: Option<&Settings>) -> Timeouts {
     settings.map_or(none, |settings| settings.timeouts)
 }
 
-fn socket_for(
-    change: &Change,
-    sockets: &mut HashMap<SocketAddr, TcpListener>,
-) -> Option<TcpListener> {
-    match change {
-        Change::ListenerAdd(listener) => sockets.remove(&listener.address),
-        _ => None,
+/// Changes that are done together, with the sockets that they need.
+#[derive(Default)]
+pub struct Batch {
+    sockets: HashMap<SocketAddr, TcpListener>,
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    /// A `socket` line: the descriptor that came with it.
+    fn take_socket(&mut self, channel: &mut Channel) -> io::Result<()> {
+        if let Some(socket) = channel.take_fd() {
+            let socket = TcpListener::from(socket);
+            // By what the kernel says it is, not by what the line says.
+            self.sockets.insert(socket.local_addr()?, socket);
+        }
+        Ok(())
+    }
+
+    /// Any other line is a change.
+    fn take_change(&mut self, line: &str, timeouts: &Timeouts) -> Result<(), Refused> {
+        let change = match Command::decode(line, timeouts)? {
+            Command::Change(change) => change,
+            Command::Update(update) => update.whole(timeouts)?,
+            _ => {
+                return Err(Refused::new(
+                    Code::Unknown,
+                    format!("{line:?} is no change"),
+                ))
+            }
+        };
+        self.changes.push(change);
+        Ok(())
     }
 }
 
@@ -179,12 +195,30 @@ impl Worker {
             return;
         };
         let open = channel.receive().unwrap_or(false);
-        while let Some(line) = self.channel.as_mut().and_then(Channel::next_line) {
-            self.obey(&line);
-        }
+        self.obey_lines();
         if !open {
             self.orphaned();
         }
+    }
+
+    fn obey_lines(&mut self) {
+        while let Some(line) = self.channel.as_mut().and_then(Channel::next_line) {
+            self.obey(&line);
+        }
+    }
+
+    /// All of it before the next request is looked at.
+    fn apply_batch(&mut self, mut batch: Batch) {
+        for change in batch.changes {
+            let socket = match &change {
+                Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
+                    batch.sockets.remove(&listener.address)
+                }
+                _ => None,
+            };
+            self.apply(change, socket);
+        }
+        self.open_doors_if_open();
     }
 
     /// Main is gone. Clients need not notice.
@@ -210,10 +244,27 @@ impl Worker {
                     self.access.reopen(Sink::new(file));
                 }
             }
-            _ => match Command::decode(line, &self.settings.timeouts) {
-                Ok(Command::Change(change)) => self.apply(change, None),
-                other => log::error!("main said {line:?}: {other:?}"),
-            },
+            _ if line.starts_with("socket ") => {
+                if let Some(channel) = &mut self.channel {
+                    if let Err(e) = self.batch.take_socket(channel) {
+                        log::error!("main handed over a bad socket: {e}");
+                    }
+                }
+            }
+            _ if line.starts_with("commit ") => {
+                let batch = std::mem::take(&mut self.batch);
+                self.apply_batch(batch);
+                let revision = value(line, "revision").unwrap_or_default();
+                self.tell(&format!("done revision={revision}"));
+            }
+            _ if line.starts_with("logging ") => {
+                logging::set_filter(&value(line, "level").unwrap_or_default());
+            }
+            _ => {
+                if let Err(e) = self.batch.take_change(line, &self.settings.timeouts) {
+                    log::error!("main said {line:?}: {e}");
+                }
+            }
         }
     }
 }

@@ -23,11 +23,12 @@ use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
+use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Exchange, Scratch, World};
+use crate::session::{Door, Event, Scratch, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
@@ -44,7 +45,7 @@ struct Tools {
     random: Random,
     scratch: Scratch,
     pool: Pool,
-    spare: Vec<Box<Exchange>>,
+    spare: Spare,
     trash: Vec<u8>,
 }
 
@@ -70,6 +71,8 @@ pub struct Worker {
     max_connections: usize,
     poll: Epoll,
     channel: Option<Channel>,
+    /// Changes since the last commit.
+    batch: link::Batch,
     board: Board,
     start: Instant,
     now_us: u64,
@@ -99,25 +102,27 @@ const SHRINK_MS: u64 = 1000;
 /// Where bytes are read to that nobody wants.
 const TRASH_BYTES: usize = 16 * 1024;
 
+/// What a worker is given at its start.
+struct Outfit {
+    channel: Channel,
+    board: Board,
+    poll: Epoll,
+    /// Where lines about requests go.
+    access: Option<Sink>,
+    seed: u64,
+}
+
 impl Worker {
-    fn new(
-        id: usize,
-        settings: Settings,
-        channel: Channel,
-        board: Board,
-        poll: Epoll,
-        log: Option<crate::net::sink::Sink>,
-        seed: u64,
-        max_connections: usize,
-    ) -> Worker {
+    fn new(id: usize, max_connections: usize, settings: Settings, outfit: Outfit) -> Worker {
         let start = Instant::now();
         let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
         Worker {
             id,
             max_connections,
-            poll,
-            channel: Some(channel),
-            board,
+            poll: outfit.poll,
+            channel: Some(outfit.channel),
+            batch: link::Batch::default(),
+            board: outfit.board,
             start,
             now_us: 1,
             doors: Slab::default(),
@@ -128,13 +133,13 @@ impl Worker {
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
             tools: Tools {
-                random: Random::new(seed),
+                random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
                 pool: Pool::new(settings.buffer_size as usize, buffers),
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
             },
-            access: AccessLog::new(log, 0),
+            access: AccessLog::new(outfit.access, 0),
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             draining: false,
@@ -152,7 +157,7 @@ impl Worker {
     /// Serves until told to end.
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while !self.stop && !(self.draining && self.slots.is_empty()) {
+        while !(self.stop || self.draining && self.slots.is_empty()) {
             self.poll.wait(&mut events, self.timeout_ms())?;
             // Never 0: that means "did not happen" in a record.
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;

@@ -16,7 +16,7 @@ use crate::net::conn::Conn;
 use crate::net::token::{self, Kind};
 use crate::session::{Reuse, Target, Unconnected};
 use crate::slab::{Key, Slab};
-use crate::state;
+use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
 use crate::sys::socket;
 use crate::timer::Wheel;
@@ -46,6 +46,12 @@ struct Backend {
     removed: bool,
     /// Connections, pooled or not.
     connections: u32,
+}
+
+impl Backend {
+    fn takes_requests(&self) -> bool {
+        !self.removed && self.conf.weight > 0 && self.conf.state == BackendState::Ready
+    }
 }
 
 struct Cluster {
@@ -105,6 +111,15 @@ impl Backs {
         self.by_id.insert(id, key);
     }
 
+    /// Returns where its frontends lead from now on.
+    pub fn update_cluster(&mut self, cluster: state::Cluster) -> Option<Rc<Target>> {
+        let key = *self.by_id.get(&cluster.id)?;
+        let cluster = Rc::new(cluster);
+        let target = Rc::new(Target { key, cluster });
+        self.clusters.get_mut(key)?.target = Rc::clone(&target);
+        Some(target)
+    }
+
     pub fn remove_cluster(&mut self, id: &str) {
         if let Some(key) = self.by_id.remove(id) {
             self.clusters.remove(key);
@@ -131,22 +146,39 @@ impl Backs {
         }));
     }
 
+    /// One that takes nothing new gives its idle connections up.
+    pub fn update_backend(&mut self, conf: state::Backend) {
+        let Some(key) = self.backend_key(&conf.cluster, &conf.id) else {
+            return;
+        };
+        let Some(backend) = self.backends.get_mut(key) else {
+            return;
+        };
+        let idle = match conf.state {
+            BackendState::Ready => Vec::new(),
+            BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
+        };
+        backend.conf = Rc::new(conf);
+        for conn in idle {
+            self.drop_conn(conn);
+        }
+    }
+
+    fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
+        let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
+        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| b.conf.id == id);
+        cluster.backends.iter().find(of_id).copied()
+    }
+
     /// New requests go elsewhere; running ones finish.
     pub fn remove_backend(&mut self, cluster: &str, id: &str) {
+        let Some(key) = self.backend_key(cluster, id) else {
+            return;
+        };
         let cluster = self.by_id.get(cluster).copied();
-        let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
-            return;
-        };
-        let backends = &mut self.backends;
-        let of_id = |key: &Key| {
-            backends
-                .get(*key)
-                .is_some_and(|backend| backend.conf.id == id)
-        };
-        let Some(position) = cluster.backends.iter().position(of_id) else {
-            return;
-        };
-        let key = cluster.backends.remove(position);
+        if let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) {
+            cluster.backends.retain(|backend| *backend != key);
+        }
         let Some(backend) = self.backends.get_mut(key) else {
             return;
         };
@@ -212,7 +244,7 @@ impl Backs {
             let Some(backend) = backends.get(*key) else {
                 continue;
             };
-            if backend.conf.weight > 0 {
+            if backend.takes_requests() {
                 let rank = (backend.health.is_out(now_ms), backend.conf.backup);
                 best = Some(best.map_or(rank, |best| best.min(rank)));
             }
@@ -223,7 +255,8 @@ impl Backs {
             let Some(backend) = backends.get_mut(*key) else {
                 continue;
             };
-            if (backend.health.is_out(now_ms), backend.conf.backup) == best {
+            let rank = (backend.health.is_out(now_ms), backend.conf.backup);
+            if backend.takes_requests() && rank == best {
                 round.offer(*key, backend.conf.weight, &mut backend.smooth);
             }
         }
@@ -321,7 +354,9 @@ impl Backs {
             .conn
             .watch(poll, token::pack(Kind::Back, key), true, false);
         let fits = match self.backends.get_mut(back.backend) {
-            Some(server) if !server.removed && server.pool.len() < POOLED_PER_BACKEND_MAX => {
+            Some(server)
+                if server.takes_requests() && server.pool.len() < POOLED_PER_BACKEND_MAX =>
+            {
                 server.pool.push(key);
                 true
             }

@@ -1,0 +1,227 @@
+//! Changes of the state: all of a transaction, in every worker, or nothing.
+//!
+//! ```text
+//!   check each on the state ──▶ bind what is new ──▶ hand to every worker ──▶ all have done it: ok
+//!        │ one is refused            │ cannot bind              (a worker that dies meanwhile
+//!        └──── undo ◀────────────────┘                           starts with the new state)
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+
+use crate::limits::LISTEN_BACKLOG;
+use crate::proto::command::Update;
+use crate::proto::reply;
+use crate::slab::Key;
+use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
+use crate::supervisor::{cannot_listen, Supervisor};
+use crate::sys::socket;
+
+/// A transaction that workers have still to do.
+pub struct Pending {
+    revision: u64,
+    /// Who asked for it.
+    client: Option<Key>,
+    /// Workers, by number, that have not said that they did.
+    missing: Vec<usize>,
+    answer: String,
+}
+
+/// A commit that will be undone.
+pub struct Trial {
+    undo: Vec<Step>,
+    pub until_ms: u64,
+    pub seconds: u32,
+}
+
+/// A change as it was asked for.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Do(Change),
+    /// Some keys of what is there when it comes to it.
+    Update(Update),
+}
+
+/// What a transaction did, and what undoes it.
+pub struct Done {
+    pub changes: Vec<Change>,
+    pub undo: Vec<Change>,
+}
+
+/// What was refused: the change, by its place, and why.
+pub struct Obstacle {
+    pub place: usize,
+    pub refused: Refused,
+}
+
+impl Supervisor {
+    /// Does all changes or none. The answer goes to the client once every worker has done them.
+    pub(super) fn transact(
+        &mut self,
+        steps: &[Step],
+        client: Option<Key>,
+    ) -> Result<Done, Obstacle> {
+        let done = try_all(&mut self.state, steps, &self.settings.timeouts)?;
+        let opened = match self.open_sockets() {
+            Ok(opened) => opened,
+            Err(refused) => {
+                revert(&mut self.state, &done.undo);
+                return Err(Obstacle { place: 0, refused });
+            }
+        };
+        let state = &self.state;
+        self.sockets
+            .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
+        self.revision += 1;
+        let missing = self.hand_out(&done.changes, &opened);
+        self.sockets.extend(opened);
+        let pairs = [
+            ("revision", self.revision.to_string()),
+            ("changes", done.changes.len().to_string()),
+        ];
+        self.pending.push(Pending {
+            revision: self.revision,
+            client,
+            missing,
+            answer: reply::ok(&pairs),
+        });
+        Ok(done)
+    }
+
+    /// Binds what the state has and we have not.
+    fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, Refused> {
+        let missing = |listener: &&Listener| {
+            listener.enabled && !self.sockets.contains_key(&listener.address)
+        };
+        let open = |listener: &Listener| match socket::listen(listener.address, LISTEN_BACKLOG) {
+            Ok(socket) => Ok((listener.address, socket)),
+            Err(e) => Err(Refused::new(
+                Code::Failed,
+                cannot_listen(listener.address, &e),
+            )),
+        };
+        self.state.listeners().filter(missing).map(open).collect()
+    }
+
+    /// Returns the workers that were told.
+    fn hand_out(
+        &mut self,
+        changes: &[Change],
+        opened: &BTreeMap<SocketAddr, TcpListener>,
+    ) -> Vec<usize> {
+        let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
+        let lines: Vec<String> = changes.iter().map(Change::encode).collect();
+        let mut told = Vec::new();
+        for (id, channel) in self.workers.channels() {
+            for (address, socket) in opened {
+                let line = reply::data("socket", &[("address", address.to_string())]);
+                match socket.as_fd().try_clone_to_owned() {
+                    Ok(fd) => channel.send_with(line.trim_end(), vec![fd]),
+                    Err(e) => log::error!("worker {id} goes without {address}: {e}"),
+                }
+            }
+            lines.iter().for_each(|line| channel.send(line));
+            channel.send(revision.trim_end());
+            // A failure means that it died, which SIGCHLD tells.
+            let _ = channel.flush();
+            told.push(id);
+        }
+        self.watch_blocked_workers();
+        told
+    }
+
+    /// A worker has done everything up to a revision.
+    pub(super) fn done(&mut self, worker: usize, revision: u64) {
+        for pending in self
+            .pending
+            .iter_mut()
+            .filter(|pending| pending.revision <= revision)
+        {
+            pending.missing.retain(|id| *id != worker);
+        }
+        self.settle_pending();
+    }
+
+    /// A worker will do nothing any more; its successor starts with all that was done.
+    pub(super) fn gone(&mut self, worker: usize) {
+        self.done(worker, u64::MAX);
+    }
+
+    /// Answers whoever waits for what is done by now.
+    pub(super) fn settle_pending(&mut self) {
+        let all = std::mem::take(&mut self.pending);
+        let (settled, left) = all
+            .into_iter()
+            .partition(|pending| pending.missing.is_empty());
+        self.pending = left;
+        let settled: Vec<Pending> = settled;
+        for pending in settled {
+            if let Some(client) = pending.client {
+                self.answer_late(client, &pending.answer);
+            }
+        }
+    }
+
+    /// Undoes a commit that nobody has confirmed in time.
+    pub(super) fn look_at_trial(&mut self) {
+        let Some(trial) = self.trial.take_if(|trial| trial.until_ms <= self.now_ms) else {
+            return;
+        };
+        match self.transact(&trial.undo, None) {
+            Ok(_) => {
+                let revision = self.revision;
+                log::warn!(
+                    "not confirmed in {} s: undone, revision {revision}",
+                    trial.seconds
+                );
+                self.tell_event("rollback", &[("revision", revision.to_string())]);
+            }
+            Err(obstacle) => log::error!("cannot be undone: {}", obstacle.refused),
+        }
+    }
+
+    pub(super) fn try_out(&mut self, undo: Vec<Change>, seconds: u32) {
+        let undo = undo.into_iter().rev().map(Step::Do).collect();
+        let until_ms = self.now_ms + u64::from(seconds) * 1000;
+        self.trial = Some(Trial {
+            undo,
+            until_ms,
+            seconds,
+        });
+    }
+}
+
+/// Applies all or none.
+fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Done, Obstacle> {
+    let mut done = Done {
+        changes: Vec::with_capacity(steps.len()),
+        undo: Vec::new(),
+    };
+    for (place, step) in steps.iter().enumerate() {
+        let change = match step {
+            Step::Do(change) => Ok(change.clone()),
+            Step::Update(update) => update.on(state, defaults),
+        };
+        match change.and_then(|change| Ok((state.apply(&change)?, change))) {
+            Ok((inverse, change)) => {
+                done.undo.push(inverse);
+                done.changes.push(change);
+            }
+            Err(refused) => {
+                revert(state, &done.undo);
+                return Err(Obstacle { place, refused });
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn revert(state: &mut State, undo: &[Change]) {
+    for change in undo.iter().rev() {
+        // What was just done can be undone: `state` has a test for that.
+        if let Err(refused) = state.apply(change) {
+            log::error!("cannot be undone: {refused}");
+        }
+    }
+}
