@@ -11,8 +11,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use crate::limits::LISTEN_BACKLOG;
-use crate::proto::command::Update;
 use crate::proto::reply;
+use crate::proto::update::Update;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
 use crate::supervisor::{cannot_listen, Supervisor};

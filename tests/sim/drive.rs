@@ -12,7 +12,7 @@ use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{Door, Event, Exchange, Scratch, Session, Side, World};
+use sozu_lib::session::{Door, Event, Spare, Scratch, Session, Side, World};
 use sozu_lib::state::Backend;
 
 /// What sessions are lent.
@@ -20,7 +20,7 @@ pub struct Tools {
     pub random: Random,
     pub scratch: Scratch,
     pub pool: Pool,
-    pub spare: Vec<Box<Exchange>>,
+    pub spare: Spare,
     pub trash: Vec<u8>,
 }
 
@@ -117,6 +117,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, draining: boo
         pool: &mut tools.pool,
         spare: &mut tools.spare,
         trash: &mut tools.trash,
+        trace: None,
         draining,
     }
 }

@@ -204,7 +204,7 @@ impl Wire {
 
     /// Interest changes when something wanted is missing or something unwanted fires again and again.
     pub fn watch(&mut self, read: bool, write: bool) {
-        let want = u8::from(read) * IN | u8::from(write) * OUT;
+        let want = (u8::from(read) * IN) | (u8::from(write) * OUT);
         let missing = want & !self.interest != 0;
         let noisy =
             self.interest & OUT != 0 && !write || self.interest & IN != 0 && !read && self.readable;

@@ -22,7 +22,7 @@ use sozu_lib::session::record::End;
 use sozu_lib::session::{Door, Event, Exchange, Scratch, Session, Side, Target};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
+    Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -106,6 +106,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             id: "b".into(),
             address,
             weight: 1,
+            state: BackendState::Ready,
             backup: false,
         }),
         backends: dice.between(1, 4),
@@ -142,6 +143,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
     let listener = Rc::new(Listener {
         address: SocketAddr::from(([127, 0, 0, 1], 80)),
         protocol,
+        enabled: true,
         timeouts: Timeouts {
             front: 30,
             back: 40,
