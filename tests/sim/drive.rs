@@ -12,7 +12,7 @@ use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{Door, Event, Spare, Scratch, Session, Side, World};
+use sozu_lib::session::{Door, Event, Scratch, Session, Side, Spare, World};
 use sozu_lib::state::Backend;
 
 /// What sessions are lent.
