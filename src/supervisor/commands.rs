@@ -84,7 +84,7 @@ impl Supervisor {
             let what = "a transaction is open already: commit or abort it first";
             return Err(Refused::new(Code::InUse, what));
         }
-        client.steps = Some(Vec::new());
+        (client.steps, client.spoiled) = (Some(Vec::new()), false);
         Ok(reply::ok(&[("revision", revision.to_string())]))
     }
 
@@ -114,6 +114,10 @@ impl Supervisor {
         let Some(steps) = client.steps.take() else {
             return Err(no_transaction());
         };
+        if client.spoiled {
+            let what = "a line of the transaction was refused; nothing was done";
+            return Err(Refused::new(Code::Failed, what));
+        }
         if revision.is_some_and(|wanted| wanted != now) {
             let what =
                 format!("the revision is {now}: somebody else has committed; nothing was done");
