@@ -146,6 +146,8 @@ pub enum BackAct {
     /// To the pool.
     Release,
     Close,
+    /// Not made in time: closed, and held against the backend.
+    TimedOut,
     Reset,
 }
 
@@ -217,7 +219,7 @@ impl Session {
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
-                c.acts.back = BackAct::Close;
+                c.acts.back = BackAct::TimedOut;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 

@@ -261,9 +261,8 @@ impl Turn<'_> {
                 }
                 self.backs.close(key);
             }
-            BackAct::Keep | BackAct::Close => {
-                let timed_out = self.backs.conns.get(key).filter(|back| back.connecting);
-                if let Some(backend) = timed_out.map(|back| back.backend) {
+            BackAct::TimedOut => {
+                if let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) {
                     self.slot.tried.push(backend);
                     self.backs
                         .failed(backend, "not connected in time", self.world.now_us / 1000);
