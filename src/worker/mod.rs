@@ -273,6 +273,7 @@ impl Worker {
         let Some(entrance) = self.doors.get(slot.door) else {
             return;
         };
+        let was_starving = slot.starving;
         let mut turn = Turn {
             key,
             slot,
@@ -291,7 +292,7 @@ impl Worker {
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
-        if slot.starving {
+        if slot.starving && !was_starving {
             self.starving.push_back(key);
         }
     }
