@@ -296,7 +296,7 @@ impl Worker {
         };
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
-        self.drive(slot, None);
+        self.drive(slot, false);
         true
     }
 }
