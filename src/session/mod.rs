@@ -145,9 +145,9 @@ pub enum BackAct {
     Keep,
     /// To the pool.
     Release,
+    /// It was not made in time.
+    GiveUp,
     Close,
-    /// Not made in time: closed, and held against the backend.
-    TimedOut,
     Reset,
 }
 
@@ -219,7 +219,7 @@ impl Session {
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
-                c.acts.back = BackAct::TimedOut;
+                c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 

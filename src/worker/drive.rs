@@ -261,11 +261,11 @@ impl Turn<'_> {
                 }
                 self.backs.close(key);
             }
-            BackAct::TimedOut => {
+            BackAct::GiveUp => {
                 if let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) {
                     self.slot.tried.push(backend);
-                    self.backs
-                        .failed(backend, "not connected in time", self.world.now_us / 1000);
+                    let now_ms = self.world.now_us / 1000;
+                    self.backs.failed(backend, "not connected in time", now_ms);
                 }
                 self.backs.close(key);
             }

@@ -66,6 +66,7 @@ impl Tools {
 }
 
 pub struct Worker {
+    /// Its row on the board.
     id: usize,
     settings: Settings,
     max_connections: usize,
@@ -355,6 +356,13 @@ impl Worker {
                 self.drive(key, false);
             }
         }
+    }
+
+    /// Takes nothing new. Who is here finishes, and is told with its next answer
+    /// to come back to somebody else; nobody idle is closed.
+    fn retire(&mut self) {
+        self.draining = true;
+        self.close_doors();
     }
 
     /// Says good-bye to idle clients and lets the others finish.
