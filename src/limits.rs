@@ -58,8 +58,8 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
-/// Most ranges of trusted proxies of one listener.
-pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// Most elements of a list: trusted proxies, groups.
+pub const LIST_MAX: usize = 1024;
 /// Longest time limit, in seconds: a year.
 pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 /// Most errors and most warnings that one reading of the configuration collects.

@@ -40,6 +40,8 @@ pub enum Kind {
     Choice(&'static [(&'static str, &'static str)]),
     /// A list of ranges of addresses.
     Ranges,
+    /// A list of names.
+    Names,
     /// Bodies by status: files in the configuration, the text itself in a command.
     Answers,
     /// The path of a file, in the configuration relative to its folder.
@@ -68,6 +70,7 @@ impl Kind {
                 words.join(" or ")
             }
             Kind::Ranges => "list of ranges".into(),
+            Kind::Names => "list of names".into(),
             Kind::Answers => "text by status".into(),
             Kind::File => "file".into(),
             Kind::Target => "stdout, stderr or file".into(),
@@ -138,12 +141,14 @@ const ANY_COUNT: Kind = Kind::Int {
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
 use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
-use Kind::{Ranges, Seconds, Target};
+use Kind::{Names, Ranges, Seconds, Target};
 
 /// At the top of the file.
 #[rustfmt::skip]
 pub static GLOBAL: &[Key] = &[
     key("command_socket", File, Is("command.sock"), "The unix socket on which commands are taken."),
+    key("control_admin_groups", Names, Empty, "Groups of users who may do everything on command_socket, beside root and the user that runs sozu."),
+    key("control_viewer_groups", Names, Empty, "Groups of users who may ask on command_socket, and change nothing."),
     key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),

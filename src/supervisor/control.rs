@@ -19,6 +19,7 @@ use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::apply::Step;
+use crate::supervisor::roles::{Role, Roles};
 use crate::supervisor::Supervisor;
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{process, socket};
@@ -42,6 +43,7 @@ pub struct Client {
     pub spoiled: bool,
     /// It wants to hear what happens.
     pub listens: bool,
+    role: Role,
     /// For the log: uid and pid.
     pub who: String,
 }
@@ -49,17 +51,18 @@ pub struct Client {
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
+    roles: Roles,
     pub clients: Slab<Client>,
     /// Nobody is let in until then: out of descriptors.
     pub paused_until_ms: Option<u64>,
 }
 
 impl Control {
-    /// Binds the socket, closed to all but its owner from its first moment.
-    pub fn bind(path: &Path) -> Result<Control, String> {
+    /// Binds the socket, from its first moment open only to whom the roles say.
+    pub fn bind(path: &Path, roles: Roles) -> Result<Control, String> {
         let shown = path.display();
         if let Ok(other) = UnixStream::connect(path) {
-            let pid = socket::peer_credentials(other.as_fd()).map_or(0, |(_, _, pid)| pid);
+            let pid = socket::peer_credentials(other.as_fd()).map_or(0, |who| who.pid);
             return Err(format!(
                 "another sozu, pid {pid}, listens on {shown}; \
                  steer that one with sozuctl -s {shown}, or give this one another command_socket"
@@ -73,7 +76,7 @@ impl Control {
             // Its owner is gone. A failure to remove it is a failure to bind, told below.
             let _ = fs::remove_file(path);
         }
-        let umask = process::umask(0o177);
+        let umask = process::umask(roles.umask());
         let bound = UnixListener::bind(path);
         process::umask(umask);
         let advice = |e: io::Error| {
@@ -84,6 +87,7 @@ impl Control {
         Ok(Control {
             listener,
             path: path.to_owned(),
+            roles,
             clients: Slab::default(),
             paused_until_ms: None,
         })
@@ -116,19 +120,18 @@ impl Control {
     }
 
     fn let_in(&mut self, stream: UnixStream, poll: &Epoll) {
-        if self.clients.len() == CONTROL_CLIENTS_MAX {
-            let refused = Refused::new(Code::Limit, "too many control clients: try again later");
-            // It is not waited for; it may not get to read why.
-            let _ = stream.set_nonblocking(true);
-            let _ = (&stream).write_all(reply::error(&refused).as_bytes());
-            return;
-        }
-        let who = match socket::peer_credentials(stream.as_fd()) {
-            Ok((uid, _, pid)) => format!("uid {uid} pid {pid}"),
-            Err(e) => format!("nobody known ({e})"),
-        };
         if stream.set_nonblocking(true).is_err() {
             return;
+        }
+        let known = socket::peer_credentials(stream.as_fd());
+        let role = known.as_ref().ok().and_then(|who| self.roles.of(who));
+        let (Ok(who), Some(role)) = (known, role) else {
+            let what = "you are in none of control_admin_groups and control_viewer_groups";
+            return turn_away(&stream, &Refused::new(Code::Denied, what));
+        };
+        if self.clients.len() == CONTROL_CLIENTS_MAX {
+            let what = "too many control clients: try again later";
+            return turn_away(&stream, &Refused::new(Code::Limit, what));
         }
         let key = self.clients.insert(Client {
             stream,
@@ -140,7 +143,8 @@ impl Control {
             steps: None,
             spoiled: false,
             listens: false,
-            who,
+            role,
+            who: format!("uid {} pid {}", who.uid, who.pid),
         });
         if let Some(client) = self.clients.get(key) {
             let token = token::pack(Kind::ControlClient, key);
@@ -301,8 +305,16 @@ impl Supervisor {
     fn answer_line(&mut self, line: &str, key: Key) -> Result<String, Refused> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let command = Command::decode(line, &self.settings.timeouts)?;
+        if let Some(client) = self.control.clients.get(key) {
+            client.role.may(&command)?;
+        }
         self.perform(command, key)
     }
+}
+
+/// It is told why, as far as it reads that, and is not waited for.
+fn turn_away(mut stream: &UnixStream, refused: &Refused) {
+    let _ = stream.write_all(reply::error(refused).as_bytes());
 }
 
 impl Client {

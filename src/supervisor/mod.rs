@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod files;
 mod notify;
+mod roles;
 mod saved;
 mod workers;
 
@@ -34,6 +35,7 @@ use crate::sys::socket;
 use apply::{Pending, Trial};
 use control::Control;
 use files::Logs;
+use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
 use workers::Workers;
@@ -103,7 +105,8 @@ impl Supervisor {
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
-        let control = Control::bind(&config.settings.command_socket)?;
+        let roles = Roles::new(&config.settings, process::own_uid())?;
+        let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config)?;
         let Config { settings, state } = config;

@@ -118,6 +118,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// The user whom this process acts for.
+pub fn own_uid() -> u32 {
+    // SAFETY: takes no pointer and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Sets the file mode creation mask; returns the old one.
 pub fn umask(mask: u32) -> u32 {
     // SAFETY: takes no pointer and cannot fail.
