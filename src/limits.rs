@@ -86,6 +86,9 @@ pub const ACCEPT_BATCH: usize = 16;
 pub const ACCEPT_LEAD_MAX: u64 = 2;
 /// … for so many microseconds.
 pub const ACCEPT_GRACE_US: u64 = 3_000;
+/// A worker at its limit of connections, where each that ends makes room for one, says so
+/// once in so many milliseconds.
+pub const LIMIT_SILENCE_MS: u64 = 60_000;
 /// How long a worker that ran out of descriptors does not accept, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.

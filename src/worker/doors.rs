@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use crate::limits::ACCEPT_PAUSE_MS;
+use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
 use crate::net::board::Cell;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
@@ -149,14 +149,6 @@ impl Worker {
             self.at_limit = false;
             self.open_doors_if_open();
         }
-        let plenty = self.max_connections - self.max_connections / 8;
-        if self.limit_told && self.slots.len() < plenty {
-            self.limit_told = false;
-            log::info!(
-                "below {} connections again (max_connections)",
-                self.max_connections
-            );
-        }
     }
 
     // ---- waiting --------------------------------------------------------
@@ -258,7 +250,9 @@ impl Worker {
         if self.slots.len() >= self.max_connections {
             self.at_limit = true;
             self.board.add(self.id, Cell::AtLimit, 1);
-            if !std::mem::replace(&mut self.limit_told, true) {
+            let now_ms = self.now_ms();
+            if now_ms >= self.limit_silent_until_ms {
+                self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
                 log::warn!(
                     "{} connections, the limit (max_connections): new ones wait until others end",
                     self.max_connections

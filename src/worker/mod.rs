@@ -82,8 +82,8 @@ pub struct Worker {
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
     at_limit: bool,
-    /// The log says so; not again before there is plenty of room.
-    limit_told: bool,
+    /// The log says so once; not again before then.
+    limit_silent_until_ms: u64,
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
@@ -132,7 +132,7 @@ impl Worker {
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,
-            limit_told: false,
+            limit_silent_until_ms: 0,
             slots: Slab::default(),
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
