@@ -371,6 +371,9 @@ impl Worker {
         self.close_doors();
         for key in self.slots.keys() {
             self.with_turn(key, |turn| {
+                // A request that is already here is served, and told that it was the last.
+                turn.slot.front.readable = true;
+                turn.run();
                 turn.on(Event::Drain);
                 turn.run();
             });
