@@ -31,6 +31,7 @@ use crate::session::record::End;
 use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::process;
 use crate::timer::Wheel;
 use accept::Queue;
 use access::{AccessLog, Complaints};
@@ -97,7 +98,8 @@ pub struct Worker {
     /// The time is over: what is left is cut.
     stop: bool,
     expired: Vec<u32>,
-    shrink_at_ms: u64,
+    /// When free buffers are given back; `None`: there are none.
+    shrink_at_ms: Option<u64>,
 }
 
 /// Free memory is given back this long after the last time.
@@ -149,7 +151,7 @@ impl Worker {
             draining: false,
             stop: false,
             expired: Vec::new(),
-            shrink_at_ms: SHRINK_MS,
+            shrink_at_ms: None,
             settings,
         }
     }
@@ -193,6 +195,7 @@ impl Worker {
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
+        earlier(self.shrink_at_ms);
         match due {
             None => -1,
             Some(due) => {
@@ -330,15 +333,26 @@ impl Worker {
         self.backs.expire(now_ms, &mut expired);
         self.expired = expired;
         self.open_again();
-        if now_ms >= self.shrink_at_ms {
-            self.shrink_at_ms = now_ms + SHRINK_MS;
-            self.tools.pool.shrink();
-        }
+        self.give_memory_back(now_ms);
         self.board.set(
             self.id,
             Cell::LogLost,
             self.access.lost + crate::net::logging::lost(),
         );
+    }
+
+    /// Of the buffers that nobody uses half, now and then, until there are none.
+    fn give_memory_back(&mut self, now_ms: u64) {
+        let pool = &mut self.tools.pool;
+        let due = self.shrink_at_ms.is_some_and(|at| at <= now_ms);
+        if due {
+            pool.shrink();
+            if !pool.has_free() {
+                process::release_memory();
+            }
+        }
+        let next = self.shrink_at_ms.filter(|_| !due);
+        self.shrink_at_ms = pool.has_free().then(|| next.unwrap_or(now_ms + SHRINK_MS));
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.
