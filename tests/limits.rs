@@ -209,6 +209,7 @@ fn connections_at_the_limit() {
             .filter(|line| line.contains("max_connections"))
             .count()
     };
+    proxy.wait_log("ready");
     let said_before = said();
     let mut clients: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     for (n, client) in clients.iter_mut().enumerate() {

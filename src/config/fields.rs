@@ -318,7 +318,8 @@ fn check_target(text: &str) -> Result<String, String> {
     if let Some(path) = text.strip_prefix("file://") {
         return check_file(path);
     }
-    if text.contains("://") {
+    // A path that starts at the root is one, whatever it contains.
+    if !text.starts_with('/') && text.contains("://") {
         return Err(format!(
             "{text:?} is not supported: give stdout, stderr or a file"
         ));
