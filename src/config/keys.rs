@@ -226,6 +226,12 @@ pub static SHUTDOWN: &[Key] = &[
     key("timeout", Seconds, Empty, "How long connections may go on; shutdown_timeout if it is not given."),
 ];
 
+/// In `worker restart`.
+#[rustfmt::skip]
+pub static WORKER: &[Key] = &[
+    key("id", Int { min: 0, max: 63 }, Required, "The number of the worker."),
+];
+
 /// In `logging`.
 #[rustfmt::skip]
 pub static LOGGING: &[Key] = &[

@@ -40,6 +40,10 @@ pub enum Command {
     },
     Explain(Question),
     Status,
+    Workers,
+    WorkerRestart {
+        id: u32,
+    },
     Ping,
     Version,
     Help {
@@ -310,6 +314,10 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         }),
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
+        ("workers", _) => Command::Workers,
+        ("worker", _) => Command::WorkerRestart {
+            id: fields.int("id")?,
+        },
         ("ping", _) => Command::Ping,
         ("version", _) => Command::Version,
         ("shutdown", _) => Command::Shutdown {

@@ -21,6 +21,14 @@ impl Supervisor {
             Command::Version => Ok(one("version", env!("CARGO_PKG_VERSION").to_string())),
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
+            Command::Workers => Ok(self.worker_lines() + &ok()),
+            Command::WorkerRestart { id } => {
+                log::info!("worker restart {id} by {}", self.client(key)?.who);
+                self.client(key)?.waiting = true;
+                let asked = self.restart_worker(id as usize, key);
+                self.client(key)?.waiting = asked.is_ok();
+                asked.map(|()| String::new())
+            }
             Command::StateDump => Ok(self.dump(|_| true) + &ok()),
             Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
             Command::StateStats => Ok(self.stats()),

@@ -28,7 +28,7 @@ use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
@@ -66,6 +66,7 @@ impl Tools {
 }
 
 pub struct Worker {
+    /// Its row on the board.
     id: usize,
     settings: Settings,
     max_connections: usize,
@@ -81,6 +82,8 @@ pub struct Worker {
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
     at_limit: bool,
+    /// The log says so; not again before there is plenty of room.
+    limit_told: bool,
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
@@ -129,6 +132,7 @@ impl Worker {
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,
+            limit_told: false,
             slots: Slab::default(),
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
@@ -162,6 +166,7 @@ impl Worker {
             // Never 0: that means "did not happen" in a record.
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;
             self.board.add(self.id, Cell::Turns, 1);
+            self.weed_pool(&events);
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 self.dispatch(token, ready);
@@ -202,16 +207,26 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(
-                        key,
-                        gone(ready).then_some(Event::Lost(crate::session::Side::Front)),
-                    );
+                    self.drive(key, gone(ready));
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
             Some((Kind::Listener, key)) => self.door_ready(key),
             Some((Kind::Channel, _)) => self.channel_ready(),
             _ => {}
+        }
+    }
+
+    /// Idle and yet it speaks, or is closed: of no use any more. Before anyone may be given it.
+    fn weed_pool(&mut self, events: &Events) {
+        for i in 0..events.len() {
+            let (token, _) = events.get(i);
+            if let Some((Kind::Back, key)) = token::unpack(token) {
+                let back = self.backs.conns.get(key);
+                if back.is_some_and(|back| back.owner.is_none()) {
+                    self.backs.close(key);
+                }
+            }
         }
     }
 
@@ -222,8 +237,8 @@ impl Worker {
         back.conn.fired(ready);
         let connecting = back.connecting;
         match back.owner {
-            // Idle and yet it speaks, or is closed: of no use any more.
-            None => self.backs.close(key),
+            // Given back in this very turn: what was reported, its last owner has read.
+            None => {}
             Some(owner) if connecting => {
                 let failed = ready & (epoll::ERR | epoll::HUP) != 0;
                 self.with_turn(owner, |turn| {
@@ -231,22 +246,17 @@ impl Worker {
                     turn.run();
                 });
             }
-            Some(owner) => {
-                self.drive(
-                    owner,
-                    gone(ready).then_some(Event::Lost(crate::session::Side::Back)),
-                );
-            }
+            // If it is broken, reading says so once all that it sent was taken.
+            Some(owner) => self.drive(owner, false),
         }
     }
 
-    /// Gives a slot its share of the turn. `lost` is told if nobody would find it by reading.
-    fn drive(&mut self, key: Key, lost: Option<Event>) {
+    /// Gives a slot its share of the turn. `lost`: its client is gone, which is told if
+    /// nobody would find it by reading.
+    fn drive(&mut self, key: Key, lost: bool) {
         self.with_turn(key, |turn| {
-            if let Some(Event::Lost(side)) = lost {
-                if !turn.slot.session.wants(side) {
-                    turn.on(Event::Lost(side));
-                }
+            if lost && !turn.slot.session.wants(Side::Front) {
+                turn.on(Event::Lost(Side::Front));
             }
             turn.run();
         });
@@ -259,6 +269,7 @@ impl Worker {
         let Some(entrance) = self.doors.get(slot.door) else {
             return;
         };
+        let was_starving = slot.starving;
         let mut turn = Turn {
             key,
             slot,
@@ -277,7 +288,7 @@ impl Worker {
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
-        if slot.starving {
+        if slot.starving && !was_starving {
             self.starving.push_back(key);
         }
     }
@@ -342,9 +353,16 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.starving = false;
                 slot.front.readable = true;
-                self.drive(key, None);
+                self.drive(key, false);
             }
         }
+    }
+
+    /// Takes nothing new. Who is here finishes, and is told with its next answer
+    /// to come back to somebody else; nobody idle is closed.
+    fn retire(&mut self) {
+        self.draining = true;
+        self.close_doors();
     }
 
     /// Says good-bye to idle clients and lets the others finish.

@@ -91,7 +91,9 @@ impl Sim {
             return;
         }
         assert!(!back.connecting && !held, "released in the midst");
-        back.server.check_release(&back.wire, &self.truth);
+        let read = slot.attempts.last().map_or(0, |attempt| attempt.down);
+        back.server
+            .check_release(&back.wire, read as usize, &self.truth);
         back.idle_since_ms = self.now_us / 1000;
         back.wire.watch(true, false);
         if !back.wire.to_proxy.is_empty() {
@@ -114,6 +116,13 @@ impl Sim {
         assert!(slot.back.is_none(), "a second connection");
         assert!(slot.session.exchange().is_some(), "a connection for whom?");
         assert!(!slot.tcp || reuse == Reuse::Never, "a pooled one for TCP");
+        if reuse == Reuse::Any {
+            let asked = &self.truth.asked[s][slot.records.len()];
+            assert!(
+                asked.may_be_repeated(),
+                "one that may be dead for what may not be repeated"
+            );
+        }
         slot.connects.push(slot.records.len());
         if slot.tried >= self.backends || self.dice.percent(1) {
             return self.unconnected(s, Unconnected::NoBackend);

@@ -117,7 +117,7 @@ impl Client {
 
     /// Whether this end, not the proxy, is what everyone waits for.
     pub fn is_silent(&self) -> bool {
-        let open = self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.shut);
+        let open = self.tunnel.as_ref().is_some_and(Tunnel::stays_open);
         self.faulted == Some(Fault::Stall) || self.received >= self.reads || open
     }
 

@@ -206,7 +206,7 @@ impl Sim {
             self.acts(s);
             moved += self.write(s, Side::Front);
             self.acts(s);
-            if moved == 0 || self.slots[s].session.is_closed() {
+            if moved == 0 || self.is_quiet(s) {
                 break;
             }
             budget = budget.saturating_sub(moved);
@@ -215,6 +215,17 @@ impl Sim {
             }
         }
         self.settle(s);
+    }
+
+    /// Nothing more can move before the poll says so.
+    fn is_quiet(&mut self, s: usize) -> bool {
+        let (front, back) = (Side::Front, Side::Back);
+        let readable = |wire: Option<&mut Wire>| wire.is_some_and(|wire| wire.readable);
+        let comes = readable(self.wire(s, front)) || readable(self.wire(s, back));
+        let slot = &self.slots[s];
+        let pending = |side| !slot.session.pending(side).is_empty();
+        let holds = slot.lanes.iter().any(Lane::holds);
+        !comes && !holds && !pending(front) && !pending(back)
     }
 
     /// The wire on that side, once there is a connection.

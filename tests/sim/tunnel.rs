@@ -33,6 +33,11 @@ impl Tunnel {
         }
     }
 
+    /// Nobody but a deadline ends it.
+    pub fn stays_open(&self) -> bool {
+        !self.shut && self.shuts == Shuts::Never
+    }
+
     pub fn can_speak(&self, wire: &Wire) -> bool {
         !self.shut && self.sent < self.out.len() && wire.to_proxy.room() > 0
     }

@@ -110,13 +110,23 @@ impl Case<'_> {
             End::ClientNoRoute => kind == Kind::NoRoute && seen.status == 404,
             End::BackendNone | End::BackendRefused => slot.unconnected.contains(&i),
             End::BackendClosed | End::BackendBadResponse | End::BackendCut => backend,
-            End::ClientTimeout
-            | End::BackendTimeout
-            | End::BackendConnectTimeout
-            | End::TunnelTimeout => timeout,
+            // Who makes others wait is to blame, unless time jumped, or buffers lacked.
+            End::ClientTimeout => timeout && self.may_be_blamed(i),
+            End::BackendTimeout => timeout && (self.odd || self.narrow || backend),
+            End::BackendConnectTimeout | End::TunnelTimeout => timeout,
             End::ProxyShutdown => false,
             End::ProxyNoRoom => self.narrow,
         }
+    }
+
+    /// The client may be what everyone waited for at that request.
+    fn may_be_blamed(&self, i: usize) -> bool {
+        let client = &self.slot.client;
+        let owes = self
+            .asked
+            .get(i)
+            .is_some_and(|asked| client.sent < asked.end);
+        self.odd || self.narrow || owes || client.is_silent()
     }
 
     // ---- HTTP -----------------------------------------------------------

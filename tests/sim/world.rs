@@ -13,6 +13,7 @@ use crate::dice::Dice;
 use crate::drive::{lend, Sim, Slot, Tools};
 use crate::plan;
 use crate::server::{self, Truth};
+use crate::tunnel::Shuts;
 use crate::verdict;
 use crate::wire::{Wire, ERR};
 use sozu_lib::buf::Pool;
@@ -31,6 +32,8 @@ const SPARE: usize = 8;
 const PATIENCE_MOVES: usize = 3000;
 /// More than any world needs then.
 const MOVES_MAX: usize = 50_000;
+/// The longest of all time limits below, in milliseconds.
+const WAIT_MS_MAX: u64 = 100_000;
 /// How long a backend connection may be idle.
 const POOLED_MS: u64 = 4000;
 
@@ -355,6 +358,10 @@ fn wait(sim: &mut Sim) {
             due > sim.now_ms(),
             "client {s}: a deadline that came and went"
         );
+        assert!(
+            due <= sim.now_ms() + WAIT_MS_MAX,
+            "client {s} waits too long"
+        );
         next = next.min(due);
     }
     sim.now_us = next * 1000 + 1;
@@ -375,7 +382,13 @@ fn may_wait(sim: &Sim, s: usize) -> bool {
     }
     let back = slot.back.map(|b| &sim.backs[b]);
     let silent = back.is_some_and(|back| back.hangs && back.connecting || back.server.is_silent());
-    silent || slot.client.is_silent()
+    let both_wait = match (&slot.client.tunnel, back.map(|back| &back.server.tunnel)) {
+        (Some(front), Some(Some(back))) => {
+            [front, back].iter().all(|end| end.shuts == Shuts::After)
+        }
+        _ => false,
+    };
+    silent || both_wait || slot.client.is_silent()
 }
 
 /// The worker ends before its sessions do.
