@@ -206,7 +206,7 @@ fn connections_at_the_limit() {
         proxy
             .log()
             .iter()
-            .filter(|line| line.contains("max_connections"))
+            .filter(|line| line.contains("the limit (max_connections)"))
             .count()
     };
     proxy.wait_log("ready");
