@@ -64,8 +64,8 @@ pub const TRUSTED_PROXIES_MAX: usize = 1024;
 pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 /// Most errors and most warnings that one reading of the configuration collects.
 pub const CONFIG_REPORTS_MAX: usize = 20;
-/// Most workers: the board has a row for each.
-pub const WORKERS_MAX: usize = 64;
+/// Most worker processes: 64 workers, and as many that retire. The board has a row for each.
+pub const WORKERS_MAX: usize = 128;
 /// Idle connections kept to one backend by one worker.
 pub const POOLED_PER_BACKEND_MAX: usize = 1024;
 /// Bytes that one connection may move in one turn before the others have theirs.
@@ -112,3 +112,7 @@ pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.
 pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
+/// How long changes are gathered before they are saved, in milliseconds.
+pub const SAVE_DELAY_MS: u64 = 100;
+/// After a failure to save it is tried again so many milliseconds later.
+pub const SAVE_AGAIN_MS: u64 = 10_000;

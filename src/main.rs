@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use sozu_lib::{config, supervisor, worker};
+use sozu_lib::config::{self, Config};
+use sozu_lib::{supervisor, worker};
 
 const USAGE: &str = "\
-usage: sozu start -c FILE    start the proxy with this configuration, in the foreground
-       sozu check -c FILE    say what is wrong with a configuration, and start nothing
-       sozu version          print the version
-       sozu help             print this
+usage: sozu start -c FILE                      start the proxy with this configuration, in the foreground
+       sozu start -c FILE --last-known-good    start it with the one that ran last (FILE.last)
+       sozu check -c FILE                      say what is wrong with a configuration, and start nothing
+       sozu version                            print the version
+       sozu help                               print this
 
 A running proxy is steered with sozuctl, or with nc -U and the word help.
 ";
@@ -17,7 +19,10 @@ A running proxy is steered with sozuctl, or with nc -U and the word help.
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().unwrap_or_default();
-    let rest: Vec<String> = arguments.collect();
+    let mut rest: Vec<String> = arguments.collect();
+    let words = rest.len();
+    rest.retain(|word| command != "start" || word != "--last-known-good");
+    let last_known_good = rest.len() < words;
     match command.as_str() {
         supervisor::WORKER_ROLE => match worker::main() {
             Ok(()) => ExitCode::SUCCESS,
@@ -28,7 +33,7 @@ fn main() -> ExitCode {
             }
         },
         "start" | "check" => match file_argument(&rest) {
-            Ok(file) if command == "start" => start(&file),
+            Ok(file) if command == "start" => start(&file, last_known_good),
             Ok(file) => check(&file),
             Err(what) => usage_error(&format!("{command}: {what}")),
         },
@@ -79,7 +84,16 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-fn start(file: &Path) -> ExitCode {
+fn start(file: &Path, last_known_good: bool) -> ExitCode {
+    if last_known_good {
+        return match supervisor::last_known_good(file) {
+            Ok(config) => run(config, file),
+            Err(what) => {
+                eprintln!("sozu: {what}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let config = match config::load(file) {
         Ok((config, warnings)) => {
             for warning in &warnings {
@@ -88,10 +102,16 @@ fn start(file: &Path) -> ExitCode {
             config
         }
         Err(errors) => {
-            eprintln!("{errors}\nsozu: not started");
+            eprintln!(
+                "{errors}\nsozu: not started; with --last-known-good it starts as it ran last"
+            );
             return ExitCode::FAILURE;
         }
     };
+    run(config, file)
+}
+
+fn run(config: Config, file: &Path) -> ExitCode {
     match supervisor::run(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {

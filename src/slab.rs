@@ -117,6 +117,18 @@ impl<T> Slab<T> {
             })
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
+        (0u32..)
+            .zip(&mut self.entries)
+            .filter_map(|(index, (generation, entry))| match entry {
+                Entry::Live(value) => {
+                    let generation = *generation;
+                    Some((Key { index, generation }, value))
+                }
+                Entry::Free { .. } => None,
+            })
+    }
+
     pub fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()
     }

@@ -39,7 +39,7 @@ impl fmt::Display for Fault {
 }
 
 /// Values by the name of their key.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     values: Vec<(&'static str, Value)>,
 }

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::WEIGHT_MAX;
+use crate::limits::{HEAD_BYTES_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -151,8 +151,8 @@ pub static GLOBAL: &[Key] = &[
     key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
     key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
-    key("buffer_size", Int { min: 16 * 1024, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer."),
-    key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, what max_connections needs."),
+    key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),
+    key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, 8192."),
     key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
@@ -224,6 +224,12 @@ pub static COMMIT: &[Key] = &[
 #[rustfmt::skip]
 pub static SHUTDOWN: &[Key] = &[
     key("timeout", Seconds, Empty, "How long connections may go on; shutdown_timeout if it is not given."),
+];
+
+/// In `worker restart`.
+#[rustfmt::skip]
+pub static WORKER: &[Key] = &[
+    key("id", Int { min: 0, max: 63 }, Required, "The number of the worker."),
 ];
 
 /// In `logging`.

@@ -10,7 +10,8 @@ use crate::config::fields::{of_text, Fault, Fields};
 use crate::config::keys::{self, Key, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
-use crate::state::{Change, Code, Refused, State, Timeouts};
+use crate::proto::update::Update;
+use crate::state::{Change, Code, Refused, Timeouts};
 use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub enum Command {
     },
     Explain(Question),
     Status,
+    Workers,
+    WorkerRestart {
+        id: u32,
+    },
     Ping,
     Version,
     Help {
@@ -57,13 +62,6 @@ pub struct Question {
     pub hostname: String,
     pub path: String,
     pub method: String,
-}
-
-/// The keys of an object that are to change, with those that name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Update {
-    pub noun: Noun,
-    pairs: Vec<(String, String)>,
 }
 
 /// The kinds of objects.
@@ -97,7 +95,10 @@ impl Command {
         }
         let fields = fields_of(row.takes(), pairs, &row.words())?;
         let faulty = |fault: Fault| refused(fault, &row.words());
-        build(row, argument, fields, defaults).map_err(faulty)
+        match object_command(row, fields.clone(), defaults).map_err(faulty)? {
+            Some(command) => Ok(command),
+            None => build(row, argument, fields).map_err(faulty),
+        }
     }
 }
 
@@ -156,77 +157,6 @@ impl Settings {
     }
 }
 
-impl Update {
-    fn of(row: &Row, pairs: Vec<(String, String)>) -> Result<Update, Refused> {
-        let noun = match row.noun {
-            "listener" => Noun::Listener,
-            "cluster" => Noun::Cluster,
-            _ => Noun::Backend,
-        };
-        // Unknown keys and bad values are refused here; what is left out stays as it is.
-        fields_of(row.takes(), pairs.clone(), &row.words())?;
-        Ok(Update { noun, pairs })
-    }
-
-    /// The change that this is to an object of `state`.
-    pub fn on(&self, state: &State, defaults: &Timeouts) -> Result<Change, Refused> {
-        let named = |key: &str| {
-            let mut pairs = self.pairs.iter();
-            let found = pairs
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value.clone());
-            let needed = || Refused::new(Code::Invalid, format!("update: {key} is required"));
-            found.ok_or_else(needed)
-        };
-        let missing = |what: String| Refused::new(Code::Missing, format!("{what} does not exist"));
-        let words = match self.noun {
-            Noun::Listener => {
-                let address = named("address")?;
-                let found = address
-                    .parse()
-                    .ok()
-                    .and_then(|address| state.listener(address));
-                object::listener_words(found.ok_or_else(|| missing(format!("listener {address}")))?)
-            }
-            Noun::Cluster => {
-                let id = named("id")?;
-                let found = state.cluster(&id);
-                object::cluster_words(found.ok_or_else(|| missing(format!("cluster {id}")))?)
-            }
-            Noun::Backend | Noun::Frontend => {
-                let (cluster, id) = (named("cluster")?, named("id")?);
-                let what = || missing(format!("backend {id} of cluster {cluster}"));
-                object::backend_words(state.backend(&cluster, &id).ok_or_else(what)?)
-            }
-        };
-        let is_new = |(key, _): &&(String, String)| !self.pairs.iter().any(|(name, _)| name == key);
-        let kept = words.iter().filter(is_new).cloned();
-        self.build(kept.chain(self.pairs.iter().cloned()).collect(), defaults)
-    }
-
-    /// The change, where every key is given: as main writes it for workers.
-    pub fn whole(&self, defaults: &Timeouts) -> Result<Change, Refused> {
-        self.build(self.pairs.clone(), defaults)
-    }
-
-    fn build(&self, pairs: Words, defaults: &Timeouts) -> Result<Change, Refused> {
-        let (keys, what) = match self.noun {
-            Noun::Listener => (keys::LISTENER, "listener update"),
-            Noun::Cluster => (keys::CLUSTER, "cluster update"),
-            Noun::Backend | Noun::Frontend => (keys::BACKEND, "backend update"),
-        };
-        let fields = fields_of(keys.iter(), pairs, what)?;
-        let change = match self.noun {
-            Noun::Listener => object::listener_from(fields, defaults).map(Change::ListenerUpdate),
-            Noun::Cluster => object::cluster_from(fields).map(Change::ClusterUpdate),
-            Noun::Backend | Noun::Frontend => {
-                object::backend_from(fields).map(Change::BackendUpdate)
-            }
-        };
-        change.map_err(|fault| refused(fault, what))
-    }
-}
-
 /// The row that the bare words name, and the argument behind them.
 fn row_of(bare: &[String]) -> Result<(&'static Row, Option<String>), Refused> {
     let mut words = bare.iter().map(String::as_str);
@@ -276,7 +206,7 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
 }
 
 /// Key=value words as checked values.
-fn fields_of(
+pub(super) fn fields_of(
     known: impl Iterator<Item = &'static Key> + Clone,
     pairs: Vec<(String, String)>,
     command: &str,
@@ -314,13 +244,13 @@ fn unknown_key(known: impl Iterator<Item = &'static Key>, name: &str, command: &
     )
 }
 
-fn build(
+/// The commands on listeners, clusters, frontends and backends.
+fn object_command(
     row: &Row,
-    argument: Option<String>,
     mut fields: Fields,
     defaults: &Timeouts,
-) -> Result<Command, Fault> {
-    Ok(match (row.noun, row.verb) {
+) -> Result<Option<Command>, Fault> {
+    Ok(Some(match (row.noun, row.verb) {
         ("listener", "add") => Command::Change(Change::ListenerAdd(object::listener_from(
             fields, defaults,
         )?)),
@@ -353,6 +283,13 @@ fn build(
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),
+        _ => return Ok(None),
+    }))
+}
+
+/// All others.
+fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Command, Fault> {
+    Ok(match (row.noun, row.verb) {
         ("state", "dump") => Command::StateDump,
         ("state", "diff") => Command::StateDiff,
         ("state", _) => Command::StateStats,
@@ -377,6 +314,10 @@ fn build(
         }),
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
+        ("workers", _) => Command::Workers,
+        ("worker", _) => Command::WorkerRestart {
+            id: fields.int("id")?,
+        },
         ("ping", _) => Command::Ping,
         ("version", _) => Command::Version,
         ("shutdown", _) => Command::Shutdown {
@@ -387,7 +328,7 @@ fn build(
     })
 }
 
-fn refused(fault: Fault, command: &str) -> Refused {
+pub(super) fn refused(fault: Fault, command: &str) -> Refused {
     Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 

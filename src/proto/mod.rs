@@ -12,3 +12,4 @@ pub mod command;
 pub mod line;
 pub mod reply;
 pub mod table;
+pub mod update;

@@ -6,7 +6,7 @@
 use super::reply::data;
 use crate::config::keys::{
     Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
-    LOGGING, SHUTDOWN,
+    LOGGING, SHUTDOWN, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -105,6 +105,8 @@ pub static COMMANDS: &[Row] = &[
     row("events", "", "Prints every change, and every death of a worker, as they come."),
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
+    row("workers", "", "Prints the worker processes: what each carries, and which retire."),
+    row("worker", "restart", "Replaces a worker by a new process; the old one finishes what it has.").keys(WORKER),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),
     row("help", "", "Prints every command, or the keys of those that start with a word.").argument("WORD"),

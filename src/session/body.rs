@@ -1,5 +1,6 @@
 //! A body on its way from one side to the other: where it ends, how it is framed.
 
+use crate::buf::Pool;
 use crate::http::fields::Head;
 use crate::http::framing::Body;
 use crate::http::rewrite;
@@ -60,6 +61,19 @@ impl Transfer {
     /// Moves what was received to what is to be sent. Framing needs the latter
     /// to be little: a call while much of it waits does nothing.
     pub fn pump(&mut self, flow: &mut Flow, scratch: &mut Scratch) -> Result<(), Refusal> {
+        let as_it_is = match self.source {
+            Source::Done | Source::Counted(_) => true,
+            Source::UntilClose => !self.chunks,
+            Source::Chunked(_) | Source::Trailers { .. } => false,
+        };
+        let little = flow.out().len() <= JOIN_BYTES_MAX && flow.has_frame_room();
+        if !as_it_is && !little {
+            return Ok(());
+        }
+        self.pump_all(flow, scratch)
+    }
+
+    fn pump_all(&mut self, flow: &mut Flow, scratch: &mut Scratch) -> Result<(), Refusal> {
         if flow.raw().is_empty() {
             return Ok(());
         }
@@ -75,7 +89,6 @@ impl Transfer {
                 flow.pass(n);
             }
             Source::UntilClose if !self.chunks => flow.pass(flow.raw().len()),
-            _ if flow.out().len() > JOIN_BYTES_MAX => {}
             Source::UntilClose => {
                 let n = flow.raw().len();
                 flow.pass_data(n, 0..n, true);
@@ -99,6 +112,13 @@ impl Transfer {
         };
         let raw = flow.raw();
         let len = match http11::trailers(raw, *searched, &mut scratch.fields) {
+            Parse::Partial if flow.is_stuck() => {
+                return Err(Refusal {
+                    status: 431,
+                    at: 0,
+                    what: "the trailers are longer than a buffer",
+                });
+            }
             Parse::Partial => {
                 *searched = raw.len();
                 return Ok(());
@@ -116,7 +136,7 @@ impl Transfer {
             lines: scratch.fields.as_slice(),
         };
         rewrite::trailers(head, &mut scratch.head);
-        if flow.replace(len, &scratch.head) {
+        if flow.replace(len, &scratch.head, 0) {
             Ok(())
         } else {
             Err(Refusal {
@@ -128,7 +148,11 @@ impl Transfer {
     }
 
     /// The sender has shut its side. True: that was the end of the body, and the receiver is told.
-    pub fn ended(&mut self, flow: &mut Flow, pool: &mut crate::buf::Pool) -> bool {
+    pub fn ended(&mut self, flow: &mut Flow, scratch: &mut Scratch, pool: &mut Pool) -> bool {
+        // The end may lie there since before, behind much that waits to be sent.
+        if self.pump_all(flow, scratch).is_err() {
+            return false;
+        }
         match self.source {
             Source::UntilClose => {
                 self.source = Source::Done;

@@ -12,8 +12,8 @@ use crate::buf::{Buf, Pool};
 use crate::limits::{BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES};
 use crate::parser::chunked;
 
-/// Room that framing may need before what is to be sent: a chunk's size line.
-const FRAME_BYTES: usize = 24;
+/// Room that framing may need before what is to be sent: two chunks' size lines.
+pub const FRAME_BYTES: usize = 48;
 
 #[derive(Default)]
 pub struct Flow {
@@ -44,6 +44,11 @@ impl Flow {
     /// Whether `room` would give any; a pool that is empty is not asked.
     pub fn has_room(&self) -> bool {
         self.buf.is_none() || self.raw_end < self.end() || self.can_compact()
+    }
+
+    /// What was received fills the buffer: it must go on, or nothing more comes.
+    pub fn is_stuck(&self) -> bool {
+        self.out_start == self.out_end && !self.has_room()
     }
 
     /// `n` bytes were put into the room.
@@ -102,12 +107,13 @@ impl Flow {
         self.check();
     }
 
-    /// `text` goes on instead of the first `n` received bytes. False: it is too long for the room before them.
+    /// `text` goes on instead of the first `n` received bytes. False: it is too long for
+    /// the room before them, of which `spare` bytes are to be left.
     #[must_use]
-    pub fn replace(&mut self, n: usize, text: &[u8]) -> bool {
+    pub fn replace(&mut self, n: usize, text: &[u8], spare: usize) -> bool {
         let end = self.raw_start + n;
         let pending = self.out_end - self.out_start;
-        if self.buf.is_none() || end < text.len() + pending + FRAME_BYTES {
+        if self.buf.is_none() || end < text.len() + pending + spare {
             return false;
         }
         let start = end - text.len();
@@ -119,6 +125,12 @@ impl Flow {
         self.raw_start = end;
         self.check();
         true
+    }
+
+    /// Whether one more chunk can be framed, and after it all the rest as another: each
+    /// size line pushes what is to be sent towards the start of the buffer.
+    pub fn has_frame_room(&self) -> bool {
+        self.raw_start >= self.out().len() + 2 * FRAME_BYTES
     }
 
     /// Of the first `n` received bytes those in `data` go on, as one chunk if `framed`.
@@ -197,6 +209,13 @@ impl Flow {
     pub fn clear_out(&mut self) {
         self.hold = None;
         self.sent(self.out_end - self.out_start);
+    }
+
+    /// What was received is not to go on.
+    pub fn clear_raw(&mut self) {
+        self.raw_start = self.out_end;
+        self.raw_end = self.out_end;
+        self.sent(0);
     }
 
     /// Forgets all bytes.

@@ -145,6 +145,8 @@ pub enum BackAct {
     Keep,
     /// To the pool.
     Release,
+    /// It was not made in time.
+    GiveUp,
     Close,
     Reset,
 }
@@ -208,7 +210,7 @@ impl Session {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
-            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x),
+            (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
@@ -217,7 +219,7 @@ impl Session {
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
-                c.acts.back = BackAct::Close;
+                c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 

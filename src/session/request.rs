@@ -12,9 +12,10 @@ use crate::limits::CONNECT_RETRIES_MAX;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
+use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
-use crate::session::{tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
+use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
 use crate::state::{Backend, Listener, Protocol};
 
 // ---- the request's head -------------------------------------------------
@@ -33,6 +34,16 @@ pub(super) fn received_head(
 pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     let raw = x.up.raw();
     match http11::request(raw, x.searched, &mut world.scratch.fields) {
+        Parse::Partial if x.up.is_stuck() => {
+            begin_record(&mut x, world);
+            x.record.set_line(b"", first_line(x.up.raw()));
+            let refusal = Refusal {
+                status: 431,
+                at: 0,
+                what: "the head is longer than a buffer",
+            };
+            refuse(c, x, refusal, world)
+        }
         Parse::Partial => {
             x.searched = raw.len();
             Phase::Head(x)
@@ -113,7 +124,7 @@ fn accept(
         request_id: &x.record.id,
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
-    if !x.up.replace(len, &scratch.head) {
+    if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
         return Err(Refusal {
             status: 431,
             at: 0,
@@ -132,6 +143,9 @@ fn accept(
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
 fn reuse(x: &Exchange) -> Reuse {
+    if is_tcp(x) {
+        return Reuse::Never;
+    }
     match (x.replayed, x.asked.replayable) {
         (true, _) => Reuse::Never,
         (false, true) => Reuse::Any,
@@ -148,11 +162,14 @@ fn is_trusted(c: &Common, listener: &Listener) -> bool {
 }
 
 /// The client went away before it had asked for anything whole.
-pub(super) fn head_cut(c: &mut Common, x: Box<Exchange>) -> Phase {
+pub(super) fn head_cut(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
     if x.up.raw().is_empty() {
+        retire(x, world);
         return Phase::Closed;
     }
+    begin_record(&mut x, world);
+    x.record.set_line(b"", first_line(x.up.raw()));
     finish(c, x, End::ClientClosed, "inside a request head")
 }
 
@@ -207,7 +224,8 @@ pub(super) fn answer(
         page: page.map(String::as_str),
     };
     reply.write(&mut world.scratch.head);
-    x.down.clear();
+    // A 1xx response may be on its way: the client gets the rest of it first.
+    x.down.clear_raw();
     if x.down.append(&world.scratch.head, world.pool) {
         c.since_us = world.now_us;
         return Phase::Answering(x);

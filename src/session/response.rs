@@ -9,6 +9,7 @@ use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::parser::http11::{self, Parse, StatusLine};
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
+use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::request::{answer, head, in_phase, waits_for_client};
 use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, World};
@@ -33,6 +34,9 @@ pub(super) fn flow_down(c: &mut Common, mut x: Box<Exchange>, world: &mut World)
         let parsed = http11::response(x.down.raw(), searched, &mut world.scratch.fields);
         let (line, len) = match parsed {
             Parse::Complete { line, len } => (line, len),
+            Parse::Partial if x.down.is_stuck() => {
+                return bad_response(c, x, "the head is longer than a buffer", world);
+            }
             Parse::Partial => {
                 x.down_state = Down::Head {
                     searched: x.down.raw().len(),
@@ -111,7 +115,7 @@ fn response_head(
             rewrite::response(line, head, response.options, body, shown, &mut scratch.head);
         }
     }
-    if !x.down.replace(len, &scratch.head) {
+    if !x.down.replace(len, &scratch.head, FRAME_BYTES) {
         return Err("no room for the response head");
     }
     Ok(response.kind == Kind::Switching)
@@ -164,8 +168,7 @@ fn bad_response(
 pub(super) fn back_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     match x.down_state {
         Down::Body(mut body) => {
-            if body.pump(&mut x.down, world.scratch).is_ok() && body.ended(&mut x.down, world.pool)
-            {
+            if body.ended(&mut x.down, world.scratch, world.pool) {
                 x.down_state = Down::Body(body);
                 return complete(c, x);
             }
@@ -230,7 +233,7 @@ pub(super) fn back_full(mut x: Box<Exchange>) -> Phase {
 /// The client has shut its side: that cuts a body, but a whole request is answered.
 pub(super) fn front_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
-    if !x.up_body.ended(&mut x.up, world.pool) {
+    if !x.up_body.ended(&mut x.up, world.scratch, world.pool) {
         c.acts.back = BackAct::Close;
         c.acts.connect = None;
         c.acts.reset_front = x.answered();
@@ -287,7 +290,11 @@ pub(super) fn finish(c: &mut Common, mut x: Box<Exchange>, end: End, what: &'sta
 pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.served += 1;
     c.since_us = world.now_us;
-    if x.keep_alive && !c.front_ended {
+    // Who ends lets nobody wait for requests; one that has begun to come is served.
+    let welcome = !world.draining || !x.up.raw().is_empty();
+    if x.keep_alive && !c.front_ended && welcome {
+        // Answered before all of it was sent: the rest must not go before the next request.
+        x.up.clear_out();
         x.down.clear();
         x.renew();
         return head(c, x, world);

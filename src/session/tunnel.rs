@@ -95,11 +95,11 @@ pub(super) fn ended(c: &mut Common, mut x: Box<Exchange>, side: Side, world: &mu
     match side {
         Side::Front => {
             c.front_ended = true;
-            x.up_body.ended(&mut x.up, world.pool);
+            x.up_body.ended(&mut x.up, world.scratch, world.pool);
         }
         Side::Back => {
             if let Down::Body(mut body) = x.down_state {
-                body.ended(&mut x.down, world.pool);
+                body.ended(&mut x.down, world.scratch, world.pool);
                 x.down_state = Down::Body(body);
             }
         }

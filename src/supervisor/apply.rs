@@ -11,8 +11,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use crate::limits::LISTEN_BACKLOG;
-use crate::proto::command::Update;
 use crate::proto::reply;
+use crate::proto::update::Update;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
 use crate::supervisor::{cannot_listen, Supervisor};
@@ -23,8 +23,8 @@ pub struct Pending {
     revision: u64,
     /// Who asked for it.
     client: Option<Key>,
-    /// Workers, by number, that have not said that they did.
-    missing: Vec<usize>,
+    /// Workers that have not said that they did.
+    missing: Vec<Key>,
     answer: String,
 }
 
@@ -74,6 +74,7 @@ impl Supervisor {
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
         self.revision += 1;
+        self.saver.note(self.now_ms);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         let pairs = [
@@ -109,42 +110,42 @@ impl Supervisor {
         &mut self,
         changes: &[Change],
         opened: &BTreeMap<SocketAddr, TcpListener>,
-    ) -> Vec<usize> {
+    ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
         let lines: Vec<String> = changes.iter().map(Change::encode).collect();
         let mut told = Vec::new();
-        for (id, channel) in self.workers.channels() {
+        for (key, channel) in self.workers.channels() {
             for (address, socket) in opened {
                 let line = reply::data("socket", &[("address", address.to_string())]);
                 match socket.as_fd().try_clone_to_owned() {
                     Ok(fd) => channel.send_with(line.trim_end(), vec![fd]),
-                    Err(e) => log::error!("worker {id} goes without {address}: {e}"),
+                    Err(e) => log::error!("a worker goes without {address}: {e}"),
                 }
             }
             lines.iter().for_each(|line| channel.send(line));
             channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
-            told.push(id);
+            told.push(key);
         }
         self.watch_blocked_workers();
         told
     }
 
     /// A worker has done everything up to a revision.
-    pub(super) fn done(&mut self, worker: usize, revision: u64) {
+    pub(super) fn done(&mut self, worker: Key, revision: u64) {
         for pending in self
             .pending
             .iter_mut()
             .filter(|pending| pending.revision <= revision)
         {
-            pending.missing.retain(|id| *id != worker);
+            pending.missing.retain(|key| *key != worker);
         }
         self.settle_pending();
     }
 
     /// A worker will do nothing any more; its successor starts with all that was done.
-    pub(super) fn gone(&mut self, worker: usize) {
+    pub(super) fn gone(&mut self, worker: Key) {
         self.done(worker, u64::MAX);
     }
 

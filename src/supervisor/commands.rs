@@ -21,6 +21,14 @@ impl Supervisor {
             Command::Version => Ok(one("version", env!("CARGO_PKG_VERSION").to_string())),
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
+            Command::Workers => Ok(self.worker_lines() + &ok()),
+            Command::WorkerRestart { id } => {
+                log::info!("worker restart {id} by {}", self.client(key)?.who);
+                self.client(key)?.waiting = true;
+                let asked = self.restart_worker(id as usize, key);
+                self.client(key)?.waiting = asked.is_ok();
+                asked.map(|()| String::new())
+            }
             Command::StateDump => Ok(self.dump(|_| true) + &ok()),
             Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
             Command::StateStats => Ok(self.stats()),
@@ -76,7 +84,7 @@ impl Supervisor {
             let what = "a transaction is open already: commit or abort it first";
             return Err(Refused::new(Code::InUse, what));
         }
-        client.steps = Some(Vec::new());
+        (client.steps, client.spoiled) = (Some(Vec::new()), false);
         Ok(reply::ok(&[("revision", revision.to_string())]))
     }
 
@@ -106,6 +114,10 @@ impl Supervisor {
         let Some(steps) = client.steps.take() else {
             return Err(no_transaction());
         };
+        if client.spoiled {
+            let what = "a line of the transaction was refused; nothing was done";
+            return Err(Refused::new(Code::Failed, what));
+        }
         if revision.is_some_and(|wanted| wanted != now) {
             let what =
                 format!("the revision is {now}: somebody else has committed; nothing was done");

@@ -38,6 +38,8 @@ pub struct Client {
     pub waiting: bool,
     /// The changes since its `begin`.
     pub steps: Option<Vec<Step>>,
+    /// A line since then was refused: there is nothing to commit.
+    pub spoiled: bool,
     /// It wants to hear what happens.
     pub listens: bool,
     /// For the log: uid and pid.
@@ -110,6 +112,7 @@ impl Control {
                 awaits_end: false,
                 waiting: false,
                 steps: None,
+                spoiled: false,
                 listens: false,
                 who,
             });
@@ -243,30 +246,27 @@ impl Supervisor {
             if client.waiting || client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
                 return;
             }
-            let line = match client.reader.next_line() {
+            let answer = match client.reader.next_line() {
                 None => return,
-                Some(Ok(line)) => line,
-                Some(Err(what)) => {
-                    let refused = Refused::new(Code::Syntax, what);
-                    client
-                        .answer
-                        .extend_from_slice(reply::error(&refused).as_bytes());
-                    continue;
-                }
+                Some(Ok(line)) if line.trim().is_empty() => continue,
+                Some(Ok(line)) => self.answer_line(&line, key),
+                Some(Err(what)) => Err(Refused::new(Code::Syntax, what)),
             };
-            let line = line.strip_suffix('\r').unwrap_or(&line);
-            if line.trim().is_empty() {
-                continue;
-            }
-            let answer = match Command::decode(line, &self.settings.timeouts) {
-                Ok(command) => self.perform(command, key),
-                Err(refused) => Err(refused),
+            let Some(client) = self.control.clients.get_mut(key) else {
+                return;
             };
-            let answer = answer.unwrap_or_else(|refused| reply::error(&refused));
-            if let Some(client) = self.control.clients.get_mut(key) {
-                client.answer.extend_from_slice(answer.as_bytes());
-            }
+            let text = answer.unwrap_or_else(|refused| {
+                client.spoiled |= client.steps.is_some();
+                reply::error(&refused)
+            });
+            client.answer.extend_from_slice(text.as_bytes());
         }
+    }
+
+    fn answer_line(&mut self, line: &str, key: Key) -> Result<String, Refused> {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let command = Command::decode(line, &self.settings.timeouts)?;
+        self.perform(command, key)
     }
 }
 

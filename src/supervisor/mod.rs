@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod files;
 mod notify;
+mod saved;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ use crate::sys::socket;
 use apply::{Pending, Trial};
 use control::Control;
 use files::Logs;
+pub use saved::last_known_good;
+use saved::Saver;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -78,6 +81,7 @@ struct Supervisor {
     /// The configuration file, and the state that it described when it was read last.
     file: PathBuf,
     filed: State,
+    saver: Saver,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
@@ -90,21 +94,21 @@ pub fn run(config: Config, file: &Path) -> Result<(), String> {
 }
 
 impl Supervisor {
-    fn new(config: Config, file: PathBuf) -> Result<Supervisor, String> {
-        let Config {
-            mut settings,
-            state,
-        } = config;
-        let filed = state.clone();
+    fn new(mut config: Config, file: PathBuf) -> Result<Supervisor, String> {
         if let Ok(filter) = std::env::var("RUST_LOG") {
-            settings.log_level = filter;
+            config.settings.log_level = filter;
         }
-        let logs = Logs::open(&settings)?;
+        let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
-        let control = Control::bind(&settings.command_socket)?;
+        let control = Control::bind(&config.settings.command_socket)?;
+        let filed = config.state.clone();
+        let not_restored = saved::restore(&mut config)?;
+        let Config { settings, state } = config;
+        let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
+        not_restored.iter().for_each(|what| log::warn!("{what}"));
         let poll = Epoll::new().map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
@@ -133,6 +137,7 @@ impl Supervisor {
             trial: None,
             file,
             filed,
+            saver,
         })
     }
 
@@ -155,11 +160,13 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_trial();
             self.settle_pending();
+            self.save_if_due(false);
             if let Some(what) = self.failure.take() {
                 self.kill_workers();
                 return Err(what);
             }
             if self.ended() {
+                self.save_if_due(true);
                 self.say_good_bye();
                 return Ok(());
             }
@@ -172,7 +179,8 @@ impl Supervisor {
             Stage::Starting | Stage::Serving => None,
         };
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
-        let due = [stage, trial, self.workers.due_ms(&self.settings)]
+        let save = self.saver.due_ms();
+        let due = [stage, trial, save, self.workers.due_ms(&self.settings)]
             .into_iter()
             .flatten()
             .min();
@@ -204,6 +212,7 @@ impl Supervisor {
     /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
     fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
         self.sockets.clear();
+        self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
                 log::info!("stopping: open connections are cut");

@@ -1,12 +1,17 @@
 //! The workers: started, watched, replaced.
 //!
+//! A place is what the configuration asks for (worker 0, worker 1, …); a
+//! process carries it. While one takes over from another, a place has two.
+//!
 //! ```text
-//!   Waiting ──due──▶ Starting ──accepting──▶ Accepting ──death──▶ Waiting
-//!                        └──death, or no answer in worker_timeout──┘
+//!   due ──▶ Starting ──accepting──▶ Accepting ──its successor accepts──▶ Retiring ──▶ gone
+//!    ▲         │ death, or silence      │ death, or silence
+//!    └─────────┴────────────────────────┘
 //! ```
 //! A dead worker is replaced at once, or after a pause that grows while its
 //! successors die young. One that answers no ping is killed, which its siblings
-//! do not notice: they share the sockets.
+//! do not notice: they share the sockets. A retiring one takes no new
+//! connections and ends when it has none left.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +23,8 @@ use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
 use crate::net::board::Cell;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
-use crate::slab::Key;
+use crate::slab::{Key, Slab};
+use crate::state::{Code, Refused};
 use crate::supervisor::{worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::process;
@@ -29,18 +35,22 @@ const YOUNG_MS: u64 = 1000;
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// None is there; one is started then.
-    Waiting {
-        due_ms: u64,
+    Starting,
+    Accepting,
+    /// It takes nothing new, and is told to stop then.
+    Retiring {
+        until_ms: u64,
     },
-    Starting(Process),
-    Accepting(Process),
-    /// It has ended and is not replaced.
-    Gone,
 }
 
 struct Process {
+    /// The place that it carries.
+    id: usize,
+    /// Its row on the board.
+    row: usize,
+    life: Life,
     child: Child,
     channel: Channel,
     started_ms: u64,
@@ -50,91 +60,88 @@ struct Process {
     asked_ms: Option<u64>,
 }
 
-struct Worker {
-    life: Life,
+#[derive(Default)]
+struct Place {
+    /// A process is started then.
+    due_ms: Option<u64>,
     /// Deaths in youth, one after another.
     failures: u32,
     restarts: u64,
+    /// The control client that has asked for a new process.
+    asked_by: Option<Key>,
 }
 
 pub struct Workers {
-    list: Vec<Worker>,
-}
-
-impl Worker {
-    fn process(&self) -> Option<&Process> {
-        match &self.life {
-            Life::Starting(process) | Life::Accepting(process) => Some(process),
-            Life::Waiting { .. } | Life::Gone => None,
-        }
-    }
-
-    fn process_mut(&mut self) -> Option<&mut Process> {
-        match &mut self.life {
-            Life::Starting(process) | Life::Accepting(process) => Some(process),
-            Life::Waiting { .. } | Life::Gone => None,
-        }
-    }
-
-    fn word(&self) -> &'static str {
-        match self.life {
-            Life::Waiting { .. } => "waiting",
-            Life::Starting(_) => "starting",
-            Life::Accepting(_) => "running",
-            Life::Gone => "gone",
-        }
-    }
+    places: Vec<Place>,
+    processes: Slab<Process>,
 }
 
 impl Workers {
     pub fn new(count: usize) -> Workers {
-        let worker = |_| Worker {
-            life: Life::Waiting { due_ms: 0 },
-            failures: 0,
-            restarts: 0,
-        };
         Workers {
-            list: (0..count.min(WORKERS_MAX)).map(worker).collect(),
+            places: (0..count.min(WORKERS_MAX / 2))
+                .map(|_| Place::default())
+                .collect(),
+            processes: Slab::default(),
         }
     }
 
-    /// Nobody is left, and nobody will come.
+    /// Nobody is left.
     pub fn is_empty(&self) -> bool {
-        self.list.iter().all(|worker| worker.process().is_none())
+        self.processes.is_empty()
     }
 
+    /// Places, pids.
     pub fn pids(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        let with_pid = |(id, worker): (usize, &Worker)| Some((id, worker.process()?.child.id()));
-        self.list.iter().enumerate().filter_map(with_pid)
+        self.processes
+            .iter()
+            .map(|(_, process)| (process.id, process.child.id()))
     }
 
     fn all_accept(&self) -> bool {
-        self.list
-            .iter()
-            .all(|worker| matches!(worker.life, Life::Accepting(_)))
+        let accepts = |id| self.with_life(id, Life::Accepting).is_some();
+        (0..self.places.len()).all(accepts)
+    }
+
+    /// The process of a place that is in that part of its life.
+    fn with_life(&self, id: usize, life: Life) -> Option<Key> {
+        let mut all = self.processes.iter();
+        all.find(|(_, process)| process.id == id && process.life == life)
+            .map(|(key, _)| key)
+    }
+
+    /// A row of the board that no process has.
+    fn free_row(&self) -> Option<usize> {
+        let taken = |row: &usize| {
+            self.processes
+                .iter()
+                .any(|(_, process)| process.row == *row)
+        };
+        (0..WORKERS_MAX).find(|row| !taken(row))
     }
 
     /// Everyone who can be told something.
-    pub fn channels(&mut self) -> impl Iterator<Item = (usize, &mut Channel)> {
-        self.list
+    pub fn channels(&mut self) -> impl Iterator<Item = (Key, &mut Channel)> {
+        self.processes
             .iter_mut()
-            .enumerate()
-            .filter_map(|(id, worker)| Some((id, &mut worker.process_mut()?.channel)))
+            .map(|(key, process)| (key, &mut process.channel))
     }
 
     /// When to look after them again.
     pub fn due_ms(&self, settings: &Settings) -> Option<u64> {
         let patience_ms = u64::from(settings.worker_timeout) * 1000;
-        let due = |worker: &Worker| match &worker.life {
-            Life::Waiting { due_ms } => Some(*due_ms),
-            Life::Starting(process) => Some(process.started_ms + patience_ms),
-            Life::Accepting(process) => Some(match process.asked_ms {
-                Some(asked_ms) => asked_ms + patience_ms,
-                None => process.heard_ms + ping_ms(patience_ms),
-            }),
-            Life::Gone => None,
+        let of_process = |(_, process): (Key, &Process)| match (process.life, process.asked_ms) {
+            (Life::Starting, _) => process.started_ms + patience_ms,
+            (_, Some(asked_ms)) => asked_ms + patience_ms,
+            (Life::Accepting, None) => process.heard_ms + ping_ms(patience_ms),
+            (Life::Retiring { until_ms }, None) => {
+                until_ms.min(process.heard_ms + ping_ms(patience_ms))
+            }
         };
-        self.list.iter().filter_map(due).min()
+        let processes = self.processes.iter().map(of_process);
+        processes
+            .chain(self.places.iter().filter_map(|place| place.due_ms))
+            .min()
     }
 }
 
@@ -146,7 +153,7 @@ fn ping_ms(patience_ms: u64) -> u64 {
 impl Supervisor {
     /// The first ones: if they cannot be started, nothing is.
     pub(super) fn start_workers(&mut self) -> Result<(), String> {
-        for id in 0..self.workers.list.len() {
+        for id in 0..self.workers.places.len() {
             self.spawn(id)
                 .map_err(|e| format!("cannot start a worker from /proc/self/exe: {e}"))?;
         }
@@ -154,9 +161,14 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, id: usize) -> io::Result<()> {
+        let full = || io::Error::other("too many old workers have not ended yet");
+        let row = self.workers.free_row().ok_or_else(full)?;
         let (mut channel, end) = Channel::pair()?;
         let dup = |fd: BorrowedFd| fd.try_clone_to_owned();
-        let boot = reply::data("worker", &[("id", id.to_string())]);
+        let boot = reply::data(
+            "worker",
+            &[("id", id.to_string()), ("row", row.to_string())],
+        );
         channel.send_with(
             boot.trim_end(),
             vec![dup(self.board.as_fd())?, self.logs.log()?],
@@ -173,27 +185,49 @@ impl Supervisor {
             channel.send(&change.encode());
         }
         channel.send("start");
-        self.board.clear(id);
+        self.board.clear(row);
         let child = process::reexec(&worker_name(id), worker_role(), end)?;
-        let token = token::pack(Kind::Channel, key_of(id));
-        self.poll
-            .add(channel.as_fd(), epoll::IN | epoll::OUT, token)?;
         log::debug!("worker {id} started, pid {}", child.id());
-        self.workers.list[id].life = Life::Starting(Process {
+        let key = self.workers.processes.insert(Process {
+            id,
+            row,
+            life: Life::Starting,
             child,
             channel,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
         });
+        self.workers.places[id].due_ms = None;
+        if let Some(process) = self.workers.processes.get(key) {
+            let token = token::pack(Kind::Channel, key);
+            self.poll
+                .add(process.channel.as_fd(), epoll::IN | epoll::OUT, token)?;
+        }
         Ok(())
+    }
+
+    /// A new process for a place; the old one retires once the new one accepts.
+    pub(super) fn restart_worker(&mut self, id: usize, client: Key) -> Result<(), Refused> {
+        let Some(place) = self.workers.places.get_mut(id) else {
+            let what = format!("there is no worker {id}: see workers");
+            return Err(Refused::new(Code::Missing, what));
+        };
+        if place.asked_by.is_some() {
+            let what = format!("worker {id} is about to be replaced already");
+            return Err(Refused::new(Code::InUse, what));
+        }
+        place.asked_by = Some(client);
+        self.spawn(id).map_err(|e| {
+            self.workers.places[id].asked_by = None;
+            Refused::new(Code::Failed, format!("cannot start a worker: {e}"))
+        })
     }
 
     /// A worker has something to say, or takes more of what we say.
     pub(super) fn worker_ready(&mut self, key: Key) {
-        let id = key.index as usize;
         let now_ms = self.now_ms;
-        let Some(process) = self.workers.list.get_mut(id).and_then(Worker::process_mut) else {
+        let Some(process) = self.workers.processes.get_mut(key) else {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
@@ -211,7 +245,7 @@ impl Supervisor {
             false => self.poll.remove(channel),
         };
         if let Err(e) = watched {
-            log::error!("epoll_ctl for worker {id}: {e}");
+            log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
         // Nothing that a worker says makes main do more than believe that it lives.
         let mut accepting = false;
@@ -228,159 +262,186 @@ impl Supervisor {
             }
         }
         if accepting {
-            self.accepts(id);
+            self.accepts(key);
         }
         if done > 0 {
-            self.done(id, done);
+            self.done(key, done);
         }
     }
 
-    fn accepts(&mut self, id: usize) {
-        let worker = &mut self.workers.list[id];
-        let Life::Starting(process) = std::mem::replace(&mut worker.life, Life::Gone) else {
+    fn accepts(&mut self, key: Key) {
+        let Some(process) = self.workers.processes.get_mut(key) else {
             return;
         };
-        let pid = process.child.id();
-        worker.life = Life::Accepting(process);
-        self.board.set(id, Cell::Alive, 1);
+        if process.life != Life::Starting {
+            return;
+        }
+        let (id, row, pid) = (process.id, process.row, process.child.id());
+        let old = self.workers.with_life(id, Life::Accepting);
+        if let Some(process) = self.workers.processes.get_mut(key) {
+            process.life = Life::Accepting;
+        }
+        self.board.set(row, Cell::Alive, 1);
+        if let Some(old) = old {
+            self.retire(old);
+        }
+        if let Some(client) = self.workers.places[id].asked_by.take() {
+            let pairs = [("id", id.to_string()), ("pid", pid.to_string())];
+            self.answer_late(client, &reply::ok(&pairs));
+        }
         if self.stage != Stage::Starting {
             log::info!("worker {id} accepts, pid {pid}");
+            self.tell_event(
+                "worker_accepts",
+                &[("id", id.to_string()), ("pid", pid.to_string())],
+            );
         } else if self.workers.all_accept() {
             self.stage = Stage::Serving;
             self.announce();
         }
     }
 
+    /// It goes on with what it has.
+    fn retire(&mut self, key: Key) {
+        let until_ms = self.now_ms + u64::from(self.settings.drain_timeout) * 1000;
+        if let Some(process) = self.workers.processes.get_mut(key) {
+            process.life = Life::Retiring { until_ms };
+            self.board.set(process.row, Cell::Alive, 0);
+            process.channel.send("retire");
+            // A failure means that it died, which SIGCHLD tells.
+            let _ = process.channel.flush();
+        }
+    }
+
     /// Workers that have died.
     pub(super) fn reap(&mut self) {
-        for id in 0..self.workers.list.len() {
-            let Some(process) = self.workers.list[id].process_mut() else {
+        for key in self.workers.processes.keys() {
+            let Some(process) = self.workers.processes.get_mut(key) else {
                 continue;
             };
             match process.child.try_wait() {
                 Ok(None) => {}
-                Ok(Some(status)) => self.died(id, &status.to_string()),
-                Err(e) => self.died(id, &e.to_string()),
+                Ok(Some(status)) => self.died(key, &status.to_string()),
+                Err(e) => self.died(key, &e.to_string()),
             }
         }
     }
 
-    fn died(&mut self, id: usize, how: &str) {
-        self.gone(id);
-        self.board.set(id, Cell::Alive, 0);
-        let now_ms = self.now_ms;
-        let worker = &mut self.workers.list[id];
-        let Some(process) = worker.process() else {
+    fn died(&mut self, key: Key, how: &str) {
+        self.gone(key);
+        let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
-        let pid = process.child.id();
-        let young = now_ms < process.started_ms + YOUNG_MS;
+        self.board.set(process.row, Cell::Alive, 0);
+        let (id, pid) = (process.id, process.child.id());
         if self.stage == Stage::Starting {
-            self.failure = Some(format!(
-                "worker {id} died before it accepted ({how}); the log says why"
-            ));
-            worker.life = Life::Gone;
+            let what = format!("worker {id} died before it accepted ({how}); the log says why");
+            self.failure = Some(what);
             return;
         }
-        if self.stage != Stage::Serving {
-            log::debug!("worker {id}, pid {pid}, ended: {how}");
-            worker.life = Life::Gone;
+        if self.stage != Stage::Serving || matches!(process.life, Life::Retiring { .. }) {
+            log::info!("worker {id}, pid {pid}, ended: {how}");
             return;
         }
-        worker.failures = if young { worker.failures + 1 } else { 0 };
-        worker.restarts += 1;
-        let pause_ms = match worker.failures {
+        let pairs = [
+            ("id", id.to_string()),
+            ("pid", pid.to_string()),
+            ("how", how.to_string()),
+        ];
+        self.tell_event("worker_died", &pairs);
+        if process.life == Life::Starting && self.workers.with_life(id, Life::Accepting).is_some() {
+            log::error!("the new worker {id}, pid {pid}, died ({how}); the old one goes on");
+            if let Some(client) = self.workers.places[id].asked_by.take() {
+                let what = format!("the new worker died ({how}); the old one goes on");
+                self.answer_late(client, &reply::error(&Refused::new(Code::Failed, what)));
+            }
+            return;
+        }
+        self.schedule(id, pid, how, self.now_ms < process.started_ms + YOUNG_MS);
+    }
+
+    /// A place without a process gets a new one.
+    fn schedule(&mut self, id: usize, pid: u32, how: &str, young: bool) {
+        let now_ms = self.now_ms;
+        let taken_over = self.workers.with_life(id, Life::Starting).is_some();
+        let place = &mut self.workers.places[id];
+        place.failures = if young { place.failures + 1 } else { 0 };
+        place.restarts += 1;
+        let pause_ms = match place.failures {
             0 => 0,
             n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,
         };
-        worker.life = Life::Waiting {
-            due_ms: now_ms + pause_ms,
-        };
+        if !taken_over {
+            place.due_ms = Some(now_ms + pause_ms);
+        }
         log::error!("worker {id}, pid {pid}, died ({how}); its connections are lost, a new one starts in {pause_ms} ms");
     }
 
     /// Starts who is due, asks who is silent, kills who does not answer.
     pub(super) fn look_after_workers(&mut self) {
+        for id in 0..self.workers.places.len() {
+            if self.workers.places[id]
+                .due_ms
+                .is_some_and(|due| due <= self.now_ms)
+            {
+                if let Err(e) = self.spawn(id) {
+                    log::error!("cannot start worker {id}: {e}");
+                    self.workers.places[id].due_ms = Some(self.now_ms + PAUSE_MS_MAX);
+                }
+            }
+        }
         let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
-        let now_ms = self.now_ms;
-        for id in 0..self.workers.list.len() {
-            match &mut self.workers.list[id].life {
-                Life::Waiting { due_ms } if *due_ms <= now_ms => {
-                    if let Err(e) = self.spawn(id) {
-                        log::error!("cannot start worker {id}: {e}");
-                        let due_ms = now_ms + PAUSE_MS_MAX;
-                        self.workers.list[id].life = Life::Waiting { due_ms };
-                    }
-                }
-                Life::Starting(process) if process.started_ms + patience_ms <= now_ms => {
-                    log::error!("worker {id} does not get ready: killed");
-                    kill(process);
-                }
-                Life::Accepting(process) => match process.asked_ms {
-                    Some(asked_ms) if asked_ms + patience_ms <= now_ms => {
-                        log::error!("worker {id} does not answer: killed");
-                        kill(process);
-                        // Should it not die of that, it is killed again.
-                        process.asked_ms = Some(now_ms);
-                    }
-                    None if process.heard_ms + ping_ms(patience_ms) <= now_ms => {
-                        process.asked_ms = Some(now_ms);
-                        process.channel.send("ping");
-                        // A failure means that it died, which SIGCHLD tells.
-                        let _ = process.channel.flush();
-                    }
-                    _ => {}
-                },
-                _ => {}
+        for key in self.workers.processes.keys() {
+            if let Some(process) = self.workers.processes.get_mut(key) {
+                process.look_after(self.now_ms, patience_ms);
             }
         }
     }
 
     /// epoll says when those that do not take everything now take more.
     pub(super) fn watch_blocked_workers(&mut self) {
-        for (id, channel) in self
+        for (key, channel) in self
             .workers
             .channels()
             .filter(|(_, channel)| channel.is_blocked())
         {
-            let token = token::pack(Kind::Channel, key_of(id));
-            if let Err(e) = self
+            let token = token::pack(Kind::Channel, key);
+            let watched = self
                 .poll
-                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token)
-            {
-                log::error!("epoll_ctl for worker {id}: {e}");
+                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token);
+            if let Err(e) = watched {
+                log::error!("epoll_ctl for a worker: {e}");
             }
         }
     }
 
     pub(super) fn tell_workers(&mut self, line: &str) {
-        for worker in &mut self.workers.list {
-            match worker.process_mut() {
-                Some(process) => {
-                    process.channel.send(line);
-                    // As above.
-                    let _ = process.channel.flush();
-                }
-                None => worker.life = Life::Gone,
-            }
+        for (_, channel) in self.workers.channels() {
+            channel.send(line);
+            // A failure means that it died, which SIGCHLD tells.
+            let _ = channel.flush();
+        }
+    }
+
+    /// From now on who ends is not replaced.
+    pub(super) fn replace_no_worker(&mut self) {
+        for place in &mut self.workers.places {
+            place.due_ms = None;
         }
     }
 
     /// Each worker gets descriptors of its own.
     pub(super) fn hand_out_logs(&mut self) {
-        for worker in &mut self.workers.list {
-            let Some(process) = worker.process_mut() else {
-                continue;
-            };
+        for (_, channel) in self.workers.channels() {
             let fds = || Ok::<_, io::Error>((self.logs.log()?, self.logs.access()?));
             match fds() {
                 Ok((log, access)) => {
-                    process.channel.send_with("log", vec![log]);
+                    channel.send_with("log", vec![log]);
                     if let Some(access) = access {
-                        process.channel.send_with("access", vec![access]);
+                        channel.send_with("access", vec![access]);
                     }
-                    // A failure means that it died, which SIGCHLD tells.
-                    let _ = process.channel.flush();
+                    // As above.
+                    let _ = channel.flush();
                 }
                 Err(e) => log::error!("a worker keeps its old log: {e}"),
             }
@@ -389,48 +450,104 @@ impl Supervisor {
 
     pub(super) fn kill_workers(&mut self) {
         self.workers
-            .list
-            .iter_mut()
-            .filter_map(Worker::process_mut)
-            .for_each(|process| kill(process));
+            .processes
+            .iter()
+            .for_each(|(_, process)| process.kill());
     }
 
-    /// The data lines of `status` about workers.
+    /// The data lines of `status` and `workers`.
     pub(super) fn worker_lines(&self) -> String {
-        let line = |(id, worker): (usize, &Worker)| {
-            let count = |cell| self.board.get(id, cell).to_string();
-            let process = worker.process();
-            let uptime = process.map_or(0, |p| (self.now_ms - p.started_ms) / 1000);
-            reply::data(
-                "worker",
-                &[
-                    ("id", id.to_string()),
-                    ("pid", process.map_or(0, |p| p.child.id()).to_string()),
-                    ("state", worker.word().to_string()),
-                    ("uptime_s", uptime.to_string()),
-                    ("connections", count(Cell::Connections)),
-                    ("accepted", count(Cell::Accepted)),
-                    ("requests", count(Cell::Requests)),
-                    ("restarts", worker.restarts.to_string()),
-                    ("at_limit", count(Cell::AtLimit)),
-                    ("surplus", count(Cell::Surplus)),
-                    ("log_lost", count(Cell::LogLost)),
-                ],
-            )
+        let waiting = |id: &usize| self.workers.places[*id].due_ms.is_some();
+        let missing = (0..self.workers.places.len()).filter(waiting).map(|id| {
+            let pairs = [
+                ("id", id.to_string()),
+                ("pid", "0".into()),
+                ("state", "waiting".into()),
+            ];
+            reply::data("worker", &pairs)
+        });
+        let mut processes: Vec<&Process> = self
+            .workers
+            .processes
+            .iter()
+            .map(|(_, process)| process)
+            .collect();
+        processes.sort_by_key(|process| (process.id, process.started_ms));
+        let lines = processes
+            .into_iter()
+            .map(|process| self.worker_line(process));
+        lines.chain(missing).collect()
+    }
+
+    fn worker_line(&self, process: &Process) -> String {
+        let count = |cell| self.board.get(process.row, cell).to_string();
+        let state = match process.life {
+            Life::Starting => "starting",
+            Life::Accepting => "running",
+            Life::Retiring { .. } => "retiring",
         };
-        self.workers.list.iter().enumerate().map(line).collect()
+        let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
+        reply::data(
+            "worker",
+            &[
+                ("id", process.id.to_string()),
+                ("pid", process.child.id().to_string()),
+                ("state", state.to_string()),
+                ("uptime_s", uptime.to_string()),
+                ("connections", count(Cell::Connections)),
+                ("accepted", count(Cell::Accepted)),
+                ("requests", count(Cell::Requests)),
+                (
+                    "restarts",
+                    self.workers.places[process.id].restarts.to_string(),
+                ),
+                ("at_limit", count(Cell::AtLimit)),
+                ("surplus", count(Cell::Surplus)),
+                ("log_lost", count(Cell::LogLost)),
+            ],
+        )
     }
 }
 
-fn kill(process: &Process) {
-    if let Err(e) = process::kill(process.child.id(), process::SIGKILL) {
-        log::error!("kill {}: {e}", process.child.id());
+impl Process {
+    fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
+        let id = self.id;
+        match (self.life, self.asked_ms) {
+            (Life::Starting, _) if self.started_ms + patience_ms <= now_ms => {
+                log::error!("worker {id} does not get ready: killed");
+                self.kill();
+            }
+            (Life::Starting, _) => {}
+            (_, Some(asked_ms)) if asked_ms + patience_ms <= now_ms => {
+                log::error!("worker {id} does not answer: killed");
+                self.kill();
+                // Should it not die of that, it is killed again.
+                self.asked_ms = Some(now_ms);
+            }
+            (Life::Retiring { until_ms }, _) if until_ms <= now_ms => {
+                log::warn!("the time of the old worker {id} is over: its connections are cut");
+                self.say("stop");
+                self.life = Life::Retiring {
+                    until_ms: now_ms + patience_ms,
+                };
+            }
+            (_, None) if self.heard_ms + ping_ms(patience_ms) <= now_ms => {
+                self.asked_ms = Some(now_ms);
+                self.say("ping");
+            }
+            _ => {}
+        }
     }
-}
 
-fn key_of(id: usize) -> Key {
-    Key {
-        index: id as u32,
-        generation: 0,
+    fn say(&mut self, line: &str) {
+        self.channel.send(line);
+        // A failure means that it died, which SIGCHLD tells.
+        let _ = self.channel.flush();
+    }
+
+    fn kill(&self) {
+        if let Err(e) = process::kill(self.child.id(), process::SIGKILL) {
+            log::error!("kill {}: {e}", self.child.id());
+        }
     }
 }

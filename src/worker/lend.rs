@@ -58,7 +58,8 @@ impl Turn<'_> {
             .lanes
             .as_ref()
             .is_some_and(|lanes| lanes.holds(from));
-        if !bulky && !holds {
+        // Bytes in the pipe for a side that takes no more are lost; to try again would never end.
+        if unseen == 0 || !bulky && !holds {
             self.end_lane(from);
             return None;
         }

@@ -28,6 +28,7 @@ use crate::worker::{Outfit, Worker};
 #[derive(Default)]
 struct Boot {
     id: Option<usize>,
+    row: Option<usize>,
     board: Option<OwnedFd>,
     log: Option<OwnedFd>,
     access: Option<OwnedFd>,
@@ -70,7 +71,8 @@ pub fn main() -> io::Result<()> {
         access,
         seed,
     };
-    let mut worker = Worker::new(id, most as usize, settings, outfit);
+    let row = boot.row.ok_or_else(missing)?;
+    let mut worker = Worker::new(row, most as usize, settings, outfit);
     worker.apply_batch(boot.batch);
     worker.tell("accepting");
     log::debug!("accepting, {most} connections at most");
@@ -103,6 +105,7 @@ impl Boot {
         match noun {
             "worker" => {
                 self.id = value(line, "id").and_then(|id| id.parse().ok());
+                self.row = value(line, "row").and_then(|row| row.parse().ok());
                 self.board = channel.take_fd();
                 self.log = channel.take_fd();
             }
@@ -233,6 +236,7 @@ impl Worker {
         match line {
             "ping" => self.tell("pong"),
             "drain" => self.drain(),
+            "retire" => self.retire(),
             "stop" => self.stop = true,
             "log" => {
                 if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {

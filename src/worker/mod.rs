@@ -66,6 +66,7 @@ impl Tools {
 }
 
 pub struct Worker {
+    /// Its row on the board.
     id: usize,
     settings: Settings,
     max_connections: usize,
@@ -162,6 +163,7 @@ impl Worker {
             // Never 0: that means "did not happen" in a record.
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;
             self.board.add(self.id, Cell::Turns, 1);
+            self.weed_pool(&events);
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 self.dispatch(token, ready);
@@ -215,6 +217,19 @@ impl Worker {
         }
     }
 
+    /// Idle and yet it speaks, or is closed: of no use any more. Before anyone may be given it.
+    fn weed_pool(&mut self, events: &Events) {
+        for i in 0..events.len() {
+            let (token, _) = events.get(i);
+            if let Some((Kind::Back, key)) = token::unpack(token) {
+                let back = self.backs.conns.get(key);
+                if back.is_some_and(|back| back.owner.is_none()) {
+                    self.backs.close(key);
+                }
+            }
+        }
+    }
+
     fn back_ready(&mut self, key: Key, ready: u32) {
         let Some(back) = self.backs.conns.get_mut(key) else {
             return;
@@ -222,8 +237,8 @@ impl Worker {
         back.conn.fired(ready);
         let connecting = back.connecting;
         match back.owner {
-            // Idle and yet it speaks, or is closed: of no use any more.
-            None => self.backs.close(key),
+            // Given back in this very turn: what was reported, its last owner has read.
+            None => {}
             Some(owner) if connecting => {
                 let failed = ready & (epoll::ERR | epoll::HUP) != 0;
                 self.with_turn(owner, |turn| {
@@ -259,6 +274,7 @@ impl Worker {
         let Some(entrance) = self.doors.get(slot.door) else {
             return;
         };
+        let was_starving = slot.starving;
         let mut turn = Turn {
             key,
             slot,
@@ -277,7 +293,7 @@ impl Worker {
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
-        if slot.starving {
+        if slot.starving && !was_starving {
             self.starving.push_back(key);
         }
     }
@@ -345,6 +361,13 @@ impl Worker {
                 self.drive(key, None);
             }
         }
+    }
+
+    /// Takes nothing new. Who is here finishes, and is told with its next answer
+    /// to come back to somebody else; nobody idle is closed.
+    fn retire(&mut self) {
+        self.draining = true;
+        self.close_doors();
     }
 
     /// Says good-bye to idle clients and lets the others finish.

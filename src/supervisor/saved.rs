@@ -1,0 +1,220 @@
+//! The state over a restart.
+//!
+//! `saved_state` holds what differs from the configuration file, as commands;
+//! it is done again at the next start. What does not fit any more is told and
+//! kept aside. Beside the configuration file, under its name and `.last`, lies
+//! the last configuration that ran, whole: `--last-known-good` starts with it.
+//! Files are written under another name, synced and renamed: a full disk or a
+//! power cut leaves the old one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Settings};
+use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
+use crate::proto::command::Command;
+use crate::state::{Change, State, Timeouts};
+use crate::supervisor::Supervisor;
+
+/// When and where to save.
+pub struct Saver {
+    /// `None`: the state is not saved by itself.
+    differences: Option<PathBuf>,
+    last: PathBuf,
+    due_ms: Option<u64>,
+}
+
+impl Saver {
+    pub fn new(settings: &Settings, file: &Path) -> Saver {
+        let wanted = settings
+            .saved_state
+            .clone()
+            .filter(|_| settings.automatic_state_save);
+        Saver {
+            differences: wanted,
+            last: with_suffix(file, ".last"),
+            due_ms: None,
+        }
+    }
+
+    pub fn due_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+
+    /// The state has changed. Changes that come together are written once.
+    pub fn note(&mut self, now_ms: u64) {
+        if self.differences.is_some() && self.due_ms.is_none() {
+            self.due_ms = Some(now_ms + SAVE_DELAY_MS);
+        }
+    }
+}
+
+impl Supervisor {
+    /// Saves if that is due; `end`: if anything was not saved yet.
+    pub(super) fn save_if_due(&mut self, end: bool) {
+        let due = self
+            .saver
+            .due_ms
+            .is_some_and(|due| end || due <= self.now_ms);
+        let Some(path) = self.saver.differences.as_ref().filter(|_| due) else {
+            return;
+        };
+        let differences = text_of(self.filed.diff(&self.state));
+        let whole = self.settings.encode() + "\n" + &text_of(self.state.dump());
+        let written = write_atomically(path, &differences)
+            .map_err(|e| (path, e))
+            .and_then(|()| {
+                write_atomically(&self.saver.last, &whole).map_err(|e| (&self.saver.last, e))
+            });
+        self.saver.due_ms = match written {
+            Ok(()) => None,
+            Err((path, e)) => {
+                log::error!(
+                    "the state is not saved: {}: {e}; trying again in a while",
+                    path.display()
+                );
+                Some(self.now_ms + SAVE_AGAIN_MS)
+            }
+        };
+    }
+}
+
+/// Does the saved changes on top of the configuration. Returns what was not done, a sentence each.
+pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
+    let Some(path) = config.settings.saved_state.clone() else {
+        return Ok(Vec::new());
+    };
+    let text = match read_bounded(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(format!("cannot read saved_state {}: {e}", path.display())),
+    };
+    let mut told = Vec::new();
+    let mut aside = String::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let change = change_of(line, &config.state, &config.settings.timeouts);
+        if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
+            told.push(format!(
+                "{}:{number}: not done again: {why}",
+                path.display()
+            ));
+            aside += &format!("# {why}\n{line}\n");
+        }
+    }
+    if !aside.is_empty() {
+        let rejected = with_suffix(&path, ".rejected");
+        write_atomically(&rejected, &aside).map_err(|e| {
+            format!(
+                "cannot keep what does not fit in {}: {e}",
+                rejected.display()
+            )
+        })?;
+        told.push(format!(
+            "what was not done again is kept in {}",
+            rejected.display()
+        ));
+    }
+    Ok(told)
+}
+
+/// The configuration that ran last, instead of that in `file`.
+pub fn last_known_good(file: &Path) -> Result<Config, String> {
+    let path = with_suffix(file, ".last");
+    let wrong = |what: String| {
+        format!(
+            "no last known good configuration in {}: {what}",
+            path.display()
+        )
+    };
+    let text = read_bounded(&path).map_err(|e| wrong(e.to_string()))?;
+    let mut lines = text.lines();
+    let settings =
+        Settings::decode(lines.next().unwrap_or_default()).map_err(|e| wrong(e.to_string()))?;
+    let mut state = State::default();
+    for line in lines {
+        let change = change_of(line, &state, &settings.timeouts);
+        change
+            .and_then(|change| apply(&mut state, change))
+            .map_err(wrong)?;
+    }
+    Ok(Config { settings, state })
+}
+
+fn change_of(line: &str, state: &State, timeouts: &Timeouts) -> Result<Change, String> {
+    match Command::decode(line, timeouts) {
+        Ok(Command::Change(change)) => Ok(change),
+        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string()),
+        Ok(_) => Err("it is no change".into()),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
+fn apply(state: &mut State, change: Change) -> Result<(), String> {
+    state
+        .apply(&change)
+        .map(drop)
+        .map_err(|refused| refused.to_string())
+}
+
+fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
+    changes
+        .into_iter()
+        .map(|change| change.encode() + "\n")
+        .collect()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let most = CONFIG_BYTES_MAX as u64;
+    let n = File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    if n as u64 > most {
+        return Err(io::Error::other("the file is too large"));
+    }
+    Ok(text)
+}
+
+/// Readable by nobody else: a state may name what others need not know.
+fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = with_suffix(path, ".new");
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_as_it_was() {
+        let folder = std::env::temp_dir().join(format!("sozu-saved-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("state");
+        write_atomically(&path, "one\n").unwrap();
+        write_atomically(&path, "two\n").unwrap();
+        assert_eq!(read_bounded(&path).unwrap(), "two\n");
+        fs::create_dir(folder.join("state.new.d")).unwrap();
+        assert!(write_atomically(&folder.join("nowhere/state"), "x").is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
