@@ -162,7 +162,14 @@ impl Supervisor {
 
     /// Answers what it has asked, as far as it reads the answers.
     fn serve_client(&mut self, key: Key, hung_up: bool) {
-        self.answer_lines(key);
+        loop {
+            self.answer_lines(key);
+            // Lines that waited for a long answer to be taken: no event tells of them any more.
+            let next = self.control.clients.get_mut(key);
+            if !next.is_some_and(|client| client.send() && client.has_next()) {
+                break;
+            }
+        }
         self.push_out(key, hung_up);
     }
 
@@ -274,6 +281,11 @@ impl Client {
     /// Its earlier answers are taken.
     fn may_ask(&self) -> bool {
         !self.ended && !self.waiting && self.answer.len() < CONTROL_REPLY_BYTES_MAX
+    }
+
+    /// It has asked for something else already, which may be done now.
+    fn has_next(&self) -> bool {
+        self.reader.has_line() && !self.waiting && self.answer.len() < CONTROL_REPLY_BYTES_MAX
     }
 
     fn is_done(&self) -> bool {
