@@ -1,7 +1,7 @@
 //! Why a command was not done: what to say, to whom, with which exit code.
 
 use std::fmt::Display;
-use std::io::{Error, ErrorKind};
+use std::io::{self, Error, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,9 +66,10 @@ impl Failure {
     /// Says it on standard error, and to a program that reads JSON.
     pub fn tell(&self, json: bool) -> ExitCode {
         if self.exit > 0 {
-            eprintln!("sozuctl: {}", self.text);
+            // There is nobody left to tell that nothing can be told.
+            let _ = writeln!(io::stderr(), "sozuctl: {}", self.text);
             if json {
-                println!("{}", json::refusal(&self.code, &self.text));
+                let _ = writeln!(io::stdout(), "{}", json::refusal(&self.code, &self.text));
             }
         }
         ExitCode::from(self.exit)

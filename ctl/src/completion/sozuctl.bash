@@ -31,12 +31,18 @@ _sozuctl() {
         esac
         ((index += 1))
     done
-    local next
+    local word next list=()
     next=$(_sozuctl_next "$said")
     [[ -z $said && $current == -* ]] && next='-c -s -t --json -V -h'
-    # Values only behind their key.
-    [[ $current == *=* ]] || next=" $next " next=$(sed 's/[^ ]*=[^ ][^ ]*//g' <<<"$next")
-    COMPREPLY=($(compgen -W "$next" -- "$current"))
+    for word in $next; do
+        # Values only behind their key, and only they.
+        if [[ $current == *=* ]]; then
+            [[ $word == *=?* ]] && list+=("$word")
+        else
+            [[ $word == *=?* ]] || list+=("$word")
+        fi
+    done
+    COMPREPLY=($(compgen -W "${list[*]}" -- "$current"))
     [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace
     if [[ $current == *=* && $COMP_WORDBREAKS == *=* ]]; then
         COMPREPLY=("${COMPREPLY[@]#*=}")
