@@ -90,6 +90,9 @@ pub fn load(options: &Options, words: &[String]) -> Result<(), Failure> {
     let numbers: Vec<usize> = steps.iter().map(|step| step.line).collect();
     let lines: Vec<String> = steps.into_iter().map(|step| step.text).collect();
     let mut link = Link::open(&options.socket()?, options.limit)?;
+    if lines.is_empty() {
+        return say(options, &[], &[pair("changes", 0)]);
+    }
     link.ask("begin", &mut none)?;
     let place = |index: usize, code: &str, what: &str| match numbers.get(index) {
         Some(number) => target::at(&path, *number, code, what),
