@@ -318,7 +318,8 @@ fn check_target(text: &str) -> Result<String, String> {
     if let Some(path) = text.strip_prefix("file://") {
         return check_file(path);
     }
-    if text.contains("://") {
+    // A scheme stands at the start; in a path `://` is nothing special.
+    if !text.starts_with('/') && text.contains("://") {
         return Err(format!(
             "{text:?} is not supported: give stdout, stderr or a file"
         ));

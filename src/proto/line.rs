@@ -187,12 +187,6 @@ impl LineReader {
         self.skipping || self.start < self.bytes.len()
     }
 
-    /// Whether a whole line is there.
-    pub fn has_line(&self) -> bool {
-        let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
-        unsearched.contains(&b'\n')
-    }
-
     /// The next line without its LF.
     pub fn next_line(&mut self) -> Option<Result<String, Error>> {
         loop {

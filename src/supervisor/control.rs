@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::date::rfc3339;
-use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
+use crate::limits::{ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
 use crate::net::logging::unix_ms;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
@@ -50,6 +50,8 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     pub clients: Slab<Client>,
+    /// Nobody is let in until then: out of descriptors.
+    pub paused_until_ms: Option<u64>,
 }
 
 impl Control {
@@ -83,44 +85,67 @@ impl Control {
             listener,
             path: path.to_owned(),
             clients: Slab::default(),
+            paused_until_ms: None,
         })
     }
 
+    /// Lets clients in from now on.
+    pub fn open(&mut self, poll: &Epoll) {
+        self.paused_until_ms = None;
+        let token = token::pack_single(Kind::ControlSocket);
+        if let Err(e) = poll.add(self.as_fd(), epoll::IN, token) {
+            log::error!("nobody can steer this proxy: epoll_ctl for the control socket: {e}");
+        }
+    }
+
     /// Takes whoever waits, as long as there is room.
-    pub fn accept(&mut self, poll: &Epoll) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.clients.len() == CONTROL_CLIENTS_MAX {
-                let refused =
-                    Refused::new(Code::Limit, "too many control clients: try again later");
-                // It is not waited for; it may not get to read why.
-                let _ = stream.set_nonblocking(true);
-                let _ = (&stream).write_all(reply::error(&refused).as_bytes());
-                continue;
-            }
-            let who = match socket::peer_credentials(stream.as_fd()) {
-                Ok((uid, _, pid)) => format!("uid {uid} pid {pid}"),
-                Err(e) => format!("nobody known ({e})"),
-            };
-            if stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let key = self.clients.insert(Client {
-                stream,
-                reader: LineReader::default(),
-                answer: Vec::new(),
-                ended: false,
-                awaits_end: false,
-                waiting: false,
-                steps: None,
-                spoiled: false,
-                listens: false,
-                who,
-            });
-            if let Some(client) = self.clients.get(key) {
-                let token = token::pack(Kind::ControlClient, key);
-                if poll.add(client.stream.as_fd(), epoll::IN, token).is_err() {
-                    self.clients.remove(key);
+    pub fn accept(&mut self, poll: &Epoll, now_ms: u64) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if socket::out_of_descriptors(&e) => {
+                    log::error!("accept on the control socket: {e}; trying again shortly");
+                    let removed = poll.remove(self.as_fd());
+                    self.paused_until_ms = removed.is_ok().then_some(now_ms + ACCEPT_PAUSE_MS);
+                    return;
                 }
+                Err(_) => return,
+            };
+            self.let_in(stream, poll);
+        }
+    }
+
+    fn let_in(&mut self, stream: UnixStream, poll: &Epoll) {
+        if self.clients.len() == CONTROL_CLIENTS_MAX {
+            let refused = Refused::new(Code::Limit, "too many control clients: try again later");
+            // It is not waited for; it may not get to read why.
+            let _ = stream.set_nonblocking(true);
+            let _ = (&stream).write_all(reply::error(&refused).as_bytes());
+            return;
+        }
+        let who = match socket::peer_credentials(stream.as_fd()) {
+            Ok((uid, _, pid)) => format!("uid {uid} pid {pid}"),
+            Err(e) => format!("nobody known ({e})"),
+        };
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let key = self.clients.insert(Client {
+            stream,
+            reader: LineReader::default(),
+            answer: Vec::new(),
+            ended: false,
+            awaits_end: false,
+            waiting: false,
+            steps: None,
+            spoiled: false,
+            listens: false,
+            who,
+        });
+        if let Some(client) = self.clients.get(key) {
+            let token = token::pack(Kind::ControlClient, key);
+            if poll.add(client.stream.as_fd(), epoll::IN, token).is_err() {
+                self.clients.remove(key);
             }
         }
     }
@@ -162,15 +187,14 @@ impl Supervisor {
 
     /// Answers what it has asked, as far as it reads the answers.
     fn serve_client(&mut self, key: Key, hung_up: bool) {
-        loop {
-            self.answer_lines(key);
-            // Lines that waited for a long answer to be taken: no event tells of them any more.
-            let next = self.control.clients.get_mut(key);
-            if !next.is_some_and(|client| client.send() && client.has_next()) {
-                break;
-            }
-        }
+        while self.answer_lines(key) && self.sends_all(key) {}
         self.push_out(key, hung_up);
+    }
+
+    /// Whether it has taken all of its answers.
+    fn sends_all(&mut self, key: Key) -> bool {
+        let client = self.control.clients.get_mut(key);
+        client.is_some_and(|client| client.send() && client.answer.is_empty())
     }
 
     /// Sends what it takes of its answers, and waits for what comes next.
@@ -245,22 +269,26 @@ impl Supervisor {
         true
     }
 
-    fn answer_lines(&mut self, key: Key) {
+    /// True: there may be more lines, but the answers so far are to be taken first.
+    fn answer_lines(&mut self, key: Key) -> bool {
         loop {
             let Some(client) = self.control.clients.get_mut(key) else {
-                return;
+                return false;
             };
-            if client.waiting || client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
-                return;
+            if client.waiting {
+                return false;
+            }
+            if client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
+                return true;
             }
             let answer = match client.reader.next_line() {
-                None => return,
+                None => return false,
                 Some(Ok(line)) if line.trim().is_empty() => continue,
                 Some(Ok(line)) => self.answer_line(&line, key),
                 Some(Err(what)) => Err(Refused::new(Code::Syntax, what)),
             };
             let Some(client) = self.control.clients.get_mut(key) else {
-                return;
+                return false;
             };
             let text = answer.unwrap_or_else(|refused| {
                 client.spoiled |= client.steps.is_some();
@@ -278,14 +306,9 @@ impl Supervisor {
 }
 
 impl Client {
-    /// Its earlier answers are taken.
+    /// Its earlier answers are taken, hence all its lines are answered: no others pile up here.
     fn may_ask(&self) -> bool {
-        !self.ended && !self.waiting && self.answer.len() < CONTROL_REPLY_BYTES_MAX
-    }
-
-    /// It has asked for something else already, which may be done now.
-    fn has_next(&self) -> bool {
-        self.reader.has_line() && !self.waiting && self.answer.len() < CONTROL_REPLY_BYTES_MAX
+        !self.ended && !self.waiting && self.answer.is_empty()
     }
 
     fn is_done(&self) -> bool {

@@ -147,11 +147,15 @@ impl Worker {
         }
         if self.at_limit && self.slots.len() < self.max_connections {
             self.at_limit = false;
+            self.open_doors_if_open();
+        }
+        let plenty = self.max_connections - self.max_connections / 8;
+        if self.limit_told && self.slots.len() < plenty {
+            self.limit_told = false;
             log::info!(
-                "below {} connections again: accepting",
+                "below {} connections again (max_connections)",
                 self.max_connections
             );
-            self.open_doors();
         }
     }
 
@@ -254,10 +258,12 @@ impl Worker {
         if self.slots.len() >= self.max_connections {
             self.at_limit = true;
             self.board.add(self.id, Cell::AtLimit, 1);
-            log::warn!(
-                "{} connections, the limit (max_connections): new ones wait until others end",
-                self.max_connections
-            );
+            if !std::mem::replace(&mut self.limit_told, true) {
+                log::warn!(
+                    "{} connections, the limit (max_connections): new ones wait until others end",
+                    self.max_connections
+                );
+            }
             self.shut_doors();
             return false;
         }
@@ -296,7 +302,7 @@ impl Worker {
         };
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
-        self.drive(slot, None);
+        self.drive(slot, false);
         true
     }
 }

@@ -369,8 +369,8 @@ impl Turn<'_> {
             },
             (Side::Back, None) => return,
         };
-        let write = pending && conn.blocked;
-        if let Err(e) = conn.watch(self.poll, token, read, write) {
+        // What is pending was refused, or the budget was spent: either way epoll says when to go on.
+        if let Err(e) = conn.watch(self.poll, token, read, pending) {
             log::error!("epoll_ctl: {e}");
         }
     }

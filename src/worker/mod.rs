@@ -28,7 +28,7 @@ use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::timer::Wheel;
@@ -82,6 +82,8 @@ pub struct Worker {
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
     at_limit: bool,
+    /// The log says so; not again before there is plenty of room.
+    limit_told: bool,
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
@@ -130,6 +132,7 @@ impl Worker {
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,
+            limit_told: false,
             slots: Slab::default(),
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
@@ -204,10 +207,7 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(
-                        key,
-                        gone(ready).then_some(Event::Lost(crate::session::Side::Front)),
-                    );
+                    self.drive(key, gone(ready));
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
@@ -246,22 +246,17 @@ impl Worker {
                     turn.run();
                 });
             }
-            Some(owner) => {
-                self.drive(
-                    owner,
-                    gone(ready).then_some(Event::Lost(crate::session::Side::Back)),
-                );
-            }
+            // If it is broken, reading says so once all that it sent was taken.
+            Some(owner) => self.drive(owner, false),
         }
     }
 
-    /// Gives a slot its share of the turn. `lost` is told if nobody would find it by reading.
-    fn drive(&mut self, key: Key, lost: Option<Event>) {
+    /// Gives a slot its share of the turn. `lost`: its client is gone, which is told if
+    /// nobody would find it by reading.
+    fn drive(&mut self, key: Key, lost: bool) {
         self.with_turn(key, |turn| {
-            if let Some(Event::Lost(side)) = lost {
-                if !turn.slot.session.wants(side) {
-                    turn.on(Event::Lost(side));
-                }
+            if lost && !turn.slot.session.wants(Side::Front) {
+                turn.on(Event::Lost(Side::Front));
             }
             turn.run();
         });
@@ -358,7 +353,7 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.starving = false;
                 slot.front.readable = true;
-                self.drive(key, None);
+                self.drive(key, false);
             }
         }
     }
