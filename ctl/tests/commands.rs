@@ -216,7 +216,8 @@ struct Side {
 
 impl Side {
     fn start(backend: &Backend) -> Side {
-        let free = TcpListener::bind("127.0.0.1:0").expect("bind");
+        // Nobody else takes a port of this one meanwhile.
+        let free = TcpListener::bind("127.0.0.2:0").expect("bind");
         let other = free.local_addr().expect("getsockname");
         let proxy = Setup::http().backends(&[backend.address()]).start();
         Side { proxy, other }
@@ -235,8 +236,12 @@ impl Side {
             .replace(&self.other.to_string(), "M")
     }
 
-    fn dump(&self) -> String {
-        self.general(&self.proxy.control("state dump").data.join("\n"))
+    /// Sorted: which address comes first depends on the ports.
+    fn dump(&self) -> Vec<String> {
+        let lines = self.proxy.control("state dump").data;
+        let mut lines: Vec<String> = lines.iter().map(|line| self.general(line)).collect();
+        lines.sort();
+        lines
     }
 
     fn sozuctl(&self, words: &[&str]) -> Output {

@@ -5,6 +5,7 @@ mod common;
 
 use common::{program, Backend, Proxy, Setup};
 use sozu_lib::proto::table::COMMANDS;
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -37,7 +38,8 @@ fn run(proxy: &Proxy, other: &str, example: &str) -> String {
 }
 
 fn start() -> (Proxy, String) {
-    let free = TcpListener::bind("127.0.0.1:0").expect("bind");
+    // Nobody else takes a port of this one meanwhile.
+    let free = TcpListener::bind("127.0.0.2:0").expect("bind");
     let other = free.local_addr().expect("getsockname").to_string();
     let backend = Backend::named("ok");
     let proxy = Setup::http().backends(&[backend.address()]).start();
@@ -86,10 +88,11 @@ fn the_old_commands_work() {
     let (mut old, other_old) = start();
     let (mut new, other_new) = start();
     let dump = |proxy: &Proxy, other: &str| {
-        let text = proxy.control("state dump").data.join("\n");
-        let text = text.replace(&proxy.address().to_string(), "L");
-        let backends = text.lines().filter(|line| !line.contains("cluster=main"));
-        backends.collect::<Vec<_>>().join("\n").replace(other, "M")
+        let lines = proxy.control("state dump").data;
+        let (own, cluster) = (proxy.address().to_string(), "cluster=main");
+        let lines = lines.iter().filter(|line| !line.contains(cluster));
+        let lines = lines.map(|line| line.replace(&own, "L").replace(other, "M"));
+        lines.collect::<BTreeSet<String>>()
     };
     for (words, ours) in rows("## Coming from Sōzu") {
         let line = |words: &str| match words {
