@@ -166,7 +166,7 @@ pub static GLOBAL: &[Key] = &[
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
     key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced."),
-    key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections after an upgrade."),
+    key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections once another has taken over."),
     key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
 ];
 
@@ -221,7 +221,7 @@ pub static BACKEND: &[Key] = &[
 /// In `commit`.
 #[rustfmt::skip]
 pub static COMMIT: &[Key] = &[
-    key("revision", ANY_COUNT, Empty, "Commits only if nobody else has since this revision."),
+    key("revision", Int { min: 0, max: u32::MAX }, Empty, "Commits only if nobody else has since this revision."),
     key("confirm", Seconds, Empty, "Undoes it after so long, unless confirm comes before."),
 ];
 

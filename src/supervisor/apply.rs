@@ -65,9 +65,10 @@ impl Supervisor {
         let done = try_all(&mut self.state, steps, &self.settings.timeouts)?;
         let opened = match self.open_sockets() {
             Ok(opened) => opened,
-            Err(refused) => {
+            Err((address, refused)) => {
                 revert(&mut self.state, &done.undo);
-                return Err(Obstacle { place: 0, refused });
+                let place = place_of(&done.changes, address);
+                return Err(Obstacle { place, refused });
             }
         };
         let state = &self.state;
@@ -90,17 +91,17 @@ impl Supervisor {
         Ok(done)
     }
 
-    /// Binds what the state has and we have not.
-    fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, Refused> {
+    /// Binds what the state has and we have not; else the address, and why not.
+    fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
         let missing = |listener: &&Listener| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
         };
         let open = |listener: &Listener| match socket::listen(listener.address, LISTEN_BACKLOG) {
             Ok(socket) => Ok((listener.address, socket)),
-            Err(e) => Err(Refused::new(
-                Code::Failed,
-                cannot_listen(listener.address, &e),
-            )),
+            Err(e) => {
+                let what = cannot_listen(listener.address, &e);
+                Err((listener.address, Refused::new(Code::Failed, what)))
+            }
         };
         self.state.listeners().filter(missing).map(open).collect()
     }
@@ -216,6 +217,15 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
         }
     }
     Ok(done)
+}
+
+/// The change that made a listener what it is.
+fn place_of(changes: &[Change], listener: SocketAddr) -> usize {
+    let made = |change: &Change| match change {
+        Change::ListenerAdd(made) | Change::ListenerUpdate(made) => made.address == listener,
+        _ => false,
+    };
+    changes.iter().rposition(made).unwrap_or(0)
 }
 
 fn revert(state: &mut State, undo: &[Change]) {
