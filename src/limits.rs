@@ -119,3 +119,5 @@ pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.
 pub const SAVE_AGAIN_MS: u64 = 10_000;
+/// How long idle clients of a worker that ends may still ask for something, in milliseconds.
+pub const FAREWELL_MS: u64 = 1_000;

@@ -278,6 +278,23 @@ fn shutdown_drains() {
     assert!(reply.expect("an answer").last.starts_with("ok"));
 }
 
+/// A request that was on its way when the end was decided is answered.
+#[test]
+fn an_idle_client_may_still_ask() {
+    let backend = Backend::named("ok");
+    let mut proxy = workers(2, &backend).start();
+    let mut idle = open(&proxy, 4);
+    proxy.signal("TERM");
+    closed(&proxy);
+    for client in &mut idle {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 200);
+        assert!(answer.connection_says("close"), "{answer:?}");
+        client.ends();
+    }
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
 /// The second signal waits for nobody.
 #[test]
 fn a_second_signal_is_hard() {
@@ -333,8 +350,9 @@ fn without_main() {
     let backend = Backend::named("ok");
     let mut proxy = workers(2, &backend).start();
     let mut clients = open(&proxy, 4);
-    for worker in proxy.workers() {
-        proxy.adopt(worker.pid);
+    let pids: Vec<_> = proxy.workers().iter().map(|worker| worker.pid).collect();
+    for pid in &pids {
+        proxy.adopt(*pid);
     }
     proxy.kill_main();
     for client in &mut clients {
@@ -342,6 +360,16 @@ fn without_main() {
         assert_eq!(client.get("/").text(), "ok");
     }
     drop(open(&proxy, 20));
+    // Nobody else can end them gently.
+    for pid in &pids {
+        assert!(signal(*pid, "TERM"));
+    }
+    for client in &mut clients {
+        client.ends();
+    }
+    for pid in pids {
+        wait_until("the workers end", || (!is_alive(pid)).then_some(()));
+    }
 }
 
 #[test]

@@ -245,6 +245,13 @@ impl Worker {
         }
     }
 
+    /// Everyone who is in a queue, as far as there is room: closed sockets would turn them away.
+    pub(super) fn accept_waiting(&mut self) {
+        for key in self.doors.keys() {
+            while self.accept_one(key) {}
+        }
+    }
+
     /// False: there is no more to be had now.
     fn accept_one(&mut self, key: Key) -> bool {
         if self.slots.len() >= self.max_connections {

@@ -20,7 +20,7 @@ use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::http::fields::Head;
-use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
+use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::sink::Sink;
@@ -32,6 +32,7 @@ use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process;
+use crate::sys::process::Signals;
 use crate::timer::Wheel;
 use accept::Queue;
 use access::{AccessLog, Complaints};
@@ -73,6 +74,8 @@ pub struct Worker {
     max_connections: usize,
     poll: Epoll,
     channel: Option<Channel>,
+    /// Without main, signals are its own business.
+    signals: Option<Signals>,
     /// Changes since the last commit.
     batch: link::Batch,
     board: Board,
@@ -95,6 +98,8 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// It serves what it has, and takes no more.
     draining: bool,
+    /// Idle clients are told to go then.
+    farewell_ms: Option<u64>,
     /// The time is over: what is left is cut.
     stop: bool,
     expired: Vec<u32>,
@@ -126,6 +131,7 @@ impl Worker {
             max_connections,
             poll: outfit.poll,
             channel: Some(outfit.channel),
+            signals: None,
             batch: link::Batch::default(),
             board: outfit.board,
             start,
@@ -149,6 +155,7 @@ impl Worker {
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             draining: false,
+            farewell_ms: None,
             stop: false,
             expired: Vec::new(),
             shrink_at_ms: None,
@@ -174,6 +181,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.say_good_bye();
             self.feed_starving();
             self.access.flush_if_due(self.now_ms());
         }
@@ -195,6 +203,7 @@ impl Worker {
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
+        earlier(self.farewell_ms);
         earlier(self.shrink_at_ms);
         match due {
             None => -1,
@@ -216,6 +225,7 @@ impl Worker {
             Some((Kind::Back, key)) => self.back_ready(key, ready),
             Some((Kind::Listener, key)) => self.door_ready(key),
             Some((Kind::Channel, _)) => self.channel_ready(),
+            Some((Kind::Signals, _)) => self.take_signals(),
             _ => {}
         }
     }
@@ -379,10 +389,20 @@ impl Worker {
         self.close_doors();
     }
 
-    /// Says good-bye to idle clients and lets the others finish.
+    /// Takes who waits already and nobody after. Idle clients may still speak for a
+    /// moment, for a request may be on its way to us; then they are told to go.
     fn drain(&mut self) {
+        self.accept_waiting();
         self.draining = true;
         self.close_doors();
+        self.farewell_ms = Some(self.now_ms() + FAREWELL_MS);
+    }
+
+    fn say_good_bye(&mut self) {
+        if self.farewell_ms.is_none_or(|due| due > self.now_ms()) {
+            return;
+        }
+        self.farewell_ms = None;
         for key in self.slots.keys() {
             self.with_turn(key, |turn| {
                 // A request that is already here is served, and told that it was the last.
