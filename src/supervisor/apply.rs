@@ -43,6 +43,14 @@ pub enum Step {
     Update(Update),
 }
 
+/// What a client has asked for since its `begin`.
+#[derive(Default)]
+pub struct Transaction {
+    pub steps: Vec<Step>,
+    /// A line that could not be taken: nothing of it will be done.
+    pub spoilt: Option<Refused>,
+}
+
 /// What a transaction did, and what undoes it.
 pub struct Done {
     pub changes: Vec<Change>,

@@ -1,14 +1,16 @@
 //! What each command does.
 
-use crate::limits::TRANSACTION_CHANGES_MAX;
+use std::rc::{Rc, Weak};
+
+use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
 use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{Backend, BackendState, Change, Code, Refused, State};
-use crate::supervisor::apply::{Obstacle, Step};
-use crate::supervisor::control::Client;
+use crate::supervisor::apply::{Obstacle, Step, Transaction};
+use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
@@ -29,18 +31,18 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
-            Command::StateDump => Ok(self.dump(|_| true) + &ok()),
+            Command::StateDump => self.dump(None, key),
             Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
             Command::StateStats => Ok(self.stats()),
-            Command::List(noun) => Ok(self.dump(|change| noun_of(change) == noun) + &ok()),
+            Command::List(noun) => self.dump(Some(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
             Command::Change(change) => self.step(Step::Do(change), key),
             Command::Update(update) => self.step(Step::Update(update), key),
             Command::Begin => self.begin(key),
             Command::Commit { revision, confirm } => self.commit(key, revision, confirm),
             Command::Confirm => self.confirm(),
-            Command::Abort => match self.client(key)?.steps.take() {
-                Some(steps) => Ok(one("forgotten", steps.len().to_string())),
+            Command::Abort => match self.client(key)?.transaction.take() {
+                Some(transaction) => Ok(one("forgotten", transaction.steps.len().to_string())),
                 None => Err(no_transaction()),
             },
             Command::Reload => self.reload(Some(key)),
@@ -80,26 +82,40 @@ impl Supervisor {
     fn begin(&mut self, key: Key) -> Result<String, Refused> {
         let revision = self.revision;
         let client = self.client(key)?;
-        if client.steps.is_some() {
+        if client.transaction.is_some() {
             let what = "a transaction is open already: commit or abort it first";
             return Err(Refused::new(Code::InUse, what));
         }
-        client.steps = Some(Vec::new());
+        client.transaction = Some(Transaction::default());
         Ok(reply::ok(&[("revision", revision.to_string())]))
     }
 
     /// Part of a transaction, or one of its own.
     fn step(&mut self, step: Step, key: Key) -> Result<String, Refused> {
-        match &mut self.client(key)?.steps {
-            Some(steps) if steps.len() == TRANSACTION_CHANGES_MAX => {
-                let what = "the transaction is full: commit it, or use several";
-                Err(Refused::new(Code::Limit, what))
-            }
-            Some(steps) => {
-                steps.push(step);
-                Ok(reply::ok(&[]))
-            }
-            None => self.change(vec![step], key, None),
+        let Some(transaction) = &mut self.client(key)?.transaction else {
+            return self.change(vec![step], key, None);
+        };
+        if let Some(first) = &transaction.spoilt {
+            return Err(spoilt(first));
+        }
+        if transaction.steps.len() == TRANSACTION_CHANGES_MAX {
+            let what = "the transaction is full: use several";
+            let refused = Refused::new(Code::Limit, what);
+            transaction.spoilt = Some(refused.clone());
+            return Err(refused);
+        }
+        transaction.steps.push(step);
+        Ok(reply::ok(&[]))
+    }
+
+    /// A line that is not understood may have been a change: the others are not done without it.
+    pub(super) fn spoil_transaction(&mut self, key: Key, refused: &Refused) {
+        let client = self.control.clients.get_mut(key);
+        if let Some(transaction) = client.and_then(|client| client.transaction.as_mut()) {
+            transaction.spoilt.get_or_insert_with(|| {
+                let place = transaction.steps.len() + 1;
+                Refused::new(refused.code, format!("change {place}: {refused}"))
+            });
         }
     }
 
@@ -111,9 +127,19 @@ impl Supervisor {
     ) -> Result<String, Refused> {
         let now = self.revision;
         let client = self.client(key)?;
-        let Some(steps) = client.steps.take() else {
+        let Some(Transaction {
+            steps,
+            spoilt: first,
+        }) = client.transaction.take()
+        else {
             return Err(no_transaction());
         };
+        if let Some(first) = first {
+            return Err(Refused::new(
+                first.code,
+                format!("{first}; nothing was done"),
+            ));
+        }
         if revision.is_some_and(|wanted| wanted != now) {
             let what =
                 format!("the revision is {now}: somebody else has committed; nothing was done");
@@ -175,15 +201,21 @@ impl Supervisor {
         Ok(())
     }
 
-    fn audit(&mut self, who: &str, changes: &[Change]) {
+    /// Says who has done what, in the log and to those who listen.
+    pub(super) fn audit(&mut self, who: &str, changes: &[Change]) {
         let revision = self.revision;
+        let listens = self.anyone_listens();
+        let mut events = String::new();
         for change in changes {
             let line = change.encode();
             log::info!("revision {revision}, by {who}: {line}");
-            self.tell_event(
-                "change",
-                &[("revision", revision.to_string()), ("command", line)],
-            );
+            if listens {
+                let pairs = [("revision", revision.to_string()), ("command", line)];
+                events += &event("change", &pairs);
+            }
+        }
+        if listens {
+            self.tell_events(changes.len(), &events);
         }
     }
 
@@ -300,9 +332,20 @@ impl Supervisor {
         ])
     }
 
-    fn dump(&self, wanted: impl Fn(&Change) -> bool) -> String {
-        let line = |change: Change| change.encode() + "\n";
-        self.state.dump().filter(wanted).map(line).collect()
+    /// The commands that rebuild the state, or one kind of object. Who asks for the same gets the same.
+    fn dump(&mut self, noun: Option<Noun>, key: Key) -> Result<String, Refused> {
+        let name = (self.revision, noun);
+        let text = match self.dumps.find(name)? {
+            Some(text) => text,
+            None => {
+                let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
+                let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
+                self.dumps.0.push((name, Rc::downgrade(&text)));
+                text
+            }
+        };
+        self.client(key)?.outbox.push_shared(text);
+        Ok(reply::ok(&[]))
     }
 
     fn status(&self) -> String {
@@ -336,6 +379,29 @@ fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
         .into_iter()
         .map(|change| change.encode() + "\n")
         .collect()
+}
+
+/// What has been dumped, by revision and kind, as long as somebody still reads it.
+#[derive(Default)]
+pub struct Dumps(Vec<(DumpName, Weak<str>)>);
+
+type DumpName = (u64, Option<Noun>);
+
+impl Dumps {
+    fn find(&mut self, wanted: DumpName) -> Result<Option<Rc<str>>, Refused> {
+        self.0.retain(|(_, text)| text.strong_count() > 0);
+        let found = self.0.iter().find(|(name, _)| *name == wanted);
+        if found.is_none() && self.0.len() == DUMPS_MAX {
+            let what = "too many clients have not read their dumps yet: try again later";
+            return Err(Refused::new(Code::Limit, what));
+        }
+        Ok(found.and_then(|(_, text)| text.upgrade()))
+    }
+}
+
+fn spoilt(first: &Refused) -> Refused {
+    let what = format!("the transaction is spoilt by {first}: abort it");
+    Refused::new(first.code, what)
 }
 
 fn no_transaction() -> Refused {

@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod files;
 mod notify;
+mod outbox;
 mod saved;
 mod workers;
 
@@ -32,6 +33,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 use crate::sys::socket;
 use apply::{Pending, Trial};
+use commands::Dumps;
 use control::Control;
 use files::Logs;
 pub use saved::last_known_good;
@@ -82,6 +84,8 @@ struct Supervisor {
     file: PathBuf,
     filed: State,
     saver: Saver,
+    /// What `state dump` has answered and is still being read.
+    dumps: Dumps,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
@@ -138,6 +142,7 @@ impl Supervisor {
             file,
             filed,
             saver,
+            dumps: Dumps::default(),
         })
     }
 
