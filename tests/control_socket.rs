@@ -292,11 +292,11 @@ fn events_that_nobody_reads() {
     let answer = "x".repeat(12_000);
     let before_kb = rss_kb(proxy.pid());
     let mut sent = String::new();
-    for _ in 0..1_100 {
+    for _ in 0..1_500 {
         sent += &format!("cluster add id=c answer_404={answer}\ncluster remove id=c\n");
     }
     client.send_meanwhile(sent.into_bytes());
-    for _ in 0..2_200 {
+    for _ in 0..3_000 {
         assert!(client.reply().is_ok());
     }
     let grown_kb = rss_kb(proxy.pid()).saturating_sub(before_kb);
@@ -313,7 +313,7 @@ fn events_that_nobody_reads() {
         .rsplit('=')
         .next()
         .and_then(|n| n.parse::<i32>().ok());
-    assert_eq!(told + count.expect("a count"), 2_200, "{missed}");
+    assert_eq!(told + count.expect("a count"), 3_000, "{missed}");
     client.ok("cluster add id=last");
     assert!(deaf.line().expect("an event").contains("id=last"));
 }

@@ -216,7 +216,7 @@ pub static BACKEND: &[Key] = &[
 /// In `commit`.
 #[rustfmt::skip]
 pub static COMMIT: &[Key] = &[
-    key("revision", ANY_COUNT, Empty, "Commits only if nobody else has since this revision."),
+    key("revision", Int { min: 0, max: u32::MAX }, Empty, "Commits only if nobody else has since this revision."),
     key("confirm", Seconds, Empty, "Undoes it after so long, unless confirm comes before."),
 ];
 
