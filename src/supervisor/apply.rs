@@ -73,9 +73,13 @@ impl Supervisor {
         let done = try_all(&mut self.state, steps, &self.settings.timeouts)?;
         let opened = match self.open_sockets() {
             Ok(opened) => opened,
-            Err(refused) => {
+            Err((address, refused)) => {
                 revert(&mut self.state, &done.undo);
-                return Err(Obstacle { place: 0, refused });
+                let mut changes = done.changes.iter();
+                // The last that is about it: one before may have taken it away.
+                let place = changes.rposition(|change| is_about(change, address));
+                let place = place.unwrap_or_default();
+                return Err(Obstacle { place, refused });
             }
         };
         let state = &self.state;
@@ -98,17 +102,17 @@ impl Supervisor {
         Ok(done)
     }
 
-    /// Binds what the state has and we have not.
-    fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, Refused> {
+    /// Binds what the state has and we have not, or says which one cannot be.
+    fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
         let missing = |listener: &&Listener| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
         };
         let open = |listener: &Listener| match socket::listen(listener.address, LISTEN_BACKLOG) {
             Ok(socket) => Ok((listener.address, socket)),
-            Err(e) => Err(Refused::new(
-                Code::Failed,
-                cannot_listen(listener.address, &e),
-            )),
+            Err(e) => {
+                let what = cannot_listen(listener.address, &e);
+                Err((listener.address, Refused::new(Code::Failed, what)))
+            }
         };
         self.state.listeners().filter(missing).map(open).collect()
     }
@@ -178,13 +182,36 @@ impl Supervisor {
             return;
         };
         match self.transact(&trial.undo, None) {
-            Ok(_) => {
+            Ok(done) => {
                 let revision = self.revision;
                 log::warn!(
                     "not confirmed in {} s: undone, revision {revision}",
                     trial.seconds
                 );
                 self.tell_event("rollback", &[("revision", revision.to_string())]);
+                self.audit("rollback", &done.changes);
+            }
+            Err(obstacle) => {
+                let why = obstacle.refused.to_string();
+                log::error!(
+                    "not confirmed in {} s, and not undone: {why}",
+                    trial.seconds
+                );
+                self.tell_event("rollback_failed", &[("why", why)]);
+            }
+        }
+    }
+
+    /// The end comes before the confirmation. Workers go on as they are; the state
+    /// that is saved is the one before.
+    pub(super) fn forget_trial(&mut self) {
+        let Some(trial) = self.trial.take() else {
+            return;
+        };
+        match try_all(&mut self.state, &trial.undo, &self.settings.timeouts) {
+            Ok(_) => {
+                self.revision += 1;
+                log::warn!("ending before the last commit was confirmed: it is not kept");
             }
             Err(obstacle) => log::error!("cannot be undone: {}", obstacle.refused),
         }
@@ -224,6 +251,15 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
         }
     }
     Ok(done)
+}
+
+fn is_about(change: &Change, wanted: SocketAddr) -> bool {
+    match change {
+        Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
+            listener.address == wanted
+        }
+        _ => false,
+    }
 }
 
 fn revert(state: &mut State, undo: &[Change]) {

@@ -51,11 +51,8 @@ impl Supervisor {
                 Ok(String::new())
             }
             Command::Logging { level } => {
-                logging::set_filter(&level);
-                let line = reply::data("logging", &[("level", level.clone())]);
-                self.tell_workers(line.trim_end());
-                log::warn!("logging {level}, by {}", self.client(key)?.who);
-                self.settings.log_level = level;
+                let who = self.client(key)?.who.clone();
+                self.set_log_level(level, &who);
                 Ok(ok())
             }
             Command::Shutdown { hard, timeout } => {
@@ -75,6 +72,15 @@ impl Supervisor {
     fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
         let gone = || Refused::new(Code::Failed, "the client is gone");
         self.control.clients.get_mut(key).ok_or_else(gone)
+    }
+
+    /// In main and in every worker, those to come included.
+    fn set_log_level(&mut self, level: String, who: &str) {
+        logging::set_filter(&level);
+        let line = reply::data("logging", &[("level", level.clone())]);
+        self.tell_workers(line.trim_end());
+        log::warn!("logging {level}, by {who}");
+        self.settings.log_level = level;
     }
 
     // ---- changes --------------------------------------------------------
@@ -263,6 +269,10 @@ impl Supervisor {
         match self.transact(&steps, client) {
             Ok(done) => {
                 self.filed = config.state;
+                if self.filed_log_level != config.settings.log_level {
+                    self.filed_log_level = config.settings.log_level.clone();
+                    self.set_log_level(config.settings.log_level, "reload");
+                }
                 self.audit("reload", &done.changes);
                 told.lines().for_each(|line| log::warn!("reload: {line}"));
                 Ok(told)

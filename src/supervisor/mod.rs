@@ -83,6 +83,7 @@ struct Supervisor {
     /// The configuration file, and the state that it described when it was read last.
     file: PathBuf,
     filed: State,
+    filed_log_level: String,
     saver: Saver,
     /// What `state dump` has answered and is still being read.
     dumps: Dumps,
@@ -99,6 +100,7 @@ pub fn run(config: Config, file: &Path) -> Result<(), String> {
 
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf) -> Result<Supervisor, String> {
+        let filed_log_level = config.settings.log_level.clone();
         if let Ok(filter) = std::env::var("RUST_LOG") {
             config.settings.log_level = filter;
         }
@@ -141,6 +143,7 @@ impl Supervisor {
             trial: None,
             file,
             filed,
+            filed_log_level,
             saver,
             dumps: Dumps::default(),
         })
@@ -184,7 +187,7 @@ impl Supervisor {
             Stage::Starting | Stage::Serving => None,
         };
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
-        let save = self.saver.due_ms();
+        let save = self.save_due_ms();
         let due = [stage, trial, save, self.workers.due_ms(&self.settings)]
             .into_iter()
             .flatten()
@@ -216,6 +219,7 @@ impl Supervisor {
 
     /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
     fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
+        self.forget_trial();
         self.sockets.clear();
         self.replace_no_worker();
         if hard {
