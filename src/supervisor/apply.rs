@@ -161,6 +161,13 @@ impl Supervisor {
         self.done(worker, u64::MAX);
     }
 
+    /// Somebody may be answered: what was asked last was asked while others were answered.
+    pub(super) fn has_settled(&self) -> bool {
+        self.pending
+            .iter()
+            .any(|pending| pending.missing.is_empty())
+    }
+
     /// Answers whoever waits for what is done by now.
     pub(super) fn settle_pending(&mut self) {
         let all = std::mem::take(&mut self.pending);

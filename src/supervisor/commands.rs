@@ -4,6 +4,7 @@ use std::rc::{Rc, Weak};
 
 use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
+use crate::parser::{host, target};
 use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
@@ -297,6 +298,18 @@ impl Supervisor {
             .state
             .listener(question.listener)
             .ok_or_else(no_listener)?;
+        if !listener.enabled {
+            return Err(missing(
+                "this listener is disabled: the connection would be refused",
+            ));
+        }
+        // As a request is read: without the port, the path resolved.
+        let invalid = |what: &str| Refused::new(Code::Invalid, format!("explain: {what}"));
+        let host = host::parse(question.hostname.as_bytes()).map_err(invalid)?;
+        let method = question.method.as_bytes();
+        let mut room = Vec::new();
+        let target = target::resolve(method, question.path.as_bytes(), &mut room)
+            .map_err(|refusal| invalid(refusal.what))?;
         let mut lines = Change::ListenerAdd(listener.clone()).encode() + "\n";
         let mut router = Router::default();
         for frontend in self.state.frontends_of(listener.address) {
@@ -307,12 +320,10 @@ impl Supervisor {
                 frontend,
             );
         }
-        let path = question.path.split('?').next().unwrap_or_default();
-        let (host, method) = (question.hostname.as_bytes(), question.method.as_bytes());
         let no_frontend =
             || missing("no frontend of this listener matches: the answer would be 404");
         let frontend = router
-            .find(host, path.as_bytes(), method)
+            .find(host.name, target.path(), method)
             .ok_or_else(no_frontend)?;
         lines += &(Change::FrontendAdd((*frontend).clone()).encode() + "\n");
         lines += &text_of(

@@ -182,6 +182,9 @@ impl Supervisor {
     }
 
     fn timeout_ms(&self) -> i32 {
+        if self.has_settled() {
+            return 0;
+        }
         let stage = match self.stage {
             Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
             Stage::Starting | Stage::Serving => None,
