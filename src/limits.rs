@@ -107,6 +107,10 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const CONTROL_CLIENTS_MAX: usize = 128;
 /// Answers that a control client has not read, in bytes; before they are read it is not listened to.
 pub const CONTROL_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Events that a control client has not read, in bytes; those that come then it is not told.
+pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Dumps of different states that are still being read.
+pub const DUMPS_MAX: usize = 16;
 /// Workers that were told to stop are killed after so many milliseconds.
 pub const STOP_GRACE_MS: u64 = 2_000;
 /// Lines taken from a worker in one turn.

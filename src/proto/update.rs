@@ -17,7 +17,7 @@ pub struct Update {
 }
 
 impl Update {
-    pub(super) fn of(row: &Row, pairs: Vec<(String, String)>) -> Result<Update, Refused> {
+    pub(super) fn of(row: &Row, mut pairs: Vec<(String, String)>) -> Result<Update, Refused> {
         let noun = match row.noun {
             "listener" => Noun::Listener,
             "cluster" => Noun::Cluster,
@@ -25,6 +25,12 @@ impl Update {
         };
         // Unknown keys and bad values are refused here; what is left out stays as it is.
         fields_of(row.takes(), pairs.clone(), &row.words())?;
+        // By our own names from here on: they are compared with those of what is there.
+        for (name, _) in &mut pairs {
+            if let Some(key) = row.takes().find(|key| key.is(name)) {
+                *name = key.name.to_string();
+            }
+        }
         Ok(Update { noun, pairs })
     }
 

@@ -43,6 +43,14 @@ pub enum Step {
     Update(Update),
 }
 
+/// What a client has asked for since its `begin`.
+#[derive(Default)]
+pub struct Transaction {
+    pub steps: Vec<Step>,
+    /// A line that could not be taken: nothing of it will be done.
+    pub spoilt: Option<Refused>,
+}
+
 /// What a transaction did, and what undoes it.
 pub struct Done {
     pub changes: Vec<Change>,
@@ -67,7 +75,10 @@ impl Supervisor {
             Ok(opened) => opened,
             Err((address, refused)) => {
                 revert(&mut self.state, &done.undo);
-                let place = place_of(&done.changes, address);
+                let mut changes = done.changes.iter();
+                // The last that is about it: one before may have taken it away.
+                let place = changes.rposition(|change| is_about(change, address));
+                let place = place.unwrap_or_default();
                 return Err(Obstacle { place, refused });
             }
         };
@@ -91,7 +102,7 @@ impl Supervisor {
         Ok(done)
     }
 
-    /// Binds what the state has and we have not; else the address, and why not.
+    /// Binds what the state has and we have not, or says which one cannot be.
     fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
         let missing = |listener: &&Listener| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
@@ -150,6 +161,13 @@ impl Supervisor {
         self.done(worker, u64::MAX);
     }
 
+    /// Somebody may be answered: what was asked last was asked while others were answered.
+    pub(super) fn has_settled(&self) -> bool {
+        self.pending
+            .iter()
+            .any(|pending| pending.missing.is_empty())
+    }
+
     /// Answers whoever waits for what is done by now.
     pub(super) fn settle_pending(&mut self) {
         let all = std::mem::take(&mut self.pending);
@@ -171,13 +189,36 @@ impl Supervisor {
             return;
         };
         match self.transact(&trial.undo, None) {
-            Ok(_) => {
+            Ok(done) => {
                 let revision = self.revision;
                 log::warn!(
                     "not confirmed in {} s: undone, revision {revision}",
                     trial.seconds
                 );
                 self.tell_event("rollback", &[("revision", revision.to_string())]);
+                self.audit("rollback", &done.changes);
+            }
+            Err(obstacle) => {
+                let why = obstacle.refused.to_string();
+                log::error!(
+                    "not confirmed in {} s, and not undone: {why}",
+                    trial.seconds
+                );
+                self.tell_event("rollback_failed", &[("why", why)]);
+            }
+        }
+    }
+
+    /// The end comes before the confirmation. Workers go on as they are; the state
+    /// that is saved is the one before.
+    pub(super) fn forget_trial(&mut self) {
+        let Some(trial) = self.trial.take() else {
+            return;
+        };
+        match try_all(&mut self.state, &trial.undo, &self.settings.timeouts) {
+            Ok(_) => {
+                self.revision += 1;
+                log::warn!("ending before the last commit was confirmed: it is not kept");
             }
             Err(obstacle) => log::error!("cannot be undone: {}", obstacle.refused),
         }
@@ -219,13 +260,13 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
     Ok(done)
 }
 
-/// The change that made a listener what it is.
-fn place_of(changes: &[Change], listener: SocketAddr) -> usize {
-    let made = |change: &Change| match change {
-        Change::ListenerAdd(made) | Change::ListenerUpdate(made) => made.address == listener,
+fn is_about(change: &Change, wanted: SocketAddr) -> bool {
+    match change {
+        Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
+            listener.address == wanted
+        }
         _ => false,
-    };
-    changes.iter().rposition(made).unwrap_or(0)
+    }
 }
 
 fn revert(state: &mut State, undo: &[Change]) {

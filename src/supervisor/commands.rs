@@ -1,14 +1,17 @@
 //! What each command does.
 
-use crate::limits::TRANSACTION_CHANGES_MAX;
+use std::rc::{Rc, Weak};
+
+use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
+use crate::parser::{host, target};
 use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{Backend, BackendState, Change, Code, Refused, State};
-use crate::supervisor::apply::{Obstacle, Step};
-use crate::supervisor::control::Client;
+use crate::supervisor::apply::{Obstacle, Step, Transaction};
+use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
@@ -29,18 +32,18 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
-            Command::StateDump => Ok(self.dump(|_| true) + &ok()),
+            Command::StateDump => self.dump(None, key),
             Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
             Command::StateStats => Ok(self.stats()),
-            Command::List(noun) => Ok(self.dump(|change| noun_of(change) == noun) + &ok()),
+            Command::List(noun) => self.dump(Some(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
             Command::Change(change) => self.step(Step::Do(change), key),
             Command::Update(update) => self.step(Step::Update(update), key),
             Command::Begin => self.begin(key),
             Command::Commit { revision, confirm } => self.commit(key, revision, confirm),
             Command::Confirm => self.confirm(),
-            Command::Abort => match self.client(key)?.steps.take() {
-                Some(steps) => Ok(one("forgotten", steps.len().to_string())),
+            Command::Abort => match self.client(key)?.transaction.take() {
+                Some(transaction) => Ok(one("forgotten", transaction.steps.len().to_string())),
                 None => Err(no_transaction()),
             },
             Command::Reload => self.reload(Some(key)),
@@ -49,11 +52,8 @@ impl Supervisor {
                 Ok(String::new())
             }
             Command::Logging { level } => {
-                logging::set_filter(&level);
-                let line = reply::data("logging", &[("level", level.clone())]);
-                self.tell_workers(line.trim_end());
-                log::warn!("logging {level}, by {}", self.client(key)?.who);
-                self.settings.log_level = level;
+                let who = self.client(key)?.who.clone();
+                self.set_log_level(level, &who);
                 Ok(ok())
             }
             Command::Shutdown { hard, timeout } => {
@@ -75,31 +75,54 @@ impl Supervisor {
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
 
+    /// In main and in every worker, those to come included.
+    fn set_log_level(&mut self, level: String, who: &str) {
+        logging::set_filter(&level);
+        let line = reply::data("logging", &[("level", level.clone())]);
+        self.tell_workers(line.trim_end());
+        log::warn!("logging {level}, by {who}");
+        self.settings.log_level = level;
+    }
+
     // ---- changes --------------------------------------------------------
 
     fn begin(&mut self, key: Key) -> Result<String, Refused> {
         let revision = self.revision;
         let client = self.client(key)?;
-        if client.steps.is_some() {
+        if client.transaction.is_some() {
             let what = "a transaction is open already: commit or abort it first";
             return Err(Refused::new(Code::InUse, what));
         }
-        (client.steps, client.spoiled) = (Some(Vec::new()), false);
+        client.transaction = Some(Transaction::default());
         Ok(reply::ok(&[("revision", revision.to_string())]))
     }
 
     /// Part of a transaction, or one of its own.
     fn step(&mut self, step: Step, key: Key) -> Result<String, Refused> {
-        match &mut self.client(key)?.steps {
-            Some(steps) if steps.len() == TRANSACTION_CHANGES_MAX => {
-                let what = "the transaction is full: commit it, or use several";
-                Err(Refused::new(Code::Limit, what))
-            }
-            Some(steps) => {
-                steps.push(step);
-                Ok(reply::ok(&[]))
-            }
-            None => self.change(vec![step], key, None),
+        let Some(transaction) = &mut self.client(key)?.transaction else {
+            return self.change(vec![step], key, None);
+        };
+        if let Some(first) = &transaction.spoilt {
+            return Err(spoilt(first));
+        }
+        if transaction.steps.len() == TRANSACTION_CHANGES_MAX {
+            let what = "the transaction is full: use several";
+            let refused = Refused::new(Code::Limit, what);
+            transaction.spoilt = Some(refused.clone());
+            return Err(refused);
+        }
+        transaction.steps.push(step);
+        Ok(reply::ok(&[]))
+    }
+
+    /// A line that is not understood may have been a change: the others are not done without it.
+    pub(super) fn spoil_transaction(&mut self, key: Key, refused: &Refused) {
+        let client = self.control.clients.get_mut(key);
+        if let Some(transaction) = client.and_then(|client| client.transaction.as_mut()) {
+            transaction.spoilt.get_or_insert_with(|| {
+                let place = transaction.steps.len() + 1;
+                Refused::new(refused.code, format!("change {place}: {refused}"))
+            });
         }
     }
 
@@ -111,12 +134,18 @@ impl Supervisor {
     ) -> Result<String, Refused> {
         let now = self.revision;
         let client = self.client(key)?;
-        let Some(steps) = client.steps.take() else {
+        let Some(Transaction {
+            steps,
+            spoilt: first,
+        }) = client.transaction.take()
+        else {
             return Err(no_transaction());
         };
-        if client.spoiled {
-            let what = "a line of the transaction was refused; nothing was done";
-            return Err(Refused::new(Code::Failed, what));
+        if let Some(first) = first {
+            return Err(Refused::new(
+                first.code,
+                format!("{first}; nothing was done"),
+            ));
         }
         if revision.is_some_and(|wanted| wanted != now) {
             let what =
@@ -179,15 +208,21 @@ impl Supervisor {
         Ok(())
     }
 
-    fn audit(&mut self, who: &str, changes: &[Change]) {
+    /// Says who has done what, in the log and to those who listen.
+    pub(super) fn audit(&mut self, who: &str, changes: &[Change]) {
         let revision = self.revision;
+        let listens = self.anyone_listens();
+        let mut events = String::new();
         for change in changes {
             let line = change.encode();
             log::info!("revision {revision}, by {who}: {line}");
-            self.tell_event(
-                "change",
-                &[("revision", revision.to_string()), ("command", line)],
-            );
+            if listens {
+                let pairs = [("revision", revision.to_string()), ("command", line)];
+                events += &event("change", &pairs);
+            }
+        }
+        if listens {
+            self.tell_events(changes.len(), &events);
         }
     }
 
@@ -235,6 +270,10 @@ impl Supervisor {
         match self.transact(&steps, client) {
             Ok(done) => {
                 self.filed = config.state;
+                if self.filed_log_level != config.settings.log_level {
+                    self.filed_log_level = config.settings.log_level.clone();
+                    self.set_log_level(config.settings.log_level, "reload");
+                }
                 self.audit("reload", &done.changes);
                 told.lines().for_each(|line| log::warn!("reload: {line}"));
                 Ok(told)
@@ -259,6 +298,18 @@ impl Supervisor {
             .state
             .listener(question.listener)
             .ok_or_else(no_listener)?;
+        if !listener.enabled {
+            return Err(missing(
+                "this listener is disabled: the connection would be refused",
+            ));
+        }
+        // As a request is read: without the port, the path resolved.
+        let invalid = |what: &str| Refused::new(Code::Invalid, format!("explain: {what}"));
+        let host = host::parse(question.hostname.as_bytes()).map_err(invalid)?;
+        let method = question.method.as_bytes();
+        let mut room = Vec::new();
+        let target = target::resolve(method, question.path.as_bytes(), &mut room)
+            .map_err(|refusal| invalid(refusal.what))?;
         let mut lines = Change::ListenerAdd(listener.clone()).encode() + "\n";
         let mut router = Router::default();
         for frontend in self.state.frontends_of(listener.address) {
@@ -269,12 +320,10 @@ impl Supervisor {
                 frontend,
             );
         }
-        let path = question.path.split('?').next().unwrap_or_default();
-        let (host, method) = (question.hostname.as_bytes(), question.method.as_bytes());
         let no_frontend =
             || missing("no frontend of this listener matches: the answer would be 404");
         let frontend = router
-            .find(host, path.as_bytes(), method)
+            .find(host.name, target.path(), method)
             .ok_or_else(no_frontend)?;
         lines += &(Change::FrontendAdd((*frontend).clone()).encode() + "\n");
         lines += &text_of(
@@ -304,9 +353,20 @@ impl Supervisor {
         ])
     }
 
-    fn dump(&self, wanted: impl Fn(&Change) -> bool) -> String {
-        let line = |change: Change| change.encode() + "\n";
-        self.state.dump().filter(wanted).map(line).collect()
+    /// The commands that rebuild the state, or one kind of object. Who asks for the same gets the same.
+    fn dump(&mut self, noun: Option<Noun>, key: Key) -> Result<String, Refused> {
+        let name = (self.revision, noun);
+        let text = match self.dumps.find(name)? {
+            Some(text) => text,
+            None => {
+                let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
+                let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
+                self.dumps.0.push((name, Rc::downgrade(&text)));
+                text
+            }
+        };
+        self.client(key)?.outbox.push_shared(text);
+        Ok(reply::ok(&[]))
     }
 
     fn status(&self) -> String {
@@ -340,6 +400,29 @@ fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
         .into_iter()
         .map(|change| change.encode() + "\n")
         .collect()
+}
+
+/// What has been dumped, by revision and kind, as long as somebody still reads it.
+#[derive(Default)]
+pub struct Dumps(Vec<(DumpName, Weak<str>)>);
+
+type DumpName = (u64, Option<Noun>);
+
+impl Dumps {
+    fn find(&mut self, wanted: DumpName) -> Result<Option<Rc<str>>, Refused> {
+        self.0.retain(|(_, text)| text.strong_count() > 0);
+        let found = self.0.iter().find(|(name, _)| *name == wanted);
+        if found.is_none() && self.0.len() == DUMPS_MAX {
+            let what = "too many clients have not read their dumps yet: try again later";
+            return Err(Refused::new(Code::Limit, what));
+        }
+        Ok(found.and_then(|(_, text)| text.upgrade()))
+    }
+}
+
+fn spoilt(first: &Refused) -> Refused {
+    let what = format!("the transaction is spoilt by {first}: abort it");
+    Refused::new(first.code, what)
 }
 
 fn no_transaction() -> Refused {

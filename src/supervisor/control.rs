@@ -1,16 +1,20 @@
 //! The control socket: clients that send lines and get answers.
 //!
 //! A client can never stop the proxy: lines have a bound, clients have a
-//! number, and whoever does not read its answers is not read any more.
+//! number, whoever does not read its answers is not read any more, and whoever
+//! asks for much at once takes turns with the others.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::date::rfc3339;
-use crate::limits::{ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX, EVENTS_BYTES_MAX,
+};
 use crate::net::logging::unix_ms;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
@@ -18,7 +22,8 @@ use crate::proto::line::LineReader;
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
-use crate::supervisor::apply::Step;
+use crate::supervisor::apply::Transaction;
+use crate::supervisor::outbox::Outbox;
 use crate::supervisor::roles::{Role, Roles};
 use crate::supervisor::Supervisor;
 use crate::sys::epoll::{self, Epoll};
@@ -26,11 +31,15 @@ use crate::sys::{process, socket};
 
 /// Bytes taken from a client in one turn.
 const READ_BYTES: usize = 16 * 1024;
+/// Lines of a client that are answered in one turn.
+const LINES_PER_TURN: usize = 64;
 
 pub struct Client {
     stream: UnixStream,
     reader: LineReader,
-    answer: Vec<u8>,
+    pub outbox: Outbox,
+    /// Lines that have come may not be answered yet: there were too many for one turn.
+    behind: bool,
     /// It has shut its side: what is asked is answered, then it is let go.
     ended: bool,
     /// It waits for the end of everything.
@@ -38,11 +47,11 @@ pub struct Client {
     /// What it asked for is being done: until then nothing more is taken from it.
     pub waiting: bool,
     /// The changes since its `begin`.
-    pub steps: Option<Vec<Step>>,
-    /// A line since then was refused: there is nothing to commit.
-    pub spoiled: bool,
+    pub transaction: Option<Transaction>,
     /// It wants to hear what happens.
     pub listens: bool,
+    /// Events that it was not told, because it did not read those before.
+    missed: usize,
     role: Role,
     /// For the log: uid and pid.
     pub who: String,
@@ -136,13 +145,14 @@ impl Control {
         let key = self.clients.insert(Client {
             stream,
             reader: LineReader::default(),
-            answer: Vec::new(),
+            outbox: Outbox::default(),
+            behind: false,
             ended: false,
             awaits_end: false,
             waiting: false,
-            steps: None,
-            spoiled: false,
+            transaction: None,
             listens: false,
+            missed: 0,
             role,
             who: format!("uid {} pid {}", who.uid, who.pid),
         });
@@ -158,9 +168,9 @@ impl Control {
     pub fn finish_shutdown(&mut self) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key).filter(|client| client.awaits_end) {
-                client.answer.extend_from_slice(reply::ok(&[]).as_bytes());
+                client.outbox.push(&reply::ok(&[]));
                 // Once, and as much as it takes: nobody waits for a client at the end.
-                let _ = client.stream.write(&client.answer);
+                let _ = client.outbox.send(&client.stream);
             }
         }
     }
@@ -191,14 +201,8 @@ impl Supervisor {
 
     /// Answers what it has asked, as far as it reads the answers.
     fn serve_client(&mut self, key: Key, hung_up: bool) {
-        while self.answer_lines(key) && self.sends_all(key) {}
+        self.answer_lines(key);
         self.push_out(key, hung_up);
-    }
-
-    /// Whether it has taken all of its answers.
-    fn sends_all(&mut self, key: Key) -> bool {
-        let client = self.control.clients.get_mut(key);
-        client.is_some_and(|client| client.send() && client.answer.is_empty())
     }
 
     /// Sends what it takes of its answers, and waits for what comes next.
@@ -206,15 +210,18 @@ impl Supervisor {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
-        if !client.send() || client.is_done() || hung_up && client.answer.is_empty() {
+        if client.send().is_err()
+            || client.is_done()
+            || hung_up && !client.behind && client.outbox.is_empty()
+        {
             self.control.clients.remove(key);
             return;
         }
         let reading = if client.may_ask() { epoll::IN } else { 0 };
-        let writing = if client.answer.is_empty() {
-            0
-        } else {
-            epoll::OUT
+        // Who is behind comes back at once, after the others.
+        let writing = match client.outbox.is_empty() && !client.behind {
+            true => 0,
+            false => epoll::OUT,
         };
         let token = token::pack(Kind::ControlClient, key);
         if let Err(e) = self
@@ -230,29 +237,33 @@ impl Supervisor {
     pub(super) fn answer_late(&mut self, key: Key, answer: &str) {
         if let Some(client) = self.control.clients.get_mut(key) {
             client.waiting = false;
-            client.answer.extend_from_slice(answer.as_bytes());
+            client.outbox.push(answer);
             self.serve_client(key, false);
         }
     }
 
-    /// Tells those who listen. One that does not read what it is told is let go.
+    /// Tells those who listen.
     pub(super) fn tell_event(&mut self, kind: &str, pairs: &[(&str, String)]) {
-        let mut all = vec![("time", rfc3339(unix_ms())), ("kind", kind.to_string())];
-        all.extend_from_slice(pairs);
-        let line = reply::data("event", &all);
+        self.tell_events(1, &event(kind, pairs));
+    }
+
+    pub(super) fn anyone_listens(&self) -> bool {
+        let mut clients = self.control.clients.iter();
+        clients.any(|(_, client)| client.listens)
+    }
+
+    /// That many lines at once. Who does not read is told later how many it has missed.
+    pub(super) fn tell_events(&mut self, count: usize, lines: &str) {
+        let lines: Rc<str> = lines.into();
         for key in self.control.clients.keys() {
-            let Some(client) = self
-                .control
-                .clients
-                .get_mut(key)
-                .filter(|client| client.listens)
-            else {
+            let listening = self.control.clients.get_mut(key);
+            let Some(client) = listening.filter(|client| client.listens) else {
                 continue;
             };
-            client.answer.extend_from_slice(line.as_bytes());
-            if client.answer.len() > CONTROL_REPLY_BYTES_MAX {
-                self.control.clients.remove(key);
+            if client.missed > 0 || client.outbox.len() > EVENTS_BYTES_MAX {
+                client.missed += count;
             } else {
+                client.outbox.push_shared(Rc::clone(&lines));
                 self.push_out(key, false);
             }
         }
@@ -273,42 +284,48 @@ impl Supervisor {
         true
     }
 
-    /// True: there may be more lines, but the answers so far are to be taken first.
-    fn answer_lines(&mut self, key: Key) -> bool {
-        loop {
+    fn answer_lines(&mut self, key: Key) {
+        for _ in 0..LINES_PER_TURN {
             let Some(client) = self.control.clients.get_mut(key) else {
-                return false;
+                return;
             };
-            if client.waiting {
-                return false;
+            client.behind = client.outbox.len() >= CONTROL_REPLY_BYTES_MAX;
+            if client.waiting || client.behind {
+                return;
             }
-            if client.answer.len() >= CONTROL_REPLY_BYTES_MAX {
-                return true;
+            let line = match client.reader.next_line() {
+                None => return,
+                Some(line) => line.map_err(|what| Refused::new(Code::Syntax, what)),
+            };
+            let answer = self.answer_line(line, key);
+            if let Some(client) = self.control.clients.get_mut(key) {
+                let answer = answer.unwrap_or_else(|refused| reply::error(&refused));
+                client.outbox.push(&answer);
+                client.behind = true;
             }
-            let answer = match client.reader.next_line() {
-                None => return false,
-                Some(Ok(line)) if line.trim().is_empty() => continue,
-                Some(Ok(line)) => self.answer_line(&line, key),
-                Some(Err(what)) => Err(Refused::new(Code::Syntax, what)),
-            };
-            let Some(client) = self.control.clients.get_mut(key) else {
-                return false;
-            };
-            let text = answer.unwrap_or_else(|refused| {
-                client.spoiled |= client.steps.is_some();
-                reply::error(&refused)
-            });
-            client.answer.extend_from_slice(text.as_bytes());
         }
     }
 
-    fn answer_line(&mut self, line: &str, key: Key) -> Result<String, Refused> {
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        let command = Command::decode(line, &self.settings.timeouts)?;
-        if let Some(client) = self.control.clients.get(key) {
-            client.role.may(&command)?;
+    fn answer_line(&mut self, line: Result<String, Refused>, key: Key) -> Result<String, Refused> {
+        let decoded = line.and_then(|line| {
+            let line = line.strip_suffix('\r').unwrap_or(&line);
+            let blank = line.trim().is_empty();
+            let command = (!blank).then(|| Command::decode(line, &self.settings.timeouts));
+            command.transpose()
+        });
+        match decoded {
+            Ok(Some(command)) => {
+                if let Some(client) = self.control.clients.get(key) {
+                    client.role.may(&command)?;
+                }
+                self.perform(command, key)
+            }
+            Ok(None) => Ok(String::new()),
+            Err(refused) => {
+                self.spoil_transaction(key, &refused);
+                Err(refused)
+            }
         }
-        self.perform(command, key)
     }
 }
 
@@ -318,24 +335,32 @@ fn turn_away(mut stream: &UnixStream, refused: &Refused) {
 }
 
 impl Client {
-    /// Its earlier answers are taken, hence all its lines are answered: no others pile up here.
+    /// Its earlier answers are taken.
     fn may_ask(&self) -> bool {
-        !self.ended && !self.waiting && self.answer.is_empty()
+        !self.ended && !self.waiting && !self.behind && self.outbox.len() < CONTROL_REPLY_BYTES_MAX
     }
 
     fn is_done(&self) -> bool {
-        self.ended && self.answer.is_empty() && !self.awaits_end && !self.waiting
+        let idle = !self.awaits_end && !self.waiting && !self.behind;
+        self.ended && idle && self.outbox.is_empty()
     }
 
-    /// False: it is gone.
-    fn send(&mut self) -> bool {
-        while !self.answer.is_empty() {
-            match self.stream.write(&self.answer) {
-                Ok(n) => drop(self.answer.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
+    /// An error: it is gone.
+    fn send(&mut self) -> io::Result<()> {
+        self.outbox.send(&self.stream)?;
+        if self.missed > 0 && self.outbox.is_empty() {
+            let count = std::mem::take(&mut self.missed);
+            self.outbox
+                .push(&event("missed", &[("count", count.to_string())]));
+            self.outbox.send(&self.stream)?;
         }
-        true
+        Ok(())
     }
+}
+
+/// A line about something that happens now.
+pub(super) fn event(kind: &str, pairs: &[(&str, String)]) -> String {
+    let mut all = vec![("time", rfc3339(unix_ms())), ("kind", kind.to_string())];
+    all.extend_from_slice(pairs);
+    reply::data("event", &all)
 }

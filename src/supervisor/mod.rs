@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod files;
 mod notify;
+mod outbox;
 mod roles;
 mod saved;
 mod workers;
@@ -33,6 +34,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 use crate::sys::socket;
 use apply::{Pending, Trial};
+use commands::Dumps;
 use control::Control;
 use files::Logs;
 use roles::Roles;
@@ -83,7 +85,10 @@ struct Supervisor {
     /// The configuration file, and the state that it described when it was read last.
     file: PathBuf,
     filed: State,
+    filed_log_level: String,
     saver: Saver,
+    /// What `state dump` has answered and is still being read.
+    dumps: Dumps,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
@@ -97,6 +102,7 @@ pub fn run(config: Config, file: &Path) -> Result<(), String> {
 
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf) -> Result<Supervisor, String> {
+        let filed_log_level = config.settings.log_level.clone();
         if let Ok(filter) = std::env::var("RUST_LOG") {
             config.settings.log_level = filter;
         }
@@ -141,7 +147,9 @@ impl Supervisor {
             trial: None,
             file,
             filed,
+            filed_log_level,
             saver,
+            dumps: Dumps::default(),
         })
     }
 
@@ -185,12 +193,15 @@ impl Supervisor {
     }
 
     fn timeout_ms(&self) -> i32 {
+        if self.has_settled() {
+            return 0;
+        }
         let stage = match self.stage {
             Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
             Stage::Starting | Stage::Serving => None,
         };
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
-        let (save, control) = (self.saver.due_ms(), self.control.paused_until_ms);
+        let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let workers = self.workers.due_ms(&self.settings);
         let due = [stage, trial, save, control, workers]
             .into_iter()
@@ -223,6 +234,7 @@ impl Supervisor {
 
     /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
     fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
+        self.forget_trial();
         self.sockets.clear();
         self.replace_no_worker();
         if hard {

@@ -42,10 +42,6 @@ impl Saver {
         }
     }
 
-    pub fn due_ms(&self) -> Option<u64> {
-        self.due_ms
-    }
-
     /// The state has changed. Changes that come together are written once.
     pub fn note(&mut self, now_ms: u64) {
         if self.differences.is_some() && self.due_ms.is_none() {
@@ -55,11 +51,15 @@ impl Saver {
 }
 
 impl Supervisor {
+    /// When to save. What may still be undone is not.
+    pub(super) fn save_due_ms(&self) -> Option<u64> {
+        self.saver.due_ms.filter(|_| self.trial.is_none())
+    }
+
     /// Saves if that is due; `end`: if anything was not saved yet.
     pub(super) fn save_if_due(&mut self, end: bool) {
         let due = self
-            .saver
-            .due_ms
+            .save_due_ms()
             .is_some_and(|due| end || due <= self.now_ms);
         let Some(path) = self.saver.differences.as_ref().filter(|_| due) else {
             return;

@@ -328,10 +328,11 @@ impl Supervisor {
     }
 
     fn died(&mut self, key: Key, how: &str) {
-        self.gone(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
+        // Only now: whoever is answered may go on at once, and must not wait for it again.
+        self.gone(key);
         self.board.set(process.row, Cell::Alive, 0);
         let (id, pid) = (process.id, process.child.id());
         if self.stage == Stage::Starting {

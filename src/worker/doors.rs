@@ -19,7 +19,7 @@ use crate::worker::Worker;
 /// A listener as this worker has it.
 pub struct Entrance {
     pub door: Door,
-    /// `None`: nobody comes in, as long as it is disabled or once it was removed.
+    /// `None`: nobody comes in, as long as it is disabled, or for ever.
     socket: Option<TcpListener>,
     /// It is gone from the configuration; who came in by it still finishes.
     removed: bool,
@@ -30,12 +30,25 @@ pub struct Entrance {
 }
 
 impl Worker {
-    /// Takes a change of the configuration; main has checked it.
-    pub(super) fn apply(&mut self, change: Change, socket: Option<TcpListener>) {
+    /// Takes a change of the configuration; main has checked it. Returns a socket that it gives up.
+    pub(super) fn apply(
+        &mut self,
+        change: Change,
+        socket: Option<TcpListener>,
+    ) -> Option<(SocketAddr, TcpListener)> {
+        // One that retires must not keep an address open that nobody else has.
+        let socket = socket.filter(|_| !self.draining);
         match change {
             Change::ListenerAdd(listener) => self.add_listener(listener, socket),
-            Change::ListenerUpdate(listener) => self.update_listener(listener, socket),
-            Change::ListenerRemove { address } => self.remove_listener(address),
+            Change::ListenerUpdate(listener) => {
+                let address = listener.address;
+                let given_up = self.update_listener(listener, socket);
+                return given_up.map(|socket| (address, socket));
+            }
+            Change::ListenerRemove { address } => {
+                let given_up = self.remove_listener(address);
+                return given_up.map(|socket| (address, socket));
+            }
             Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster),
             Change::ClusterUpdate(cluster) => self.update_cluster(cluster),
             Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
@@ -57,6 +70,7 @@ impl Worker {
                 }
             }
         }
+        None
     }
 
     fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Rc<crate::session::Target>>> {
@@ -89,21 +103,25 @@ impl Worker {
     }
 
     /// Who is in goes on by the new time limits.
-    fn update_listener(&mut self, listener: state::Listener, socket: Option<TcpListener>) {
-        let Some(key) = self.door_at(listener.address) else {
-            return;
-        };
+    fn update_listener(
+        &mut self,
+        listener: state::Listener,
+        socket: Option<TcpListener>,
+    ) -> Option<TcpListener> {
+        let key = self.door_at(listener.address)?;
         if !listener.enabled {
             self.unwatch(key);
         }
-        if let Some(entrance) = self.doors.get_mut(key) {
-            if !listener.enabled {
-                entrance.socket = None;
-            } else if socket.is_some() {
-                entrance.socket = socket;
+        let entrance = self.doors.get_mut(key)?;
+        let given_up = match listener.enabled {
+            false => entrance.socket.take(),
+            true => {
+                entrance.socket = entrance.socket.take().or(socket);
+                None
             }
-            entrance.door.listener = Rc::new(listener);
-        }
+        };
+        entrance.door.listener = Rc::new(listener);
+        given_up
     }
 
     fn update_cluster(&mut self, cluster: state::Cluster) {
@@ -121,18 +139,16 @@ impl Worker {
         }
     }
 
-    fn remove_listener(&mut self, address: SocketAddr) {
-        let Some(key) = self.door_at(address) else {
-            return;
-        };
+    fn remove_listener(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let key = self.door_at(address)?;
         self.unwatch(key);
-        if let Some(entrance) = self.doors.get_mut(key) {
-            entrance.socket = None;
-            entrance.removed = true;
-            if entrance.clients == 0 {
-                self.doors.remove(key);
-            }
+        let entrance = self.doors.get_mut(key)?;
+        let given_up = entrance.socket.take();
+        entrance.removed = true;
+        if entrance.clients == 0 {
+            self.doors.remove(key);
         }
+        given_up
     }
 
     /// A client that came in by that door has gone.
@@ -165,15 +181,13 @@ impl Worker {
         }
     }
 
-    /// For ever: who came in still finishes.
+    /// For ever: who came in still finishes, by the configuration as it changes.
     pub(super) fn close_doors(&mut self) {
-        let addresses: Vec<SocketAddr> = self
-            .doors
-            .iter()
-            .map(|(_, entrance)| entrance.door.listener.address)
-            .collect();
-        for address in addresses {
-            self.remove_listener(address);
+        self.shut_doors();
+        for key in self.doors.keys() {
+            if let Some(entrance) = self.doors.get_mut(key) {
+                entrance.socket = None;
+            }
         }
     }
 

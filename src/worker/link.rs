@@ -213,13 +213,17 @@ impl Worker {
     /// All of it before the next request is looked at.
     fn apply_batch(&mut self, mut batch: Batch) {
         for change in batch.changes {
-            let socket = match &change {
+            let address = match &change {
                 Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
-                    batch.sockets.remove(&listener.address)
+                    Some(listener.address)
                 }
                 _ => None,
             };
-            self.apply(change, socket);
+            let socket = address.and_then(|address| batch.sockets.remove(&address));
+            // Main hands over no other socket for one that is given up and wanted again.
+            if let Some((address, given_up)) = self.apply(change, socket) {
+                batch.sockets.insert(address, given_up);
+            }
         }
         self.open_doors_if_open();
     }

@@ -5,7 +5,7 @@ use super::message::{Broken, Message};
 use super::peer::Peer;
 use super::DEADLINE;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -227,6 +227,21 @@ pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
 pub fn refused_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     listener.local_addr().expect("getsockname")
+}
+
+/// An address that nobody has, and that the kernel gives to nobody by itself:
+/// below the ports of outgoing connections.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..10_000 {
+        let count = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id() * 131 + count) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port");
 }
 
 /// Scripts wait here until the test lets them pass, one by one.

@@ -14,9 +14,9 @@ mod message;
 mod peer;
 mod proxy;
 
-pub use backend::{ok, refused_address, Backend, Gate, StuckListener};
+pub use backend::{free_address, ok, refused_address, Backend, Gate, StuckListener};
 pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
-pub use control::{control, control_at, Reply, Worker};
+pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
 pub use proxy::{is_alive, program, signal, sozu, sozuctl, Proxy, Setup, TempDir};

@@ -2,7 +2,7 @@
 //! its own. However the test ends, the proxy and its workers end with it: a
 //! shell holds the other end of a pipe and kills them when the pipe closes.
 
-use super::control::{control, control_at, Reply, Worker};
+use super::control::{control, control_at, Control, Reply, Worker};
 use super::peer::Peer;
 use super::{wait_until, DEADLINE};
 use std::collections::BTreeMap;
@@ -438,6 +438,12 @@ impl Proxy {
     #[track_caller]
     pub fn control(&self, line: &str) -> Reply {
         control(&self.path(SOCKET), line)
+    }
+
+    /// A connection to its control socket.
+    #[track_caller]
+    pub fn steer(&self) -> Control {
+        Control::connect(&self.path(SOCKET))
     }
 
     /// The running workers, by id.

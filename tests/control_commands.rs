@@ -1,0 +1,298 @@
+//! Every command of the control language on the real binary, with arguments
+//! that it takes and arguments that it does not, as raw bytes.
+
+mod common;
+
+use common::{free_address, Control, Proxy, Setup};
+use sozu_lib::config::keys::Key;
+use sozu_lib::proto::table::{command_key, find, Row, COMMANDS};
+use sozu_lib::state::Code;
+use std::collections::BTreeSet;
+
+/// Lines one after another, and what they answer: `ok`, or the code of the
+/// error. `$L`, `$M` and `$N` are addresses where nobody listens, `$T` one that
+/// is taken.
+const SCRIPT: &[(&str, &str)] = &[
+    ("ping", "ok"),
+    ("ping now", "unknown"),
+    ("ping now=1", "unknown"),
+    ("version", "ok"),
+    ("version all", "unknown"),
+    ("help", "ok"),
+    ("help backend", "ok"),
+    ("help nothing", "unknown"),
+    ("listener add address=$L protocol=http front_timeout=1 back_timeout=2 connect_timeout=3 request_timeout=4 keepalive_timeout=5 tunnel_timeout=6 sticky_name=COOKIE trusted_proxies=10.0.0.0/8,::1 answer_404=\"not \\\"here\\\"\\n\"", "ok"),
+    ("listener add address=$M protocol=tcp enabled=false", "ok"),
+    ("listener add address=$L protocol=http", "exists"),
+    ("listener add address=$T protocol=http", "failed"),
+    ("listener add address=$N", "invalid"),
+    ("listener add protocol=http", "invalid"),
+    ("listener add address=127.0.0.1:0 protocol=http", "invalid"),
+    ("listener add address=example.com:80 protocol=http", "invalid"),
+    ("listener add address=$N protocol=https", "invalid"),
+    ("listener add address=$N protocol=http front_timeout=0", "invalid"),
+    ("listener add address=$N protocol=http answer_999=x", "unknown"),
+    ("listener add address=$N protocol=http trusted_proxies=10.0.0.1/8", "invalid"),
+    ("listener update address=$L protocol=http enabled=true front_timeout=10 back_timeout=20 connect_timeout=30 request_timeout=40 keepalive_timeout=50 tunnel_timeout=60 sticky_name=OTHER trusted_proxies=::2 answer_503=x", "ok"),
+    ("listener update address=$L protocol=tcp", "mismatch"),
+    ("listener update address=$N front_timeout=1", "missing"),
+    ("listener update front_timeout=1", "invalid"),
+    ("listener update address=$L frontt_timeout=1", "unknown"),
+    ("listener disable address=$L", "ok"),
+    ("listener disable address=$L", "ok"),
+    ("listener disable address=$N", "missing"),
+    ("listener disable", "invalid"),
+    ("listener enable address=$L", "ok"),
+    ("listener enable address=$N", "missing"),
+    ("listener list", "ok"),
+    ("listener list address=$L", "unknown"),
+    ("cluster add id=web protocol=http load_balancing=round_robin answer_503=\"\"", "ok"),
+    ("cluster add id=raw protocol=tcp", "ok"),
+    ("cluster add id=web", "exists"),
+    ("cluster add id=\"a b\"", "invalid"),
+    ("cluster add", "invalid"),
+    ("cluster add id=x load_balancing=random", "invalid"),
+    ("cluster update id=web protocol=http load_balancing_policy=ROUND_ROBIN answer_404=gone", "ok"),
+    ("cluster update id=web load_balancing=round_robin", "ok"),
+    ("cluster update id=web protocol=tcp", "mismatch"),
+    ("cluster update id=none", "missing"),
+    ("cluster list", "ok"),
+    ("cluster list all", "unknown"),
+    ("frontend add listener=$L hostname=*.example.com path=/api path_type=exact method=GET cluster=web", "ok"),
+    ("frontend add listener=$L cluster=web", "ok"),
+    ("frontend add listener=$M cluster=raw", "ok"),
+    ("frontend add address=$L cluster=web", "exists"),
+    ("frontend add listener=$L hostname=a cluster=none", "missing"),
+    ("frontend add listener=$N cluster=web", "missing"),
+    ("frontend add listener=$L hostname=a cluster=raw", "mismatch"),
+    ("frontend add listener=$M hostname=a cluster=raw", "mismatch"),
+    ("frontend add listener=$L path=/../x cluster=web", "invalid"),
+    ("frontend add listener=$L path_type=regex cluster=web", "invalid"),
+    ("frontend add listener=$L hostname=a:80 cluster=web", "invalid"),
+    ("frontend list", "ok"),
+    ("frontend list x", "unknown"),
+    ("backend add cluster=web id=a address=$N weight=7 backup=true state=drain", "ok"),
+    ("backend add cluster=web id=a address=$N", "exists"),
+    ("backend add cluster=none id=a address=$N", "missing"),
+    ("backend add cluster=web id=b address=$N weight=257", "invalid"),
+    ("backend add cluster=web id=b address=$N state=asleep", "invalid"),
+    ("backend update cluster=web id=a address=$N weight=0 backup=false state=ready", "ok"),
+    ("backend update cluster=web backend_id=a weight=256", "ok"),
+    ("backend update cluster=web id=a address=127.0.0.1:1", "mismatch"),
+    ("backend update cluster=web id=b weight=1", "missing"),
+    ("backend list", "ok"),
+    ("backend list cluster=web", "unknown"),
+    ("state dump", "ok"),
+    ("state dump everything", "unknown"),
+    ("state diff", "ok"),
+    ("state diff now", "unknown"),
+    ("state stats", "ok"),
+    ("state stats x=y", "unknown"),
+    ("listener remove address=$L", "in_use"),
+    ("cluster remove id=web", "in_use"),
+    ("explain listener=$L hostname=a.example.com path=/api method=GET", "ok"),
+    ("explain listener=$N hostname=a", "missing"),
+    ("explain listener=$L", "invalid"),
+    ("frontend remove listener=$L hostname=*.example.com path=/api path_type=exact method=GET", "ok"),
+    ("explain listener=$N hostname=a path=x", "invalid"),
+    ("frontend remove listener=$L hostname=*.example.com", "missing"),
+    ("frontend remove listener=$L cluster=web", "unknown"),
+    ("frontend remove listener=$L", "ok"),
+    ("explain listener=$L hostname=a", "missing"),
+    ("backend remove cluster=web id=b", "missing"),
+    ("backend remove cluster=web", "invalid"),
+    ("backend remove cluster=web id=a", "ok"),
+    ("cluster remove id=none", "missing"),
+    ("cluster remove id=web", "ok"),
+    ("listener remove address=$L", "ok"),
+    ("listener remove address=$L", "missing"),
+    ("commit", "missing"),
+    ("abort", "missing"),
+    ("confirm", "missing"),
+    ("begin", "ok"),
+    ("begin", "in_use"),
+    ("abort now", "unknown"),
+    ("abort", "ok"),
+    ("begin work", "unknown"),
+    ("begin", "ok"),
+    ("commit revision=4000000000", "mismatch"),
+    ("begin", "ok"),
+    ("commit confirm=0", "invalid"),
+    ("commit", "invalid"),
+    ("begin", "ok"),
+    ("commit confirm=30", "ok"),
+    ("cluster add id=late", "in_use"),
+    ("confirm soon", "unknown"),
+    ("confirm", "ok"),
+    ("begin", "ok"),
+    ("commit revision=$R", "ok"),
+    ("reload", "ok"),
+    ("reload all", "unknown"),
+    ("logging level=debug", "ok"),
+    ("logging level=loud", "invalid"),
+    ("logging", "invalid"),
+    ("status", "ok"),
+    ("status main", "unknown"),
+    ("workers", "ok"),
+    ("workers 1", "unknown"),
+    ("worker restart id=0", "ok"),
+    ("worker restart id=9", "missing"),
+    ("worker restart id=x", "invalid"),
+    ("worker stop", "unknown"),
+    ("events all", "unknown"),
+    ("", "silence"),
+    ("\"unfinished", "syntax"),
+    ("ping \\", "syntax"),
+    ("ping a=b c", "syntax"),
+    ("cluster add id=a id=b", "invalid"),
+    ("cluster add Id=a", "syntax"),
+    ("shutdown softly", "unknown"),
+    ("shutdown timeout=0", "invalid"),
+];
+
+/// The codes that the script does not meet: it takes a million objects.
+const NOT_MET: &[Code] = &[Code::Limit];
+
+/// The row that a line is about, if it is one of the table.
+fn row_of(line: &str) -> Option<&'static Row> {
+    let mut words = line.split(' ').filter(|word| !word.contains('='));
+    let noun = words.next().unwrap_or("");
+    find(noun, words.next().unwrap_or("")).or_else(|| find(noun, ""))
+}
+
+fn gives(line: &str, key: &Key) -> bool {
+    let name = command_key(key).replace("STATUS", "");
+    line.contains(&format!(" {name}"))
+}
+
+/// Says a line and looks at its answer.
+fn say(client: &mut Control, line: &str, wanted: &str) {
+    if wanted == "silence" {
+        assert!(client.send(format!("{line}\nping\n")).reply().is_ok());
+        return;
+    }
+    let reply = client.ask(line);
+    assert_eq!(reply.code(), wanted, "{line:?}: {reply:?}");
+    if wanted != "ok" {
+        let text = reply.last.splitn(3, ' ').nth(2).unwrap_or("");
+        let quoted = text.len() > 10 && text.starts_with('"') && text.ends_with('"');
+        assert!(quoted, "{line:?}: {reply:?}");
+    }
+}
+
+#[test]
+fn every_command() {
+    let proxy = Setup::http().start();
+    let mut client = proxy.steer();
+    let free = [free_address(), free_address(), free_address()].map(|a| a.to_string());
+    let taken = std::net::TcpListener::bind(free_address()).expect("bind");
+    let taken = taken.local_addr().expect("getsockname").to_string();
+    for (line, wanted) in SCRIPT {
+        let revision = client.ok("state stats").number("revision").to_string();
+        let line = line.replace("$L", &free[0]).replace("$M", &free[1]);
+        let line = line.replace("$N", &free[2]).replace("$T", &taken);
+        let line = line.replace("$R", &revision);
+        let before = client.dump();
+        say(&mut client, &line, wanted);
+        if *wanted != "ok" {
+            assert_eq!(client.dump(), before, "{line:?} was refused");
+        }
+    }
+}
+
+/// The two that do not answer as others do.
+#[test]
+fn events_and_shutdown() {
+    let mut proxy = Setup::http().start();
+    let mut client = proxy.steer();
+    client.send("events\nping\n");
+    assert_eq!(client.reply().data.len(), 0);
+    client.send("cluster add id=a\n");
+    let reply = client.reply();
+    assert!(reply.data[0].starts_with("event time="), "{reply:?}");
+    assert!(reply.is_ok() && reply.data.len() == 1, "{reply:?}");
+    let last = client.ok("shutdown hard timeout=1");
+    assert_eq!(last.last, "ok");
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+/// The script leaves nothing out.
+#[test]
+fn every_row_and_every_key_is_exercised() {
+    let elsewhere = ["events", "shutdown"];
+    for row in COMMANDS {
+        let lines = |good: bool| {
+            let all = SCRIPT
+                .iter()
+                .filter(move |(_, code)| (*code == "ok") == good);
+            all.map(|(line, _)| *line)
+                .filter(|line| row_of(line).is_some_and(|of| of.words() == row.words()))
+        };
+        assert!(lines(false).next().is_some(), "no bad {}", row.words());
+        if elsewhere.contains(&row.noun) {
+            continue;
+        }
+        assert!(lines(true).next().is_some(), "no good {}", row.words());
+        for key in row.takes() {
+            let given = lines(true).any(|line| gives(line, key));
+            assert!(given, "{} of {} is not given", key.name, row.words());
+        }
+    }
+    let met: BTreeSet<&str> = SCRIPT.iter().map(|(_, code)| *code).collect();
+    for code in Code::ALL {
+        let wanted = !NOT_MET.contains(&code);
+        assert_eq!(met.contains(code.name()), wanted, "{}", code.name());
+    }
+}
+
+/// What is written down for a state is what was said.
+#[test]
+fn lists_are_parts_of_the_dump() {
+    let proxy = Setup::http().start();
+    let mut client = proxy.steer();
+    let address = free_address();
+    client.transact(&[
+        "cluster add id=b".to_string(),
+        "cluster add id=a answer_503=\"two\\nlines\"".into(),
+        format!("listener add address={address} protocol=http"),
+        format!("frontend add listener={address} hostname=B.example.com cluster=b"),
+        format!("frontend add listener={address} hostname=a.example.com cluster=a"),
+        "backend add cluster=b id=x address=127.0.0.1:1 weight=3".into(),
+    ]);
+    let dump = client.dump();
+    let mut lists = Vec::new();
+    for noun in ["listener", "cluster", "backend", "frontend"] {
+        lists.extend(client.ok(&format!("{noun} list")).data);
+    }
+    assert_eq!(lists, dump);
+    let text = dump.join("\n");
+    for line in [
+        "cluster add id=a protocol=http load_balancing=round_robin answer_503=\"two\\nlines\"",
+        "hostname=b.example.com path=/ path_type=prefix cluster=b",
+        "backend add cluster=b id=x address=127.0.0.1:1 weight=3 backup=false state=ready",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let stats = client.ok("state stats");
+    let count = |key| stats.number(key);
+    assert_eq!(
+        [
+            count("listeners"),
+            count("clusters"),
+            count("frontends"),
+            count("backends")
+        ],
+        [2, 2, 2, 1]
+    );
+}
+
+/// The first revision is 0, and may be asked for.
+#[test]
+fn the_first_commit_by_revision() {
+    let proxy: Proxy = Setup::http().start();
+    let mut client = proxy.steer();
+    let revision = client.ok("begin").number("revision");
+    assert_eq!(revision, 0);
+    client.ok("cluster add id=a");
+    client.ok("commit revision=0");
+}
