@@ -91,15 +91,35 @@ impl State {
 
     /// The frontends of one listener, by hostname, path and method.
     pub fn frontends_of(&self, listener: SocketAddr) -> impl Iterator<Item = &Frontend> {
-        // The least identity of this listener, by the derived order.
+        let later = self.frontends_from(listener, HostRule::Exact(String::new()));
+        later.take_while(move |frontend| frontend.listener == listener)
+    }
+
+    /// Those of them with one hostname.
+    pub fn frontends_at<'a>(
+        &'a self,
+        listener: SocketAddr,
+        hostname: &'a HostRule,
+    ) -> impl Iterator<Item = &'a Frontend> {
+        let later = self.frontends_from(listener, hostname.clone());
+        later.take_while(move |frontend| {
+            frontend.listener == listener && frontend.hostname == *hostname
+        })
+    }
+
+    /// All from the least identity with this listener and hostname on, by the derived order.
+    fn frontends_from(
+        &self,
+        listener: SocketAddr,
+        hostname: HostRule,
+    ) -> impl Iterator<Item = &Frontend> {
         let first = FrontendId {
             listener,
-            hostname: HostRule::Exact(String::new()),
+            hostname,
             path: PathRule::Prefix(String::new()),
             method: None,
         };
-        let later = self.frontends.range(first..).map(|(_, frontend)| frontend);
-        later.take_while(move |frontend| frontend.listener == listener)
+        self.frontends.range(first..).map(|(_, frontend)| frontend)
     }
 
     fn listener_add(&mut self, listener: &Listener) -> Result<Change, Refused> {

@@ -9,7 +9,7 @@ use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, Refused, State};
+use crate::state::{Backend, BackendState, Change, Code, HostRule, Refused, State};
 use crate::supervisor::apply::{Obstacle, Step, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
@@ -312,13 +312,13 @@ impl Supervisor {
             .map_err(|refusal| invalid(refusal.what))?;
         let mut lines = Change::ListenerAdd(listener.clone()).encode() + "\n";
         let mut router = Router::default();
-        for frontend in self.state.frontends_of(listener.address) {
-            router.insert(
-                &frontend.hostname,
-                &frontend.path,
-                frontend.method.as_deref(),
-                frontend,
-            );
+        // Only what can match: main does not look at 100,000 frontends for one question.
+        let rules = rules_for(host.name);
+        for rule in &rules {
+            for frontend in self.state.frontends_at(listener.address, rule) {
+                let method = frontend.method.as_deref();
+                router.insert(&frontend.hostname, &frontend.path, method, frontend);
+            }
         }
         let no_frontend =
             || missing("no frontend of this listener matches: the answer would be 404");
@@ -400,6 +400,16 @@ fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
         .into_iter()
         .map(|change| change.encode() + "\n")
         .collect()
+}
+
+/// The hostnames of frontends that take this one.
+fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
+    let mut room = [0; 256];
+    let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
+    let suffix = name.split_once('.').map(|(_, suffix)| suffix.to_string());
+    let suffix = suffix.map(HostRule::Suffix);
+    let rules = [Some(HostRule::Exact(name)), suffix, Some(HostRule::Any)];
+    rules.into_iter().flatten().collect()
 }
 
 /// What has been dumped, by revision and kind, as long as somebody still reads it.
