@@ -199,7 +199,7 @@ fn a_worker_that_is_killed() {
 #[test]
 fn a_worker_that_is_stuck() {
     let backend = Backend::named("ok");
-    let proxy = workers(2, &backend).top("worker_timeout", 3).start();
+    let proxy = workers(2, &backend).top("worker_timeout", 2).start();
     let stuck = proxy.workers()[0].pid;
     assert!(signal(stuck, "STOP"));
     let start = Instant::now();

@@ -334,6 +334,8 @@ impl Supervisor {
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.board.set(process.row, Cell::Alive, 0);
+        // It may have been woken for a connection that it did not take.
+        self.tell_workers("look");
         let (id, pid) = (process.id, process.child.id());
         if self.stage == Stage::Starting {
             let what = format!("worker {id} died before it accepted ({how}); the log says why");

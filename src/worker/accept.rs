@@ -7,7 +7,11 @@
 //! a burst wakes one that is far ahead, it steps aside for a moment, for the
 //! others were woken too; if the connection still waits then, it takes it.
 //!
-//! Nobody needs to be told anything, nothing polls, and a dead, stopped or
+//! One gap is left: who is stopped or killed between being woken and taking
+//! the connection leaves it lying, and the kernel wakes nobody else for it. So
+//! main has the others look when one dies, and all look when they are pinged.
+//!
+//! Otherwise nobody needs to be told anything, nothing polls, and a dead, stopped or
 //! stuck worker delays no one: the kernel passes over who does not wait, and a
 //! row of the board that stood still while its worker should have come does
 //! not count until it moves.

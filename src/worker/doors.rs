@@ -259,6 +259,17 @@ impl Worker {
         }
     }
 
+    /// Takes a connection that somebody else was woken for, who then was stopped or
+    /// killed: the kernel wakes nobody a second time for it.
+    pub(super) fn look_at_doors(&mut self) {
+        for key in self.doors.keys() {
+            let room = self.slots.len() < self.max_connections;
+            if room && self.doors.get(key).is_some_and(|entrance| entrance.watched) {
+                self.accept_one(key);
+            }
+        }
+    }
+
     /// Everyone who is in a queue, as far as there is room: closed sockets would turn them away.
     pub(super) fn accept_waiting(&mut self) {
         for key in self.doors.keys() {

@@ -259,7 +259,11 @@ impl Worker {
 
     fn obey(&mut self, line: &str) {
         match line {
-            "ping" => self.tell("pong"),
+            "ping" => {
+                self.tell("pong");
+                self.look_at_doors();
+            }
+            "look" => self.look_at_doors(),
             "drain" => self.drain(),
             "retire" => self.retire(),
             "stop" => self.stop = true,
