@@ -58,7 +58,12 @@ impl Pool {
         self.lent >= self.lent_max - self.lent_max / 4
     }
 
-    /// Lets half of the free buffers go; called now and then while there is little to do.
+    /// Whether there are buffers that nobody uses.
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Lets half of the free buffers go; called now and then, until there are none.
     pub fn shrink(&mut self) {
         self.free.truncate(self.free.len() / 2);
     }

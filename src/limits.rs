@@ -58,8 +58,8 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
-/// Most ranges of trusted proxies of one listener.
-pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// Most elements of a list: trusted proxies, groups.
+pub const LIST_MAX: usize = 1024;
 /// Longest time limit, in seconds: a year.
 pub const TIMEOUT_SECONDS_MAX: u32 = 365 * 24 * 3600;
 /// Most errors and most warnings that one reading of the configuration collects.
@@ -86,6 +86,9 @@ pub const ACCEPT_BATCH: usize = 16;
 pub const ACCEPT_LEAD_MAX: u64 = 2;
 /// … for so many microseconds.
 pub const ACCEPT_GRACE_US: u64 = 3_000;
+/// A worker at its limit of connections, where each that ends makes room for one, says so
+/// once in so many milliseconds.
+pub const LIMIT_SILENCE_MS: u64 = 60_000;
 /// How long a worker that ran out of descriptors does not accept, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.
@@ -120,3 +123,5 @@ pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.
 pub const SAVE_AGAIN_MS: u64 = 10_000;
+/// How long idle clients of a worker that ends may still ask for something, in milliseconds.
+pub const FAREWELL_MS: u64 = 1_000;

@@ -150,8 +150,8 @@ const SCRIPT: &[(&str, &str)] = &[
     ("shutdown timeout=0", "invalid"),
 ];
 
-/// The codes that the script does not meet: it takes a million objects.
-const NOT_MET: &[Code] = &[Code::Limit];
+/// The codes that the script does not meet: they take a million objects, or another user.
+const NOT_MET: &[Code] = &[Code::Limit, Code::Denied];
 
 /// The row that a line is about, if it is one of the table.
 fn row_of(line: &str) -> Option<&'static Row> {

@@ -1,19 +1,27 @@
-//! The documents say what the program does: tables of keys and commands are
-//! the program's own, examples load, the transcript is one.
+//! The documents say what the program does: their tables are the program's
+//! own, examples load, the transcript is replayed on the real binary.
 
+mod common;
+
+use common::{Backend, Proxy, Setup, DEADLINE};
 use sozu_lib::config::foreign::{Fate, FOREIGN};
 use sozu_lib::config::keys::{
     Default, Key, ANSWER_STATUSES, BACKEND, CLUSTER, FRONTEND, GLOBAL, LISTENER,
 };
-use sozu_lib::config::{load, read, Settings};
-use sozu_lib::proto::command::{Command, Noun};
-use sozu_lib::proto::reply::Reply;
+use sozu_lib::config::{load, read};
+use sozu_lib::http::reply::STATUSES;
 use sozu_lib::proto::table::{command_key, COMMANDS};
-use sozu_lib::state::{Change, Code, State};
+use sozu_lib::session::record::{End, FIELDS};
+use sozu_lib::state::Code;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 const CONFIG: &str = include_str!("../doc/config.md");
 const PROTOCOL: &str = include_str!("../doc/protocol.md");
+const ACCESS_LOG: &str = include_str!("../doc/access_log.md");
+const HTTP: &str = include_str!("../doc/http.md");
+const README: &str = include_str!("../README.md");
 
 /// The rows of the tables under a heading, without the heads of the tables.
 fn rows(document: &str, heading: &str) -> Vec<String> {
@@ -181,38 +189,212 @@ fn every_example_loads() {
     assert!(examples >= 5, "only {examples} examples were found");
 }
 
-/// Replays the transcript on a state, as far as it is about the state.
+/// The first cells of the rows of a table, without their backticks.
+fn names(document: &str, heading: &str) -> Vec<String> {
+    let rows = rows(document, heading);
+    let cell = |row: &String| row.split('`').nth(1).map(str::to_string);
+    rows.iter().filter_map(cell).collect()
+}
+
+// ---- the control language ----------------------------------------------
+
+/// What `config.toml` says, on a port of the test's own.
+fn proxy_of_the_example() -> Proxy {
+    let backends = [
+        "address = \"127.0.0.1:1026\"",
+        "address = \"127.0.0.1:1027\"",
+    ];
+    let setup = Setup::http().top("worker_count", 2);
+    let proxy = setup
+        .cluster("web", &["hostname = \"*\""], &backends)
+        .start();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let (config, _) = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    let own = proxy.address().to_string();
+    let dump = config.state.dump().map(|change| change.encode());
+    let dump: Vec<_> = dump.map(|line| line.replace(EXAMPLE, &own)).collect();
+    assert_eq!(proxy.control("state dump").data, dump);
+    proxy
+}
+
+/// The listener of `config.toml`.
+const EXAMPLE: &str = "127.0.0.1:8080";
+
+/// Pids and times are not those of the document.
+fn without_numbers(line: &str) -> String {
+    if !line.starts_with("main ") && !line.starts_with("worker ") {
+        return line.to_string();
+    }
+    let number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
+    let word = |word: &str| match word.split_once('=') {
+        Some((key, value)) if number(value) => format!("{key}=N"),
+        _ => word.to_string(),
+    };
+    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn the_transcript_is_one() {
-    let timeouts = Settings::decode("settings").expect("defaults").timeouts;
-    let mut state = State::default();
-    let mut sent = "";
-    let mut replies = 0;
+    let mut proxy = proxy_of_the_example();
+    let own = proxy.address().to_string();
+    let stream = UnixStream::connect(proxy.path("command.sock")).expect("connect");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let mut stream = BufReader::new(stream);
+    let (mut sent, mut replies) = ("", 0);
     for line in PROTOCOL.lines() {
         if let Some(line) = line.strip_prefix("> ") {
             sent = line;
+            let line = line.replace(EXAMPLE, &own) + "\n";
+            stream.get_mut().write_all(line.as_bytes()).expect("send");
         } else if let Some(line) = line.strip_prefix("< ") {
+            let mut said = String::new();
+            stream.read_line(&mut said).expect("a reply");
+            let said = said.trim_end_matches('\n').replace(&own, EXAMPLE);
+            assert_eq!(without_numbers(&said), without_numbers(line), "{sent}");
             replies += 1;
-            let command = Command::decode(sent, &timeouts);
-            match (Reply::parse(line).expect(line), command) {
-                (Reply::Error { code, text }, Err(refused)) => {
-                    assert_eq!((code.as_str(), text), (refused.code.name(), refused.what));
-                }
-                (Reply::Error { code, text }, Ok(Command::Change(change))) => {
-                    let refused = state.apply(&change).expect_err(sent);
-                    assert_eq!((code.as_str(), text), (refused.code.name(), refused.what));
-                }
-                (Reply::Ok(_), Ok(Command::Change(change))) => {
-                    state.apply(&change).expect(sent);
-                }
-                (Reply::Ok(_), Ok(_)) => {}
-                (Reply::Data(_), Ok(Command::List(Noun::Frontend))) => {
-                    let frontend = state.frontends().next().expect("a frontend").clone();
-                    assert_eq!(Change::FrontendAdd(frontend).encode(), line);
-                }
-                (reply, command) => panic!("{sent}: {command:?} does not answer {reply:?}"),
-            }
         }
     }
-    assert!(replies > 10, "only {replies} replies were found");
+    assert!(replies > 30, "only {replies} replies were found");
+    assert_eq!(sent, "shutdown");
+    assert!(proxy.wait_exit().success());
+}
+
+// ---- the access log ----------------------------------------------------
+
+#[test]
+fn every_end_is_documented() {
+    let words = End::ALL.map(End::word);
+    assert_eq!(names(ACCESS_LOG, "## How it ended"), words);
+    // The compiler sees to it that the words are complete; the list has to be as well.
+    let source = include_str!("../src/session/record.rs");
+    let known = source.lines().filter(|line| line.contains(" => \""));
+    assert_eq!(known.count(), words.len());
+    for row in rows(ACCESS_LOG, "## How it ended") {
+        let blamed = row.split(" | ").nth(1);
+        let wanted = match row.trim_start_matches("| `").split(['_', '`']).next() {
+            Some("client") => "the client's",
+            Some("backend") => "the backend's",
+            Some("proxy") => "ours",
+            _ => "nobody's",
+        };
+        assert_eq!(blamed, Some(wanted), "{row}");
+    }
+}
+
+/// A line of the log, field by field: name and text.
+fn fields(line: &str) -> Vec<(&'static str, String)> {
+    let mut texts = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        quoted ^= c == '"';
+        match (c, texts.last_mut()) {
+            (' ', _) if !quoted => texts.push(String::new()),
+            (_, Some(last)) => last.push(c),
+            (_, None) => {}
+        }
+    }
+    assert!(texts.len() <= FIELDS.len(), "{line}");
+    FIELDS.into_iter().zip(texts).collect()
+}
+
+/// Whether a field says what its name promises, of a request that was served.
+fn check_field(name: &str, text: &str) {
+    let number = || text.parse::<f64>().is_ok_and(|number| number >= 0.0);
+    let good = match name {
+        "time" => text.len() == 24 && text.ends_with('Z') && text.as_bytes()[10] == b'T',
+        "request_id" => text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()),
+        "bytes_up" | "bytes_down" => number() && text != "0",
+        "connected_ms" | "first_byte_ms" | "total_ms" => number() && text.contains('.'),
+        "status" => text == "200",
+        "end" => text == "ok",
+        _ => true,
+    };
+    assert!(good, "{name}: {text}");
+}
+
+#[test]
+fn the_fields_of_the_access_log_are_documented() {
+    assert_eq!(names(ACCESS_LOG, "## Fields"), FIELDS);
+    let mut example = ACCESS_LOG.lines().skip_while(|line| *line != "```text");
+    let example = fields(example.nth(1).expect("an example"));
+    example
+        .iter()
+        .for_each(|(name, text)| check_field(name, text));
+
+    let backend = Backend::named("one");
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let mut client = proxy.client();
+    let request = "GET /a?b=c HTTP/1.1\r\nHost: Example.com:80\r\n\r\n";
+    assert_eq!(client.ask(request).status(), 200);
+    let line = proxy.wait_access(1, "/a?b=c").remove(0);
+    let line = fields(&line);
+    assert_eq!(line.len(), FIELDS.len() - 1, "no detail");
+    assert_eq!(example.len(), line.len());
+    line.iter().for_each(|(name, text)| check_field(name, text));
+    for (name, text) in [
+        ("client", client.local().to_string()),
+        ("listener", proxy.address().to_string()),
+        ("cluster", "main".to_string()),
+        ("backend", "main-0".to_string()),
+        ("backend_address", backend.address().to_string()),
+        ("host", "Example.com".to_string()),
+        ("request", "\"GET /a?b=c\"".to_string()),
+    ] {
+        assert!(
+            line.contains(&(name, text.clone())),
+            "{name}={text} in {line:?}"
+        );
+    }
+    client
+        .send("GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+        .response();
+    let refused = fields(&proxy.wait_access(1, "client_bad_request").remove(0));
+    let (name, detail) = refused.last().expect("fields");
+    assert_eq!(*name, "detail");
+    assert!(detail.starts_with('"') && detail.ends_with('"'), "{detail}");
+}
+
+// ---- the rest ----------------------------------------------------------
+
+#[test]
+fn every_status_and_time_limit_is_documented() {
+    let given = names(HTTP, "## Our own answers");
+    for (status, _) in STATUSES {
+        let listed = given.contains(&status.to_string());
+        let unused = HTTP.contains("Pages can be given for 413, 421, 429 and 500 too");
+        assert_eq!(listed, ![413, 421, 429, 500].contains(&status), "{status}");
+        assert!(listed || unused);
+    }
+    let mut limits = names(HTTP, "## Time limits");
+    let seconds = LISTENER
+        .iter()
+        .filter(|key| key.kind.describe() == "seconds");
+    let mut wanted: Vec<_> = seconds.map(|key| key.name.to_string()).collect();
+    wanted.push("back_keepalive_timeout".to_string());
+    limits.sort();
+    wanted.sort();
+    assert_eq!(limits, wanted);
+}
+
+/// The map names what is there, and nothing at the top of `src` is missing in it.
+#[test]
+fn the_map_is_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let section = README.split("## Where things are").nth(1).expect("a map");
+    let map = section.split("```").nth(1).expect("a block");
+    let paths = map.split_whitespace().filter(|word| word.contains('/'));
+    for path in paths {
+        assert!(
+            root.join(path).exists(),
+            "{path} is on the map and not there"
+        );
+    }
+    for entry in std::fs::read_dir(root.join("src")).expect("src") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let slash = if entry.path().is_dir() { "/" } else { "" };
+        let path = format!("src/{name}{slash}");
+        let known = map.split_whitespace().any(|word| word == path);
+        assert!(known, "{path} is not on the map");
+    }
 }

@@ -206,9 +206,10 @@ fn connections_at_the_limit() {
         proxy
             .log()
             .iter()
-            .filter(|line| line.contains("max_connections"))
+            .filter(|line| line.contains("the limit (max_connections)"))
             .count()
     };
+    proxy.wait_log("ready");
     let said_before = said();
     let mut clients: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     for (n, client) in clients.iter_mut().enumerate() {

@@ -5,11 +5,13 @@ mod common;
 
 use common::{
     control_at, is_alive, ok, signal, sozu, sozuctl, wait_until, Backend, Broken, Gate, Peer,
-    Proxy, Setup, Worker,
+    Proxy, Setup, Worker, DEADLINE,
 };
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn workers(count: usize, backend: &Backend) -> Setup {
@@ -103,6 +105,42 @@ fn an_address_that_is_taken() {
         !config.path("command.sock").exists(),
         "it left its socket behind"
     );
+}
+
+/// A pipe that nobody reads does not hold the start up, nor the log of a running proxy.
+#[test]
+fn a_log_that_nobody_reads() {
+    let config = Setup::http().backends(&[]);
+    let pipe = config.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let config = config.top("log_target", format!("\"file://{}\"", pipe.display()));
+    let file = config.write("127.0.0.1:1".parse().expect("an address"));
+    let output = sozu(&["start", "-c", file.to_str().expect("a path")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("log_target"), "{said}");
+}
+
+/// Far more is asked at once than is kept of answers that were not read yet.
+#[test]
+fn control_lines_all_at_once() {
+    let backend = Backend::named("ok");
+    let proxy = workers(1, &backend).start();
+    let mut client = UnixStream::connect(proxy.path("command.sock")).expect("connect");
+    client.set_read_timeout(Some(DEADLINE)).expect("time-out");
+    const LINES: usize = 2000;
+    let mut sender = client.try_clone().expect("dup");
+    let sender = std::thread::spawn(move || {
+        sender
+            .write_all("status\n".repeat(LINES).as_bytes())
+            .expect("send");
+        sender.shutdown(Shutdown::Write).expect("shutdown");
+    });
+    let mut said = String::new();
+    client.read_to_string(&mut said).expect("every answer");
+    sender.join().expect("sender");
+    assert_eq!(said.lines().filter(|line| *line == "ok").count(), LINES);
 }
 
 #[test]
@@ -240,6 +278,23 @@ fn shutdown_drains() {
     assert!(reply.expect("an answer").last.starts_with("ok"));
 }
 
+/// A request that was on its way when the end was decided is answered.
+#[test]
+fn an_idle_client_may_still_ask() {
+    let backend = Backend::named("ok");
+    let mut proxy = workers(2, &backend).start();
+    let mut idle = open(&proxy, 4);
+    proxy.signal("TERM");
+    closed(&proxy);
+    for client in &mut idle {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 200);
+        assert!(answer.connection_says("close"), "{answer:?}");
+        client.ends();
+    }
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
 /// The second signal waits for nobody.
 #[test]
 fn a_second_signal_is_hard() {
@@ -295,8 +350,9 @@ fn without_main() {
     let backend = Backend::named("ok");
     let mut proxy = workers(2, &backend).start();
     let mut clients = open(&proxy, 4);
-    for worker in proxy.workers() {
-        proxy.adopt(worker.pid);
+    let pids: Vec<_> = proxy.workers().iter().map(|worker| worker.pid).collect();
+    for pid in &pids {
+        proxy.adopt(*pid);
     }
     proxy.kill_main();
     for client in &mut clients {
@@ -304,6 +360,16 @@ fn without_main() {
         assert_eq!(client.get("/").text(), "ok");
     }
     drop(open(&proxy, 20));
+    // Nobody else can end them gently.
+    for pid in &pids {
+        assert!(signal(*pid, "TERM"));
+    }
+    for client in &mut clients {
+        client.ends();
+    }
+    for pid in pids {
+        wait_until("the workers end", || (!is_alive(pid)).then_some(()));
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The properties of the fuzz targets, bounded: every file of each corpus, then
 //! mutations of them from fixed seeds. A failure prints the input that it needs.
 
+#[path = "fuzz/config_property.rs"]
+mod config_property;
 #[path = "fuzz/properties.rs"]
 mod properties;
 
@@ -126,4 +128,9 @@ fn chunks() {
 #[test]
 fn hosts() {
     smoke("host", properties::host);
+}
+
+#[test]
+fn configurations() {
+    smoke("config", config_property::config);
 }

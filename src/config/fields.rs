@@ -6,7 +6,7 @@
 
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
-use crate::limits::{LOG_LEVELS_BYTES_MAX, TIMEOUT_SECONDS_MAX, TRUSTED_PROXIES_MAX};
+use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::state::{check_path, Cidr, HostRule, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,7 @@ pub enum Value {
     Address(SocketAddr),
     Host(HostRule),
     Ranges(Vec<Cidr>),
+    Names(Vec<String>),
     Answers(BTreeMap<u16, String>),
 }
 
@@ -161,6 +162,13 @@ impl Fields {
         }
     }
 
+    pub fn names(&mut self, name: &'static str) -> Vec<String> {
+        match self.take(name) {
+            Some(Value::Names(value)) => value,
+            _ => Vec::new(),
+        }
+    }
+
     pub fn answers(&mut self) -> BTreeMap<u16, String> {
         match self.take("answers") {
             Some(Value::Answers(value)) => value,
@@ -209,7 +217,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Path => check_path(text).map(|()| Value::Text(text.into())),
         Kind::Method => check_method(text).map(Value::Text),
         Kind::Choice(words) => choice(words, text).map(Value::Text),
-        Kind::Ranges => of_texts(text.split(',')),
+        Kind::Ranges | Kind::Names => of_texts(kind, text.split(',')),
         Kind::Answers => Err("takes one key per status, like answer_404".into()),
         Kind::File => check_file(text).map(Value::Text),
         Kind::Target => check_target(text).map(Value::Text),
@@ -230,20 +238,27 @@ pub fn of_int(kind: Kind, number: i64) -> Result<Value, String> {
     }
 }
 
-/// A list of ranges of addresses from its elements.
-pub fn of_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Value, String> {
-    let ranges: Result<Vec<Cidr>, String> = texts
-        .take(TRUSTED_PROXIES_MAX + 1)
-        .map(Cidr::parse)
-        .collect();
-    let mut ranges = ranges?;
-    if ranges.len() > TRUSTED_PROXIES_MAX {
-        return Err(format!("there are more than {TRUSTED_PROXIES_MAX}"));
+/// A list of ranges of addresses, or of names, from its elements.
+pub fn of_texts<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>) -> Result<Value, String> {
+    match kind {
+        Kind::Names => list(texts, check_name).map(Value::Names),
+        _ => list(texts, Cidr::parse).map(Value::Ranges),
     }
-    // The order means nothing, so that two lists of the same ranges are equal.
-    ranges.sort();
-    ranges.dedup();
-    Ok(Value::Ranges(ranges))
+}
+
+/// The order means nothing, so that two lists of the same elements are equal.
+fn list<'a, T: Ord>(
+    texts: impl Iterator<Item = &'a str>,
+    element: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let elements: Result<Vec<T>, String> = texts.take(LIST_MAX + 1).map(element).collect();
+    let mut elements = elements?;
+    if elements.len() > LIST_MAX {
+        return Err(format!("there are more than {LIST_MAX}"));
+    }
+    elements.sort();
+    elements.dedup();
+    Ok(elements)
 }
 
 fn check_name(text: &str) -> Result<String, String> {
@@ -318,7 +333,8 @@ fn check_target(text: &str) -> Result<String, String> {
     if let Some(path) = text.strip_prefix("file://") {
         return check_file(path);
     }
-    if text.contains("://") {
+    // A scheme stands at the start; in a path `://` is nothing special.
+    if !text.starts_with('/') && text.contains("://") {
         return Err(format!(
             "{text:?} is not supported: give stdout, stderr or a file"
         ));

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::WEIGHT_MAX;
+use crate::limits::{HEAD_BYTES_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -40,6 +40,8 @@ pub enum Kind {
     Choice(&'static [(&'static str, &'static str)]),
     /// A list of ranges of addresses.
     Ranges,
+    /// A list of names.
+    Names,
     /// Bodies by status: files in the configuration, the text itself in a command.
     Answers,
     /// The path of a file, in the configuration relative to its folder.
@@ -68,6 +70,7 @@ impl Kind {
                 words.join(" or ")
             }
             Kind::Ranges => "list of ranges".into(),
+            Kind::Names => "list of names".into(),
             Kind::Answers => "text by status".into(),
             Kind::File => "file".into(),
             Kind::Target => "stdout, stderr or file".into(),
@@ -138,12 +141,14 @@ const ANY_COUNT: Kind = Kind::Int {
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
 use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
-use Kind::{Ranges, Seconds, Target};
+use Kind::{Names, Ranges, Seconds, Target};
 
 /// At the top of the file.
 #[rustfmt::skip]
 pub static GLOBAL: &[Key] = &[
     key("command_socket", File, Is("command.sock"), "The unix socket on which commands are taken."),
+    key("control_admin_groups", Names, Empty, "Groups of users who may do everything on command_socket, beside root and the user that runs sozu."),
+    key("control_viewer_groups", Names, Empty, "Groups of users who may ask on command_socket, and change nothing."),
     key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
@@ -151,8 +156,8 @@ pub static GLOBAL: &[Key] = &[
     key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
     key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
-    key("buffer_size", Int { min: 16 * 1024, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer."),
-    key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, what max_connections needs."),
+    key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),
+    key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, 8192."),
     key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
@@ -161,7 +166,7 @@ pub static GLOBAL: &[Key] = &[
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
     key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced."),
-    key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections after an upgrade."),
+    key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections once another has taken over."),
     key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
 ];
 

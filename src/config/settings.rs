@@ -12,6 +12,9 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub command_socket: PathBuf,
+    /// Names of groups: who may do everything, and who may only ask.
+    pub control_admin_groups: Vec<String>,
+    pub control_viewer_groups: Vec<String>,
     pub saved_state: Option<PathBuf>,
     pub automatic_state_save: bool,
     /// In the syntax of RUST_LOG.
@@ -63,6 +66,8 @@ impl Settings {
         };
         Ok(Settings {
             command_socket: fields.text("command_socket")?.into(),
+            control_admin_groups: fields.names("control_admin_groups"),
+            control_viewer_groups: fields.names("control_viewer_groups"),
             saved_state,
             automatic_state_save,
             log_level: fields.text("log_level")?,
@@ -83,6 +88,12 @@ impl Settings {
     /// Every key that has a value.
     pub fn words(&self) -> Words {
         let mut words = vec![word("command_socket", self.command_socket.display())];
+        let groups = [
+            ("control_admin_groups", &self.control_admin_groups),
+            ("control_viewer_groups", &self.control_viewer_groups),
+        ];
+        let given = groups.iter().filter(|(_, names)| !names.is_empty());
+        words.extend(given.map(|(key, names)| word(key, names.join(","))));
         if let Some(path) = &self.saved_state {
             words.push(word("saved_state", path.display()));
         }

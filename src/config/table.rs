@@ -213,19 +213,21 @@ impl<'a> Reader<'a> {
             (Kind::Int { .. } | Kind::Seconds, toml::Value::Integer(number)) => {
                 of_int(kind, *number)
             }
-            (Kind::Ranges, toml::Value::Array(array)) => {
+            (Kind::Ranges | Kind::Names, toml::Value::Array(array)) => {
                 let texts = array.items.iter().map(|item| match &item.value {
                     toml::Value::Text(text) => Ok(text.as_str()),
                     other => Err(format!("expected strings, found {}", other.kind())),
                 });
                 let texts: Result<Vec<&str>, String> = texts.collect();
-                of_texts(texts?.into_iter())
+                of_texts(kind, texts?.into_iter())
             }
-            (Kind::Bool | Kind::Int { .. } | Kind::Seconds | Kind::Ranges, other) => Err(format!(
-                "expected {}, found {}",
-                kind.describe(),
-                other.kind()
-            )),
+            (Kind::Bool | Kind::Int { .. } | Kind::Seconds | Kind::Ranges | Kind::Names, other) => {
+                Err(format!(
+                    "expected {}, found {}",
+                    kind.describe(),
+                    other.kind()
+                ))
+            }
             (Kind::File | Kind::Target, toml::Value::Text(text)) => match of_text(kind, text)? {
                 Value::Text(path) => self.resolve(kind, path).map(Value::Text),
                 other => Ok(other),

@@ -35,7 +35,8 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
     let client = Client::of(edge.client);
     let last = |name| head.lines.iter().rposition(|field| field.known == name);
     let last_for = last(Name::XForwardedFor);
-    let last_forwarded = last(Name::Forwarded);
+    let last_forwarded =
+        last(Name::Forwarded).filter(|last| quotes_close(head.lines[*last].value.of(head.bytes)));
     for (i, field) in head.lines.iter().enumerate() {
         if !request_field_passes(field, request, head, edge) {
             continue;
@@ -94,7 +95,9 @@ fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge
         Name::TransferEncoding => request.body == Body::Chunked,
         Name::Expect => request.expects_continue,
         Name::Host => true,
-        Name::XForwardedFor | Name::Forwarded => true,
+        Name::XForwardedFor => true,
+        // An open quote would swallow what we append.
+        Name::Forwarded => quotes_close(field.value.of(head.bytes)),
         Name::XForwardedProto | Name::XForwardedHost | Name::XForwardedPort | Name::XRequestId => {
             edge.trusted
         }
@@ -102,6 +105,20 @@ fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge
         Name::Disguised => false,
         _ => !named_by_connection(field.name.of(head.bytes), request.options, head),
     }
+}
+
+/// Whether every quoted string ends (RFC 9110 section 5.6.4).
+fn quotes_close(value: &[u8]) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in value {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    !quoted
 }
 
 fn is_first(field: &Field, head: Head) -> bool {

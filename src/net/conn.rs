@@ -111,6 +111,15 @@ impl Conn {
         let _ = socket::reset_on_close(self.transport.stream());
     }
 
+    /// Whether nothing waits to be read. Asks the kernel only where the last receive may have left something.
+    pub fn is_silent(&mut self) -> bool {
+        if self.readable {
+            let peeked = self.transport.stream().peek(&mut [0]);
+            self.readable = !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        }
+        !self.readable
+    }
+
     /// What became of a connect.
     pub fn connect_error(&self) -> Option<io::Error> {
         self.transport.stream().take_error().unwrap_or_else(Some)

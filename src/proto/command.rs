@@ -74,6 +74,33 @@ pub enum Noun {
 }
 
 impl Command {
+    /// It changes nothing, for nobody.
+    pub fn only_asks(&self) -> bool {
+        match self {
+            Command::Change(_)
+            | Command::Update(_)
+            | Command::Begin
+            | Command::Commit { .. }
+            | Command::Confirm
+            | Command::Abort
+            | Command::Reload
+            | Command::Logging { .. }
+            | Command::WorkerRestart { .. }
+            | Command::Shutdown { .. } => false,
+            Command::List(_)
+            | Command::StateDump
+            | Command::StateDiff
+            | Command::StateStats
+            | Command::Events
+            | Command::Explain(_)
+            | Command::Status
+            | Command::Workers
+            | Command::Ping
+            | Command::Version
+            | Command::Help { .. } => true,
+        }
+    }
+
     /// From a line without its LF; `defaults` are the global time limits.
     pub fn decode(line: &str, defaults: &Timeouts) -> Result<Command, Refused> {
         let words = split(line).map_err(|what| Refused::new(Code::Syntax, what))?;

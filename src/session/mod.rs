@@ -145,6 +145,8 @@ pub enum BackAct {
     Keep,
     /// To the pool.
     Release,
+    /// It was not made in time.
+    GiveUp,
     Close,
     Reset,
 }
@@ -217,7 +219,7 @@ impl Session {
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
-                c.acts.back = BackAct::Close;
+                c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 
@@ -426,6 +428,11 @@ fn retire(mut x: Box<Exchange>, world: &mut World) {
 }
 
 impl Common {
+    /// The client asks for nothing more: it has shut its side, and no bytes of a next request lie here.
+    fn is_last(&self, x: &Exchange) -> bool {
+        self.front_ended && x.up.raw().is_empty()
+    }
+
     /// Says that nothing more comes, and waits for the client to say so too: a
     /// close with unread bytes would be a reset, which destroys what was sent.
     fn linger(&mut self, now_us: u64) -> Phase {

@@ -22,7 +22,48 @@ pub enum End {
     ProxyNoRoom,
 }
 
+/// The fields of a line of the access log, in the order in which it is written.
+pub const FIELDS: [&str; 17] = [
+    "time",
+    "client",
+    "listener",
+    "cluster",
+    "backend",
+    "backend_address",
+    "host",
+    "request",
+    "status",
+    "bytes_up",
+    "bytes_down",
+    "connected_ms",
+    "first_byte_ms",
+    "total_ms",
+    "request_id",
+    "end",
+    "detail",
+];
+
 impl End {
+    /// In the order of their declaration.
+    pub const ALL: [End; 16] = [
+        End::Ok,
+        End::ClientClosed,
+        End::ClientReset,
+        End::ClientTimeout,
+        End::ClientBadRequest,
+        End::ClientNoRoute,
+        End::BackendNone,
+        End::BackendRefused,
+        End::BackendConnectTimeout,
+        End::BackendTimeout,
+        End::BackendClosed,
+        End::BackendBadResponse,
+        End::BackendCut,
+        End::TunnelTimeout,
+        End::ProxyShutdown,
+        End::ProxyNoRoom,
+    ];
+
     /// The word in the access log; doc/access_log.md explains each.
     pub fn word(self) -> &'static str {
         match self {
@@ -87,8 +128,10 @@ impl Record {
 
     pub fn set_line(&mut self, method: &[u8], target: &[u8]) {
         self.line.clear();
-        self.line.extend_from_slice(method);
-        self.line.push(b' ');
+        if !method.is_empty() {
+            self.line.extend_from_slice(method);
+            self.line.push(b' ');
+        }
         let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
         self.line
             .extend_from_slice(&target[..target.len().min(room)]);

@@ -209,7 +209,7 @@ pub(super) fn answer(
     x.record.detail = what;
     x.up.clear_out();
     let blamed = matches!(x.record.end, End::ClientTimeout | End::ClientBadRequest);
-    x.keep_alive &= x.up_body.is_done() && !blamed && !c.front_ended && !world.draining;
+    x.keep_alive &= x.up_body.is_done() && !blamed && !c.is_last(&x) && !world.draining;
     let cluster = x
         .target
         .as_ref()

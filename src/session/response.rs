@@ -11,7 +11,7 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
-use crate::session::request::{answer, head, in_phase, waits_for_client};
+use crate::session::request::{answer, head, head_cut, in_phase, waits_for_client};
 use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, World};
 
 // ---- the response -------------------------------------------------------
@@ -46,7 +46,8 @@ pub(super) fn flow_down(c: &mut Common, mut x: Box<Exchange>, world: &mut World)
             }
             Parse::Refused(refusal) => return bad_response(c, x, refusal.what, world),
         };
-        match response_head(&mut x, &line, len, interims, c.front_ended, world) {
+        let is_last = c.is_last(&x);
+        match response_head(&mut x, &line, len, interims, is_last, world) {
             Ok(true) => return tunnel::upgrade(c, x),
             Ok(false) => {}
             Err(what) => return bad_response(c, x, what, world),
@@ -67,7 +68,7 @@ fn response_head(
     line: &StatusLine,
     len: usize,
     interims: u8,
-    front_ended: bool,
+    is_last: bool,
     world: &mut World,
 ) -> Result<bool, &'static str> {
     let scratch = &mut *world.scratch;
@@ -106,7 +107,7 @@ fn response_head(
             // Of a request that is not over yet nobody knows how long it goes on.
             let over = x.up_body.is_done() && !x.up_broken;
             x.close_asked |= endless;
-            x.keep_alive &= over && !endless && !world.draining && !front_ended;
+            x.keep_alive &= over && !endless && !world.draining && !is_last;
             x.down_state = Down::Body(Transfer::new(body, x.asked.http11));
             let shown = Shown {
                 http11: x.asked.http11,
@@ -292,12 +293,17 @@ pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) ->
     c.since_us = world.now_us;
     // Who ends lets nobody wait for requests; one that has begun to come is served.
     let welcome = !world.draining || !x.up.raw().is_empty();
-    if x.keep_alive && !c.front_ended && welcome {
+    if x.keep_alive && !c.is_last(&x) && welcome {
         // Answered before all of it was sent: the rest must not go before the next request.
         x.up.clear_out();
         x.down.clear();
         x.renew();
-        return head(c, x, world);
+        return match head(c, x, world) {
+            // The end came before its turn: it cuts what is not whole.
+            Phase::Head(x) if c.front_ended => head_cut(c, x, world),
+            Phase::Waiting(x) if c.front_ended => front_ended(c, x, world),
+            phase => phase,
+        };
     }
     let unread = !x.up_body.is_done() || !x.up.raw().is_empty();
     let at_once = x.abrupt || x.close_asked && !unread;

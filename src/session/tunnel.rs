@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::record::End;
+use crate::session::response::finish;
 use crate::session::{BackAct, Common, Phase, Reuse, Side, World};
 
 /// A TCP session: the listener's address alone says where it leads.
@@ -139,14 +140,9 @@ pub(super) fn timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
     close(c, x, End::TunnelTimeout, "no byte in either direction")
 }
 
-fn close(c: &mut Common, mut x: Box<Exchange>, end: End, what: &'static str) -> Phase {
+fn close(c: &mut Common, x: Box<Exchange>, end: End, what: &'static str) -> Phase {
     if c.acts.back == BackAct::Keep {
         c.acts.back = BackAct::Close;
     }
-    x.record.end = end;
-    x.record.detail = what;
-    x.keep_alive = false;
-    x.abrupt = true;
-    c.acts.log = true;
-    Phase::Logging(x)
+    finish(c, x, end, what)
 }

@@ -220,11 +220,12 @@ pub enum Code {
     InUse,
     Mismatch,
     Limit,
+    Denied,
     Failed,
 }
 
 impl Code {
-    pub const ALL: [Code; 9] = [
+    pub const ALL: [Code; 10] = [
         Code::Syntax,
         Code::Unknown,
         Code::Invalid,
@@ -233,6 +234,7 @@ impl Code {
         Code::InUse,
         Code::Mismatch,
         Code::Limit,
+        Code::Denied,
         Code::Failed,
     ];
 
@@ -246,6 +248,7 @@ impl Code {
             Code::InUse => "in_use",
             Code::Mismatch => "mismatch",
             Code::Limit => "limit",
+            Code::Denied => "denied",
             Code::Failed => "failed",
         }
     }
@@ -261,6 +264,7 @@ impl Code {
             Code::InUse => "What is to be removed is needed by something else.",
             Code::Mismatch => "Two things do not go together.",
             Code::Limit => "There are too many already.",
+            Code::Denied => "Who asks may not do this.",
             Code::Failed => "The system or a worker did not do what was asked.",
         }
     }

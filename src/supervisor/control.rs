@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::date::rfc3339;
-use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX, EVENTS_BYTES_MAX};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX, EVENTS_BYTES_MAX,
+};
 use crate::net::logging::unix_ms;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
@@ -22,6 +24,7 @@ use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::apply::Transaction;
 use crate::supervisor::outbox::Outbox;
+use crate::supervisor::roles::{Role, Roles};
 use crate::supervisor::Supervisor;
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{process, socket};
@@ -49,6 +52,7 @@ pub struct Client {
     pub listens: bool,
     /// Events that it was not told, because it did not read those before.
     missed: usize,
+    role: Role,
     /// For the log: uid and pid.
     pub who: String,
 }
@@ -56,15 +60,18 @@ pub struct Client {
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
+    roles: Roles,
     pub clients: Slab<Client>,
+    /// Nobody is let in until then: out of descriptors.
+    pub paused_until_ms: Option<u64>,
 }
 
 impl Control {
-    /// Binds the socket, closed to all but its owner from its first moment.
-    pub fn bind(path: &Path) -> Result<Control, String> {
+    /// Binds the socket, from its first moment open only to whom the roles say.
+    pub fn bind(path: &Path, roles: Roles) -> Result<Control, String> {
         let shown = path.display();
         if let Ok(other) = UnixStream::connect(path) {
-            let pid = socket::peer_credentials(other.as_fd()).map_or(0, |(_, _, pid)| pid);
+            let pid = socket::peer_credentials(other.as_fd()).map_or(0, |who| who.pid);
             return Err(format!(
                 "another sozu, pid {pid}, listens on {shown}; \
                  steer that one with sozuctl -s {shown}, or give this one another command_socket"
@@ -78,7 +85,7 @@ impl Control {
             // Its owner is gone. A failure to remove it is a failure to bind, told below.
             let _ = fs::remove_file(path);
         }
-        let umask = process::umask(0o177);
+        let umask = process::umask(roles.umask());
         let bound = UnixListener::bind(path);
         process::umask(umask);
         let advice = |e: io::Error| {
@@ -89,46 +96,70 @@ impl Control {
         Ok(Control {
             listener,
             path: path.to_owned(),
+            roles,
             clients: Slab::default(),
+            paused_until_ms: None,
         })
     }
 
+    /// Lets clients in from now on.
+    pub fn open(&mut self, poll: &Epoll) {
+        self.paused_until_ms = None;
+        let token = token::pack_single(Kind::ControlSocket);
+        if let Err(e) = poll.add(self.as_fd(), epoll::IN, token) {
+            log::error!("nobody can steer this proxy: epoll_ctl for the control socket: {e}");
+        }
+    }
+
     /// Takes whoever waits, as long as there is room.
-    pub fn accept(&mut self, poll: &Epoll) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.clients.len() == CONTROL_CLIENTS_MAX {
-                let refused =
-                    Refused::new(Code::Limit, "too many control clients: try again later");
-                // It is not waited for; it may not get to read why.
-                let _ = stream.set_nonblocking(true);
-                let _ = (&stream).write_all(reply::error(&refused).as_bytes());
-                continue;
-            }
-            let who = match socket::peer_credentials(stream.as_fd()) {
-                Ok((uid, _, pid)) => format!("uid {uid} pid {pid}"),
-                Err(e) => format!("nobody known ({e})"),
-            };
-            if stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let key = self.clients.insert(Client {
-                stream,
-                reader: LineReader::default(),
-                outbox: Outbox::default(),
-                behind: false,
-                ended: false,
-                awaits_end: false,
-                waiting: false,
-                transaction: None,
-                listens: false,
-                missed: 0,
-                who,
-            });
-            if let Some(client) = self.clients.get(key) {
-                let token = token::pack(Kind::ControlClient, key);
-                if poll.add(client.stream.as_fd(), epoll::IN, token).is_err() {
-                    self.clients.remove(key);
+    pub fn accept(&mut self, poll: &Epoll, now_ms: u64) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if socket::out_of_descriptors(&e) => {
+                    log::error!("accept on the control socket: {e}; trying again shortly");
+                    let removed = poll.remove(self.as_fd());
+                    self.paused_until_ms = removed.is_ok().then_some(now_ms + ACCEPT_PAUSE_MS);
+                    return;
                 }
+                Err(_) => return,
+            };
+            self.let_in(stream, poll);
+        }
+    }
+
+    fn let_in(&mut self, stream: UnixStream, poll: &Epoll) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let known = socket::peer_credentials(stream.as_fd());
+        let role = known.as_ref().ok().and_then(|who| self.roles.of(who));
+        let (Ok(who), Some(role)) = (known, role) else {
+            let what = "you are in none of control_admin_groups and control_viewer_groups";
+            return turn_away(&stream, &Refused::new(Code::Denied, what));
+        };
+        if self.clients.len() == CONTROL_CLIENTS_MAX {
+            let what = "too many control clients: try again later";
+            return turn_away(&stream, &Refused::new(Code::Limit, what));
+        }
+        let key = self.clients.insert(Client {
+            stream,
+            reader: LineReader::default(),
+            outbox: Outbox::default(),
+            behind: false,
+            ended: false,
+            awaits_end: false,
+            waiting: false,
+            transaction: None,
+            listens: false,
+            missed: 0,
+            role,
+            who: format!("uid {} pid {}", who.uid, who.pid),
+        });
+        if let Some(client) = self.clients.get(key) {
+            let token = token::pack(Kind::ControlClient, key);
+            if poll.add(client.stream.as_fd(), epoll::IN, token).is_err() {
+                self.clients.remove(key);
             }
         }
     }
@@ -262,39 +293,42 @@ impl Supervisor {
             if client.waiting || client.behind {
                 return;
             }
-            let line = match client.reader.next_line() {
-                None => return,
-                Some(line) => line.map_err(|what| Refused::new(Code::Syntax, what)),
+            let Some(line) = client.reader.next_line() else {
+                return;
             };
-            let answer = self.answer_line(line, key);
+            client.behind = true;
+            let answer = match line {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => self.answer_line(&line, key),
+                Err(what) => Err(Refused::new(Code::Syntax, what)),
+            };
+            let text = answer.unwrap_or_else(|refused| {
+                self.spoil_transaction(key, &refused);
+                reply::error(&refused)
+            });
             if let Some(client) = self.control.clients.get_mut(key) {
-                let answer = answer.unwrap_or_else(|refused| reply::error(&refused));
-                client.outbox.push(&answer);
-                client.behind = true;
+                client.outbox.push(&text);
             }
         }
     }
 
-    fn answer_line(&mut self, line: Result<String, Refused>, key: Key) -> Result<String, Refused> {
-        let decoded = line.and_then(|line| {
-            let line = line.strip_suffix('\r').unwrap_or(&line);
-            let blank = line.trim().is_empty();
-            let command = (!blank).then(|| Command::decode(line, &self.settings.timeouts));
-            command.transpose()
-        });
-        match decoded {
-            Ok(Some(command)) => self.perform(command, key),
-            Ok(None) => Ok(String::new()),
-            Err(refused) => {
-                self.spoil_transaction(key, &refused);
-                Err(refused)
-            }
+    fn answer_line(&mut self, line: &str, key: Key) -> Result<String, Refused> {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let command = Command::decode(line, &self.settings.timeouts)?;
+        if let Some(client) = self.control.clients.get(key) {
+            client.role.may(&command)?;
         }
+        self.perform(command, key)
     }
 }
 
+/// It is told why, as far as it reads that, and is not waited for.
+fn turn_away(mut stream: &UnixStream, refused: &Refused) {
+    let _ = stream.write_all(reply::error(refused).as_bytes());
+}
+
 impl Client {
-    /// Its earlier answers are taken.
+    /// Its lines so far are answered: no others pile up here.
     fn may_ask(&self) -> bool {
         !self.ended && !self.waiting && !self.behind && self.outbox.len() < CONTROL_REPLY_BYTES_MAX
     }

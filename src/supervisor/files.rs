@@ -1,11 +1,12 @@
 //! The log files: opened by main, handed to the workers.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use crate::config::{Settings, Target};
+use crate::sys::process;
 
 pub struct Logs {
     log: OwnedFd,
@@ -42,10 +43,12 @@ fn text(error: io::Error) -> String {
 
 fn open(target: &Target) -> Result<OwnedFd, String> {
     match target {
-        Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map_err(text),
-        Target::Stderr => io::stderr().as_fd().try_clone_to_owned().map_err(text),
+        Target::Stdout => copy(io::stdout().as_fd()).map_err(text),
+        Target::Stderr => copy(io::stderr().as_fd()).map_err(text),
         Target::File(path) => {
             let mut options = OpenOptions::new();
+            // A pipe that nobody reads is refused; without the flag it would stop main until somebody does.
+            options.custom_flags(process::O_NONBLOCK);
             let file = options.append(true).create(true).mode(0o640).open(path);
             let what = |e| {
                 format!(
@@ -56,4 +59,22 @@ fn open(target: &Target) -> Result<OwnedFd, String> {
             file.map(OwnedFd::from).map_err(what)
         }
     }
+}
+
+/// A pipe is opened anew, so that it never blocks us and stays as it is for those who share it.
+fn copy(fd: BorrowedFd) -> io::Result<OwnedFd> {
+    let copy = File::from(fd.try_clone_to_owned()?);
+    if copy.metadata()?.file_type().is_fifo() {
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        let mut options = OpenOptions::new();
+        // Where it may not be opened, a write waits for whoever reads.
+        if let Ok(own) = options
+            .write(true)
+            .custom_flags(process::O_NONBLOCK)
+            .open(path)
+        {
+            return Ok(own.into());
+        }
+    }
+    Ok(copy.into())
 }

@@ -10,6 +10,7 @@ mod control;
 mod files;
 mod notify;
 mod outbox;
+mod roles;
 mod saved;
 mod workers;
 
@@ -36,6 +37,7 @@ use apply::{Pending, Trial};
 use commands::Dumps;
 use control::Control;
 use files::Logs;
+use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
 use workers::Workers;
@@ -104,22 +106,24 @@ impl Supervisor {
         if let Ok(filter) = std::env::var("RUST_LOG") {
             config.settings.log_level = filter;
         }
+        let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
+        // Before anything is opened: there may be more listeners than the limit allows now.
+        let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
-        let control = Control::bind(&config.settings.command_socket)?;
+        let roles = Roles::new(&config.settings, process::own_uid())?;
+        let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config)?;
         let Config { settings, state } = config;
         let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;
-        let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
         not_restored.iter().for_each(|what| log::warn!("{what}"));
         let poll = Epoll::new().map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
-        let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
         Ok(Supervisor {
             max_connections: settings
@@ -160,13 +164,20 @@ impl Supervisor {
                 match token::unpack(token) {
                     Some((Kind::Signals, _)) => self.take_signals(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
-                    Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll),
+                    Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     _ => {}
                 }
             }
             self.look_after_workers();
             self.look_at_trial();
+            if self
+                .control
+                .paused_until_ms
+                .is_some_and(|until| until <= self.now_ms)
+            {
+                self.control.open(&self.poll);
+            }
             self.settle_pending();
             self.save_if_due(false);
             if let Some(what) = self.failure.take() {
@@ -190,8 +201,9 @@ impl Supervisor {
             Stage::Starting | Stage::Serving => None,
         };
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
-        let save = self.save_due_ms();
-        let due = [stage, trial, save, self.workers.due_ms(&self.settings)]
+        let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
+        let workers = self.workers.due_ms(&self.settings);
+        let due = [stage, trial, save, control, workers]
             .into_iter()
             .flatten()
             .min();
@@ -275,11 +287,8 @@ impl Supervisor {
     }
 
     /// Every worker accepts: control clients are let in, and told what one should know.
-    fn announce(&self) {
-        let token = token::pack_single(Kind::ControlSocket);
-        if let Err(e) = self.poll.add(self.control.as_fd(), epoll::IN, token) {
-            log::error!("nobody can steer this proxy: epoll_ctl for the control socket: {e}");
-        }
+    fn announce(&mut self) {
+        self.control.open(&self.poll);
         for listener in self.state.listeners() {
             log::info!(
                 "listening on {} ({})",

@@ -23,6 +23,8 @@ pub struct Saver {
     /// `None`: the state is not saved by itself.
     differences: Option<PathBuf>,
     last: PathBuf,
+    /// That `last` cannot be written was said.
+    told: bool,
     due_ms: Option<u64>,
 }
 
@@ -35,6 +37,7 @@ impl Saver {
         Saver {
             differences: wanted,
             last: with_suffix(file, ".last"),
+            told: false,
             due_ms: None,
         }
     }
@@ -63,18 +66,18 @@ impl Supervisor {
         };
         let differences = text_of(self.filed.diff(&self.state));
         let whole = self.settings.encode() + "\n" + &text_of(self.state.dump());
-        let written = write_atomically(path, &differences)
-            .map_err(|e| (path, e))
-            .and_then(|()| {
-                write_atomically(&self.saver.last, &whole).map_err(|e| (&self.saver.last, e))
-            });
-        self.saver.due_ms = match written {
+        // A folder in which we may not write (/etc) costs --last-known-good, and no more.
+        if let Err(e) = write_atomically(&self.saver.last, &whole) {
+            if !std::mem::replace(&mut self.saver.told, true) {
+                let last = self.saver.last.display();
+                log::warn!("{last}: {e}: --last-known-good will not know what runs now");
+            }
+        }
+        self.saver.due_ms = match write_atomically(path, &differences) {
             Ok(()) => None,
-            Err((path, e)) => {
-                log::error!(
-                    "the state is not saved: {}: {e}; trying again in a while",
-                    path.display()
-                );
+            Err(e) => {
+                let path = path.display();
+                log::error!("the state is not saved: {path}: {e}; trying again in a while");
                 Some(self.now_ms + SAVE_AGAIN_MS)
             }
         };

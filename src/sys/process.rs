@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::check;
 
-pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2};
+pub use libc::{O_NONBLOCK, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// Every signal with a meaning here. They are blocked in main and in workers;
 /// main reads them as a descriptor, workers are told over their channel.
@@ -116,6 +116,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur)
+}
+
+/// The user whom this process acts for.
+pub fn own_uid() -> u32 {
+    // SAFETY: takes no pointer and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Sets the file mode creation mask; returns the old one.

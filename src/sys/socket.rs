@@ -172,8 +172,20 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     )
 }
 
-/// The uid, gid and pid of who connected to a unix socket (unix(7), SO_PEERCRED).
-pub fn peer_credentials(socket: BorrowedFd) -> io::Result<(u32, u32, i32)> {
+/// Who connected to a unix socket.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub uid: u32,
+    pub pid: i32,
+    /// All of its groups.
+    pub gids: Vec<u32>,
+}
+
+/// Most supplementary groups that are looked at.
+const GROUPS_MAX: usize = 256;
+
+/// What the kernel knows of who connected (unix(7), SO_PEERCRED and SO_PEERGROUPS).
+pub fn peer_credentials(socket: BorrowedFd) -> io::Result<Credentials> {
     let mut value = MaybeUninit::<libc::ucred>::uninit();
     let mut len = socklen::<libc::ucred>();
     // SAFETY: pointer and length describe `value`; the kernel writes at most `len` bytes.
@@ -188,5 +200,29 @@ pub fn peer_credentials(socket: BorrowedFd) -> io::Result<(u32, u32, i32)> {
     })?;
     // SAFETY: the call succeeded, and for SO_PEERCRED the kernel writes the whole structure.
     let value = unsafe { value.assume_init() };
-    Ok((value.uid, value.gid, value.pid))
+    let mut gids = supplementary_groups(socket);
+    gids.push(value.gid);
+    Ok(Credentials {
+        uid: value.uid,
+        pid: value.pid,
+        gids,
+    })
+}
+
+/// None where the kernel does not tell, or there are more than `GROUPS_MAX`: who is not known to be in a group is not.
+fn supplementary_groups(socket: BorrowedFd) -> Vec<u32> {
+    let mut gids = [0u32; GROUPS_MAX];
+    let mut len = socklen::<[u32; GROUPS_MAX]>();
+    // SAFETY: pointer and length describe `gids`; the kernel writes at most `len` bytes and says how many.
+    let told = check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            gids.as_mut_ptr().cast(),
+            &mut len,
+        )
+    });
+    let count = told.map_or(0, |_| len as usize / size_of::<u32>());
+    gids.iter().take(count).copied().collect()
 }

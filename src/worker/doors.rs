@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use crate::limits::ACCEPT_PAUSE_MS;
+use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
 use crate::net::board::Cell;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
@@ -163,11 +163,7 @@ impl Worker {
         }
         if self.at_limit && self.slots.len() < self.max_connections {
             self.at_limit = false;
-            log::info!(
-                "below {} connections again: accepting",
-                self.max_connections
-            );
-            self.open_doors();
+            self.open_doors_if_open();
         }
     }
 
@@ -263,15 +259,26 @@ impl Worker {
         }
     }
 
+    /// Everyone who is in a queue, as far as there is room: closed sockets would turn them away.
+    pub(super) fn accept_waiting(&mut self) {
+        for key in self.doors.keys() {
+            while self.accept_one(key) {}
+        }
+    }
+
     /// False: there is no more to be had now.
     fn accept_one(&mut self, key: Key) -> bool {
         if self.slots.len() >= self.max_connections {
             self.at_limit = true;
             self.board.add(self.id, Cell::AtLimit, 1);
-            log::warn!(
-                "{} connections, the limit (max_connections): new ones wait until others end",
-                self.max_connections
-            );
+            let now_ms = self.now_ms();
+            if now_ms >= self.limit_silent_until_ms {
+                self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
+                log::warn!(
+                    "{} connections, the limit (max_connections): new ones wait until others end",
+                    self.max_connections
+                );
+            }
             self.shut_doors();
             return false;
         }
@@ -310,7 +317,7 @@ impl Worker {
         };
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
-        self.drive(slot, None);
+        self.drive(slot, false);
         true
     }
 }

@@ -254,22 +254,36 @@ impl Turn<'_> {
         };
         self.slot.lanes = None;
         match act {
-            BackAct::Release => self.backs.release(key, self.world.now_us / 1000, self.poll),
+            BackAct::Release => self.release(key),
             BackAct::Reset => {
                 if let Some(back) = self.backs.conns.get(key) {
                     back.conn.reset();
                 }
                 self.backs.close(key);
             }
-            BackAct::Keep | BackAct::Close => {
-                let timed_out = self.backs.conns.get(key).filter(|back| back.connecting);
-                if let Some(backend) = timed_out.map(|back| back.backend) {
+            BackAct::GiveUp => {
+                if let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) {
                     self.slot.tried.push(backend);
-                    self.backs
-                        .failed(backend, "not connected in time", self.world.now_us / 1000);
+                    let now_ms = self.world.now_us / 1000;
+                    self.backs.failed(backend, "not connected in time", now_ms);
                 }
                 self.backs.close(key);
             }
+            BackAct::Keep | BackAct::Close => self.backs.close(key),
+        }
+    }
+
+    /// To the pool, unless more has come than the response: whoever took the connection
+    /// before epoll says so would take that for the answer to a request of its own.
+    fn release(&mut self, key: Key) {
+        let Some(back) = self.backs.conns.get_mut(key) else {
+            return;
+        };
+        if back.conn.is_silent() {
+            self.backs.release(key, self.world.now_us / 1000, self.poll);
+        } else {
+            self.board.add(self.worker, Cell::Surplus, 1);
+            self.backs.close(key);
         }
     }
 
@@ -355,8 +369,8 @@ impl Turn<'_> {
             },
             (Side::Back, None) => return,
         };
-        let write = pending && conn.blocked;
-        if let Err(e) = conn.watch(self.poll, token, read, write) {
+        // What is pending was refused, or the budget was spent: either way epoll says when to go on.
+        if let Err(e) = conn.watch(self.poll, token, read, pending) {
             log::error!("epoll_ctl: {e}");
         }
     }

@@ -21,7 +21,7 @@ use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
-use crate::sys::process;
+use crate::sys::process::{self, Signals};
 use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
@@ -228,11 +228,32 @@ impl Worker {
         self.open_doors_if_open();
     }
 
-    /// Main is gone. Clients need not notice.
+    /// Main is gone. Clients need not notice; but now SIGTERM is for us.
     fn orphaned(&mut self) {
-        if let Some(channel) = self.channel.take() {
-            let _ = self.poll.remove(channel.as_fd());
-            log::warn!("main is gone; serving on without it");
+        let Some(channel) = self.channel.take() else {
+            return;
+        };
+        let _ = self.poll.remove(channel.as_fd());
+        log::warn!("main is gone; serving on without it, until SIGTERM");
+        let watched = Signals::open().and_then(|signals| {
+            let token = token::pack_single(Kind::Signals);
+            self.poll.add(signals.as_fd(), epoll::IN, token)?;
+            Ok(signals)
+        });
+        match watched {
+            Ok(signals) => self.signals = Some(signals),
+            Err(e) => log::error!("only SIGKILL will end this worker: {e}"),
+        }
+    }
+
+    /// The first one drains, the second one ends.
+    pub(super) fn take_signals(&mut self) {
+        while let Some((signal, _)) = self.signals.as_mut().and_then(Signals::read) {
+            match signal {
+                process::SIGTERM | process::SIGINT if self.draining => self.stop = true,
+                process::SIGTERM | process::SIGINT => self.drain(),
+                _ => {}
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::http::fields::Head;
-use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
+use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::sink::Sink;
@@ -28,9 +28,11 @@ use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::process;
+use crate::sys::process::Signals;
 use crate::timer::Wheel;
 use accept::Queue;
 use access::{AccessLog, Complaints};
@@ -72,6 +74,8 @@ pub struct Worker {
     max_connections: usize,
     poll: Epoll,
     channel: Option<Channel>,
+    /// Without main, signals are its own business.
+    signals: Option<Signals>,
     /// Changes since the last commit.
     batch: link::Batch,
     board: Board,
@@ -82,6 +86,8 @@ pub struct Worker {
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
     at_limit: bool,
+    /// The log says so once; not again before then.
+    limit_silent_until_ms: u64,
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
@@ -92,10 +98,13 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// It serves what it has, and takes no more.
     draining: bool,
+    /// Idle clients are told to go then.
+    farewell_ms: Option<u64>,
     /// The time is over: what is left is cut.
     stop: bool,
     expired: Vec<u32>,
-    shrink_at_ms: u64,
+    /// When free buffers are given back; `None`: there are none.
+    shrink_at_ms: Option<u64>,
 }
 
 /// Free memory is given back this long after the last time.
@@ -122,6 +131,7 @@ impl Worker {
             max_connections,
             poll: outfit.poll,
             channel: Some(outfit.channel),
+            signals: None,
             batch: link::Batch::default(),
             board: outfit.board,
             start,
@@ -130,6 +140,7 @@ impl Worker {
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,
+            limit_silent_until_ms: 0,
             slots: Slab::default(),
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
@@ -144,9 +155,10 @@ impl Worker {
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             draining: false,
+            farewell_ms: None,
             stop: false,
             expired: Vec::new(),
-            shrink_at_ms: SHRINK_MS,
+            shrink_at_ms: None,
             settings,
         }
     }
@@ -163,11 +175,13 @@ impl Worker {
             // Never 0: that means "did not happen" in a record.
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;
             self.board.add(self.id, Cell::Turns, 1);
+            self.weed_pool(&events);
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.say_good_bye();
             self.feed_starving();
             self.access.flush_if_due(self.now_ms());
         }
@@ -189,6 +203,8 @@ impl Worker {
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
+        earlier(self.farewell_ms);
+        earlier(self.shrink_at_ms);
         match due {
             None => -1,
             Some(due) => {
@@ -203,16 +219,27 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(
-                        key,
-                        gone(ready).then_some(Event::Lost(crate::session::Side::Front)),
-                    );
+                    self.drive(key, gone(ready));
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
             Some((Kind::Listener, key)) => self.door_ready(key),
             Some((Kind::Channel, _)) => self.channel_ready(),
+            Some((Kind::Signals, _)) => self.take_signals(),
             _ => {}
+        }
+    }
+
+    /// Idle and yet it speaks, or is closed: of no use any more. Before anyone may be given it.
+    fn weed_pool(&mut self, events: &Events) {
+        for i in 0..events.len() {
+            let (token, _) = events.get(i);
+            if let Some((Kind::Back, key)) = token::unpack(token) {
+                let back = self.backs.conns.get(key);
+                if back.is_some_and(|back| back.owner.is_none()) {
+                    self.backs.close(key);
+                }
+            }
         }
     }
 
@@ -223,8 +250,8 @@ impl Worker {
         back.conn.fired(ready);
         let connecting = back.connecting;
         match back.owner {
-            // Idle and yet it speaks, or is closed: of no use any more.
-            None => self.backs.close(key),
+            // Given back in this very turn: what was reported, its last owner has read.
+            None => {}
             Some(owner) if connecting => {
                 let failed = ready & (epoll::ERR | epoll::HUP) != 0;
                 self.with_turn(owner, |turn| {
@@ -232,22 +259,17 @@ impl Worker {
                     turn.run();
                 });
             }
-            Some(owner) => {
-                self.drive(
-                    owner,
-                    gone(ready).then_some(Event::Lost(crate::session::Side::Back)),
-                );
-            }
+            // If it is broken, reading says so once all that it sent was taken.
+            Some(owner) => self.drive(owner, false),
         }
     }
 
-    /// Gives a slot its share of the turn. `lost` is told if nobody would find it by reading.
-    fn drive(&mut self, key: Key, lost: Option<Event>) {
+    /// Gives a slot its share of the turn. `lost`: its client is gone, which is told if
+    /// nobody would find it by reading.
+    fn drive(&mut self, key: Key, lost: bool) {
         self.with_turn(key, |turn| {
-            if let Some(Event::Lost(side)) = lost {
-                if !turn.slot.session.wants(side) {
-                    turn.on(Event::Lost(side));
-                }
+            if lost && !turn.slot.session.wants(Side::Front) {
+                turn.on(Event::Lost(Side::Front));
             }
             turn.run();
         });
@@ -260,6 +282,7 @@ impl Worker {
         let Some(entrance) = self.doors.get(slot.door) else {
             return;
         };
+        let was_starving = slot.starving;
         let mut turn = Turn {
             key,
             slot,
@@ -278,7 +301,7 @@ impl Worker {
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
-        if slot.starving {
+        if slot.starving && !was_starving {
             self.starving.push_back(key);
         }
     }
@@ -320,15 +343,26 @@ impl Worker {
         self.backs.expire(now_ms, &mut expired);
         self.expired = expired;
         self.open_again();
-        if now_ms >= self.shrink_at_ms {
-            self.shrink_at_ms = now_ms + SHRINK_MS;
-            self.tools.pool.shrink();
-        }
+        self.give_memory_back(now_ms);
         self.board.set(
             self.id,
             Cell::LogLost,
             self.access.lost + crate::net::logging::lost(),
         );
+    }
+
+    /// Of the buffers that nobody uses half, now and then, until there are none.
+    fn give_memory_back(&mut self, now_ms: u64) {
+        let pool = &mut self.tools.pool;
+        let due = self.shrink_at_ms.is_some_and(|at| at <= now_ms);
+        if due {
+            pool.shrink();
+            if !pool.has_free() {
+                process::release_memory();
+            }
+        }
+        let next = self.shrink_at_ms.filter(|_| !due);
+        self.shrink_at_ms = pool.has_free().then(|| next.unwrap_or(now_ms + SHRINK_MS));
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.
@@ -343,7 +377,7 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.starving = false;
                 slot.front.readable = true;
-                self.drive(key, None);
+                self.drive(key, false);
             }
         }
     }
@@ -355,12 +389,25 @@ impl Worker {
         self.close_doors();
     }
 
-    /// Says good-bye to idle clients and lets the others finish.
+    /// Takes who waits already and nobody after. Idle clients may still speak for a
+    /// moment, for a request may be on its way to us; then they are told to go.
     fn drain(&mut self) {
+        self.accept_waiting();
         self.draining = true;
         self.close_doors();
+        self.farewell_ms = Some(self.now_ms() + FAREWELL_MS);
+    }
+
+    fn say_good_bye(&mut self) {
+        if self.farewell_ms.is_none_or(|due| due > self.now_ms()) {
+            return;
+        }
+        self.farewell_ms = None;
         for key in self.slots.keys() {
             self.with_turn(key, |turn| {
+                // A request that is already here is served, and told that it was the last.
+                turn.slot.front.readable = true;
+                turn.run();
                 turn.on(Event::Drain);
                 turn.run();
             });

@@ -226,6 +226,8 @@ impl Backs {
             }
             match self.start(chosen, owner, poll) {
                 Ok(key) => return Found::Started(key),
+                // No fault of the backend's.
+                Err(e) if socket::out_of_descriptors(&e) && self.give_up_idle() => {}
                 Err(e) => {
                     tried.push(chosen);
                     self.failed(chosen, &e.to_string(), now_ms);
@@ -280,6 +282,14 @@ impl Backs {
             return None;
         }
         pool.pop()
+    }
+
+    /// Closes every pooled connection, so that others can be made. False: there is none.
+    fn give_up_idle(&mut self) -> bool {
+        let idle = |(key, back): (Key, &Back)| back.owner.is_none().then_some(key);
+        let idle: Vec<Key> = self.conns.iter().filter_map(idle).collect();
+        idle.iter().for_each(|key| self.close(*key));
+        !idle.is_empty()
     }
 
     fn start(&mut self, backend: Key, owner: Key, poll: &Epoll) -> io::Result<Key> {

@@ -31,7 +31,7 @@ impl Options {
             peers: peers::ALL.to_vec(),
             seconds: 4,
             runs: 3,
-            idle: 10_000,
+            idle: 9_000,
             strict: false,
             strace: false,
             sozu: None,

@@ -19,7 +19,7 @@ pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
 pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
-pub use proxy::{is_alive, signal, sozu, sozuctl, Proxy, Setup, TempDir};
+pub use proxy::{is_alive, program, signal, sozu, sozuctl, Proxy, Setup, TempDir};
 
 use std::time::{Duration, Instant};
 

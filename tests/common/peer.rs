@@ -22,7 +22,9 @@ impl Peer {
     /// A client's connection to the proxy.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Peer {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE);
+        // Not with a time-out: that polls, and would take for a failure to connect that the
+        // proxy has reset the connection meanwhile.
+        let stream = TcpStream::connect(address);
         Peer::over(
             stream.unwrap_or_else(|e| panic!("connect to {address}: {e}")),
             None,

@@ -17,7 +17,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-const SOZU: &str = env!("CARGO_BIN_EXE_sozu");
+/// One of our programs, the other lies beside it: `ctl/tests` uses this file as well.
+const PROGRAM: &str = match option_env!("CARGO_BIN_EXE_sozu") {
+    Some(path) => path,
+    None => match option_env!("CARGO_BIN_EXE_sozuctl") {
+        Some(path) => path,
+        None => panic!("this is for the tests of sozu and sozuctl"),
+    },
+};
 /// The control socket, beside the configuration.
 const SOCKET: &str = "command.sock";
 /// A port that was free a moment ago may be taken when the proxy binds it.
@@ -61,16 +68,28 @@ impl Drop for TempDir {
     }
 }
 
+/// Where a program of ours is.
+#[track_caller]
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(PROGRAM).with_file_name(name);
+    let shown = path.display();
+    assert!(
+        path.exists(),
+        "{shown} is missing: cargo build --workspace makes it"
+    );
+    path
+}
+
 /// Runs `sozu` to its end, which has to come.
 #[track_caller]
 pub fn sozu(arguments: &[&str]) -> Output {
-    run(Path::new(SOZU), arguments)
+    run(&program("sozu"), arguments)
 }
 
-/// Runs `sozuctl`, which lies beside `sozu`, to its end.
+/// Runs `sozuctl` to its end, which has to come.
 #[track_caller]
 pub fn sozuctl(arguments: &[&str]) -> Output {
-    run(&Path::new(SOZU).with_file_name("sozuctl"), arguments)
+    run(&program("sozuctl"), arguments)
 }
 
 #[track_caller]
@@ -261,7 +280,7 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
     let address = free.local_addr().expect("getsockname");
     drop(free);
     let config = setup.write(address);
-    let mut command = Command::new(SOZU);
+    let mut command = Command::new(program("sozu"));
     command.arg("start").arg("-c").arg(&config).process_group(0);
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,9 +1,9 @@
 //! A backend to try the proxy with: `demo-backend ADDRESS…`.
 //!
-//! It answers on every address with a small page that says which one it was,
-//! and on `/echo` with the request as it arrived. One thread per connection,
-//! which is kept; HEAD and bodies of both framings are understood. It trusts
-//! whoever connects to be a proxy of ours.
+//! It says `ready` once it listens. It answers on every address with a small
+//! page that says which one it was, and on `/echo` with the request as it
+//! arrived. One thread per connection, which is kept; HEAD and bodies of both
+//! framings are understood. It trusts whoever connects to be a proxy of ours.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,17 +24,28 @@ fn main() -> ExitCode {
         match TcpListener::bind(&address) {
             Ok(listener) => threads.push(std::thread::spawn(move || accept(&listener, &address))),
             Err(e) => {
-                eprintln!("demo-backend: {address}: {e}");
+                eprintln!("demo-backend: cannot listen on {address}: {}", why(&e));
                 return ExitCode::FAILURE;
             }
         }
     }
+    // For who waits for it; nobody need do so.
+    let _ = writeln!(io::stdout(), "ready");
     for thread in threads {
         if thread.join().is_err() {
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program does already (ss -ltnp shows which); stop it first".into()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn accept(listener: &TcpListener, name: &str) {

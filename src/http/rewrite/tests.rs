@@ -73,6 +73,16 @@ fn entries_are_appended_and_claims_replaced_unless_trusted() {
 }
 
 #[test]
+fn an_open_quote_swallows_nothing() {
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=\"x\\\"\r\n\r\n";
+    let got = forward(text, false);
+    assert_eq!(got.matches("Forwarded: for=").count(), 1, "{got}");
+    assert!(got.contains("Forwarded: for=192.0.2.7;"), "{got}");
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=\"[::1]\"\r\n\r\n";
+    assert!(forward(text, false).contains("Forwarded: for=\"[::1]\", for=192.0.2.7;"));
+}
+
+#[test]
 fn a_websocket_handshake_keeps_its_upgrade() {
     let got = forward(
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
