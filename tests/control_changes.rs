@@ -213,7 +213,7 @@ fn a_listener_that_is_disabled_for_a_while() {
         assert!(refused(address));
         drop(TcpListener::bind(address).expect("the port is free"));
         assert_eq!(host(&mut idle, "x"), "here", "who is in goes on");
-        control.ok(&format!("listener enable address={address}"));
+        control.insist(&format!("listener enable address={address}"));
         only(fresh(address, "x", 4), "here");
     }
     gate.admit(1);
@@ -225,7 +225,7 @@ fn a_listener_that_is_disabled_for_a_while() {
     control.refused(&format!("listener enable address={address}"), "failed");
     assert!(control.dump()[0].contains("enabled=false"));
     drop(taken);
-    control.ok(&format!("listener enable address={address}"));
+    control.insist(&format!("listener enable address={address}"));
     only(fresh(address, "x", 6), "here");
 }
 

@@ -150,7 +150,7 @@ const SCRIPT: &[(&str, &str)] = &[
     ("shutdown timeout=0", "invalid"),
 ];
 
-/// The codes that the script does not meet: it takes a million objects, or another user.
+/// The codes that the script does not meet: they take a million objects, or another user.
 const NOT_MET: &[Code] = &[Code::Limit, Code::Denied];
 
 /// The row that a line is about, if it is one of the table.

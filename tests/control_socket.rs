@@ -92,6 +92,7 @@ fn lines_as_other_systems_end_them() {
     assert!(client.reply().is_ok(), "CR LF");
     assert_eq!(client.reply().code(), "syntax", "a tab is no space");
     client.ok("   ping  ");
+    assert!(client.send("\n".repeat(1_000) + "ping\n").reply().is_ok());
 }
 
 #[test]

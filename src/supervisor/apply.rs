@@ -75,10 +75,7 @@ impl Supervisor {
             Ok(opened) => opened,
             Err((address, refused)) => {
                 revert(&mut self.state, &done.undo);
-                let mut changes = done.changes.iter();
-                // The last that is about it: one before may have taken it away.
-                let place = changes.rposition(|change| is_about(change, address));
-                let place = place.unwrap_or_default();
+                let place = place_of(&done.changes, address);
                 return Err(Obstacle { place, refused });
             }
         };
@@ -102,7 +99,7 @@ impl Supervisor {
         Ok(done)
     }
 
-    /// Binds what the state has and we have not, or says which one cannot be.
+    /// Binds what the state has and we have not; else the address, and why not.
     fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
         let missing = |listener: &&Listener| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
@@ -260,13 +257,13 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
     Ok(done)
 }
 
-fn is_about(change: &Change, wanted: SocketAddr) -> bool {
-    match change {
-        Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
-            listener.address == wanted
-        }
+/// The change that made a listener what it is.
+fn place_of(changes: &[Change], listener: SocketAddr) -> usize {
+    let made = |change: &Change| match change {
+        Change::ListenerAdd(made) | Change::ListenerUpdate(made) => made.address == listener,
         _ => false,
-    }
+    };
+    changes.iter().rposition(made).unwrap_or(0)
 }
 
 fn revert(state: &mut State, undo: &[Change]) {

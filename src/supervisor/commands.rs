@@ -107,15 +107,13 @@ impl Supervisor {
         }
         if transaction.steps.len() == TRANSACTION_CHANGES_MAX {
             let what = "the transaction is full: use several";
-            let refused = Refused::new(Code::Limit, what);
-            transaction.spoilt = Some(refused.clone());
-            return Err(refused);
+            return Err(Refused::new(Code::Limit, what));
         }
         transaction.steps.push(step);
         Ok(reply::ok(&[]))
     }
 
-    /// A line that is not understood may have been a change: the others are not done without it.
+    /// A line that is refused may have been a change: the others are not done without it.
     pub(super) fn spoil_transaction(&mut self, key: Key, refused: &Refused) {
         let client = self.control.clients.get_mut(key);
         if let Some(transaction) = client.and_then(|client| client.transaction.as_mut()) {
@@ -298,11 +296,6 @@ impl Supervisor {
             .state
             .listener(question.listener)
             .ok_or_else(no_listener)?;
-        if !listener.enabled {
-            return Err(missing(
-                "this listener is disabled: the connection would be refused",
-            ));
-        }
         // As a request is read: without the port, the path resolved.
         let invalid = |what: &str| Refused::new(Code::Invalid, format!("explain: {what}"));
         let host = host::parse(question.hostname.as_bytes()).map_err(invalid)?;
@@ -333,10 +326,14 @@ impl Supervisor {
                 .map(Change::ClusterAdd),
         );
         for backend in self.state.backends_of(&frontend.cluster) {
+            let chosen = match listener.enabled {
+                true => chosen(&self.state, backend),
+                false => "no, the listener is disabled",
+            };
             let pairs = [
                 ("id", backend.id.clone()),
                 ("address", backend.address.to_string()),
-                ("chosen", chosen(&self.state, backend).to_string()),
+                ("chosen", chosen.to_string()),
             ];
             lines += &reply::data("candidate", &pairs);
         }

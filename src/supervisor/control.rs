@@ -293,39 +293,32 @@ impl Supervisor {
             if client.waiting || client.behind {
                 return;
             }
-            let line = match client.reader.next_line() {
-                None => return,
-                Some(line) => line.map_err(|what| Refused::new(Code::Syntax, what)),
+            let Some(line) = client.reader.next_line() else {
+                return;
             };
-            let answer = self.answer_line(line, key);
+            client.behind = true;
+            let answer = match line {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => self.answer_line(&line, key),
+                Err(what) => Err(Refused::new(Code::Syntax, what)),
+            };
+            let text = answer.unwrap_or_else(|refused| {
+                self.spoil_transaction(key, &refused);
+                reply::error(&refused)
+            });
             if let Some(client) = self.control.clients.get_mut(key) {
-                let answer = answer.unwrap_or_else(|refused| reply::error(&refused));
-                client.outbox.push(&answer);
-                client.behind = true;
+                client.outbox.push(&text);
             }
         }
     }
 
-    fn answer_line(&mut self, line: Result<String, Refused>, key: Key) -> Result<String, Refused> {
-        let decoded = line.and_then(|line| {
-            let line = line.strip_suffix('\r').unwrap_or(&line);
-            let blank = line.trim().is_empty();
-            let command = (!blank).then(|| Command::decode(line, &self.settings.timeouts));
-            command.transpose()
-        });
-        match decoded {
-            Ok(Some(command)) => {
-                if let Some(client) = self.control.clients.get(key) {
-                    client.role.may(&command)?;
-                }
-                self.perform(command, key)
-            }
-            Ok(None) => Ok(String::new()),
-            Err(refused) => {
-                self.spoil_transaction(key, &refused);
-                Err(refused)
-            }
+    fn answer_line(&mut self, line: &str, key: Key) -> Result<String, Refused> {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let command = Command::decode(line, &self.settings.timeouts)?;
+        if let Some(client) = self.control.clients.get(key) {
+            client.role.may(&command)?;
         }
+        self.perform(command, key)
     }
 }
 
@@ -335,7 +328,7 @@ fn turn_away(mut stream: &UnixStream, refused: &Refused) {
 }
 
 impl Client {
-    /// Its earlier answers are taken.
+    /// Its lines so far are answered: no others pile up here.
     fn may_ask(&self) -> bool {
         !self.ended && !self.waiting && !self.behind && self.outbox.len() < CONTROL_REPLY_BYTES_MAX
     }

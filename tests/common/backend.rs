@@ -237,7 +237,8 @@ pub fn free_address() -> SocketAddr {
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + (std::process::id() * 131 + count) % 20_000;
         let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
-        if TcpListener::bind(address).is_ok() {
+        // Not by binding it: a process that is started right then would keep it for a moment.
+        if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
             return address;
         }
     }

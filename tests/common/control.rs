@@ -184,6 +184,13 @@ impl Control {
         reply
     }
 
+    /// Asks again until it is done: for a port that this process has just given back,
+    /// which a child on its way to exec may hold for a moment longer.
+    #[track_caller]
+    pub fn insist(&mut self, line: &str) {
+        super::wait_until(line, || self.ask(line).is_ok().then_some(()));
+    }
+
     /// Asks for what has to be refused with that code; the last line.
     #[track_caller]
     pub fn refused(&mut self, line: &str, code: &str) -> String {
