@@ -5,7 +5,6 @@ mod common;
 
 use common::{ok, pattern, signal, wait_until, Backend, Broken, Control, Proxy, Setup};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// As in `limits`.
@@ -209,10 +208,14 @@ fn a_thousand_connections() {
     let proxy = before();
     let mut first = proxy.steer();
     first.ok("ping");
-    let mut silent: Vec<UnixStream> = Vec::new();
-    let socket = proxy.path("command.sock");
+    // Each is answered once: who came before and is gone takes no place any more.
+    let mut silent: Vec<Control> = Vec::new();
     for _ in 1..CLIENTS_MAX {
-        silent.push(UnixStream::connect(&socket).expect("connect"));
+        silent.push(wait_until("a place", || {
+            let mut client = proxy.steer();
+            let reply = client.send("ping\n").try_reply().ok()?;
+            reply.is_ok().then_some(client)
+        }));
     }
     let mut late: Vec<Control> = Vec::new();
     for _ in 0..400 {
