@@ -169,8 +169,6 @@ struct Common {
     /// Microseconds of the worker's clock: the last byte, or the start of a head or of lingering.
     since_us: u64,
     acts: Acts,
-    /// Requests answered.
-    served: u32,
     /// The client has shut its side.
     front_ended: bool,
 }
@@ -186,7 +184,6 @@ impl Session {
             peer,
             since_us: world.now_us,
             acts: Acts::default(),
-            served: 0,
             front_ended: false,
         };
         let phase = match world.door.listener.protocol {
@@ -390,10 +387,6 @@ impl Session {
 
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
-    }
-
-    pub fn is_tunnel(&self) -> bool {
-        matches!(self.phase, Phase::Tunnel(_))
     }
 
     pub fn peer(&self) -> SocketAddr {

@@ -289,7 +289,6 @@ pub(super) fn finish(c: &mut Common, mut x: Box<Exchange>, end: End, what: &'sta
 
 /// The record is written. What now?
 pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    c.served += 1;
     c.since_us = world.now_us;
     // Who ends lets nobody wait for requests; one that has begun to come is served.
     let welcome = !world.draining || !x.up.raw().is_empty();

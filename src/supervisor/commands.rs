@@ -392,7 +392,8 @@ impl Supervisor {
     }
 }
 
-fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
+/// Changes as the lines that say them.
+pub(super) fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
     changes
         .into_iter()
         .map(|change| change.encode() + "\n")

@@ -16,6 +16,7 @@ use crate::config::{Config, Settings};
 use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
 use crate::proto::command::Command;
 use crate::state::{Change, State, Timeouts};
+use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
 
 /// When and where to save.
@@ -159,13 +160,6 @@ fn apply(state: &mut State, change: Change) -> Result<(), String> {
         .apply(&change)
         .map(drop)
         .map_err(|refused| refused.to_string())
-}
-
-fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
-    changes
-        .into_iter()
-        .map(|change| change.encode() + "\n")
-        .collect()
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
