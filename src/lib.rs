@@ -14,6 +14,7 @@ pub mod date;
 pub mod health;
 pub mod http;
 pub mod limits;
+pub mod metrics;
 pub mod net;
 pub mod parser;
 pub mod proto;

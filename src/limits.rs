@@ -52,6 +52,12 @@ pub const CONNECT_RETRIES_MAX: u8 = 2;
 
 /// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
+
+/// Listeners, clusters and backends that are counted at the same time, 256 bytes each and per
+/// worker. More of them work, and are missing in the metrics.
+pub const SERIES_MAX: usize = 16_384;
+/// Bytes of metrics after which a piece ends: with one object more it fits a buffer.
+pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.
 pub const WEIGHT_MAX: u16 = 256;
 /// Longest name of a cluster, a backend or a cookie, in bytes.

@@ -103,8 +103,14 @@ impl<T> Slab<T> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0u32..)
-            .zip(&self.entries)
+        self.iter_from(0)
+    }
+
+    /// Those in that slot and behind it.
+    pub fn iter_from(&self, first: u32) -> impl Iterator<Item = (Key, &T)> {
+        let entries = self.entries.get(first as usize..).unwrap_or_default();
+        (first..)
+            .zip(entries)
             .filter_map(|(index, (generation, entry))| match entry {
                 Entry::Live(value) => Some((
                     Key {

@@ -22,7 +22,7 @@ const SLEEPS: &[(&str, usize)] = &[("tests/common/mod.rs", 1)];
 /// What a module of the library may never name, by top-level module.
 const PURE: &[&str] = &[
     "session", "http", "route", "balance", "health", "parser", "buf", "slab", "timer", "limits",
-    "state", "config", "proto", "date", "random",
+    "state", "config", "proto", "date", "random", "metrics",
 ];
 const IO: &[&str] = &["worker", "net", "sys", "supervisor", "channel"];
 const FLOORS: &[(&[&str], &[&str])] = &[

@@ -130,6 +130,8 @@ impl Key {
 }
 
 const PROTOCOL: Kind = Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP")]);
+const LISTENER_PROTOCOL: Kind =
+    Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP"), ("metrics", "METRICS")]);
 const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
@@ -174,7 +176,7 @@ pub static GLOBAL: &[Key] = &[
 #[rustfmt::skip]
 pub static LISTENER: &[Key] = &[
     key("address", Address, Required, "The address to accept on."),
-    key("protocol", PROTOCOL, Required, "What clients speak."),
+    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; metrics answers GET /metrics for Prometheus, and takes no frontends."),
     key("enabled", Bool, Is("true"), "Whether it accepts; a disabled one is not bound."),
     key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
@@ -235,6 +237,12 @@ pub static SHUTDOWN: &[Key] = &[
 #[rustfmt::skip]
 pub static WORKER: &[Key] = &[
     key("id", Int { min: 0, max: 63 }, Required, "The number of the worker."),
+];
+
+/// In `metrics`.
+#[rustfmt::skip]
+pub static METRICS: &[Key] = &[
+    key("cluster", Name, Empty, "Only this cluster and its backends."),
 ];
 
 /// In `logging`.

@@ -176,6 +176,7 @@ fn protocol(fields: &mut Fields) -> Result<Protocol, Fault> {
     match fields.text("protocol")?.as_str() {
         "http" => Ok(Protocol::Http),
         "tcp" => Ok(Protocol::Tcp),
+        "metrics" => Ok(Protocol::Metrics),
         _ => Err(fault("protocol", "is not known")),
     }
 }

@@ -29,6 +29,9 @@ pub enum Cell {
     LogLost,
     /// Responses that had bytes behind their end.
     Surplus,
+    /// Which worker it is and by which process, which is 0 for a row that nobody has; written by main.
+    Place,
+    Pid,
 }
 
 /// Cells of a row: two cache lines, so that workers do not write into the same one.

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod conn;
+pub mod ledger;
 pub mod logging;
 pub mod sink;
 pub mod token;

@@ -41,6 +41,10 @@ pub enum Command {
     Explain(Question),
     Status,
     Workers,
+    Metrics {
+        /// Only this one and its backends.
+        cluster: Option<String>,
+    },
     WorkerRestart {
         id: u32,
     },
@@ -95,6 +99,7 @@ impl Command {
             | Command::Explain(_)
             | Command::Status
             | Command::Workers
+            | Command::Metrics { .. }
             | Command::Ping
             | Command::Version
             | Command::Help { .. } => true,
@@ -342,6 +347,9 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("workers", _) => Command::Workers,
+        ("metrics", _) => Command::Metrics {
+            cluster: fields.text_or_none("cluster"),
+        },
         ("worker", _) => Command::WorkerRestart {
             id: fields.int("id")?,
         },

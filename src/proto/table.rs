@@ -6,7 +6,7 @@
 use super::reply::data;
 use crate::config::keys::{
     Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
-    LOGGING, SHUTDOWN, WORKER,
+    LOGGING, METRICS, SHUTDOWN, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -106,6 +106,7 @@ pub static COMMANDS: &[Row] = &[
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("workers", "", "Prints the worker processes: what each carries, and which retire."),
+    row("metrics", "", "Prints what was counted of listeners, clusters and backends, and their latencies.").keys(METRICS),
     row("worker", "restart", "Replaces a worker by a new process; the old one finishes what it has.").keys(WORKER),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),

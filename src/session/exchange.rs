@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use crate::http::framing::Body;
 use crate::http::response::Asked;
+use crate::metrics::text::Cursor;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::record::Record;
-use crate::session::{Target, Unconnected};
-use crate::state::Backend;
+use crate::session::{Server, Target, Unconnected};
 
 /// Where the response is.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub struct Exchange {
     /// Nobody reads any more: the connection is closed at once.
     pub abrupt: bool,
     pub target: Option<Rc<Target>>,
-    pub backend: Option<Rc<Backend>>,
+    pub server: Option<Rc<Server>>,
     /// The backend connection was used before.
     pub reused: bool,
     pub replayed: bool,
@@ -61,6 +61,8 @@ pub struct Exchange {
     pub held_back: bool,
     pub up_shut: bool,
     pub down_shut: bool,
+    /// The metrics are asked for, and told from there on.
+    pub told: Option<Cursor>,
     pub record: Record,
 }
 
@@ -80,7 +82,7 @@ impl Default for Exchange {
             close_asked: false,
             abrupt: false,
             target: None,
-            backend: None,
+            server: None,
             reused: false,
             replayed: false,
             failed_connects: 0,
@@ -94,6 +96,7 @@ impl Default for Exchange {
             held_back: false,
             up_shut: false,
             down_shut: false,
+            told: None,
             record: Record::default(),
         }
     }

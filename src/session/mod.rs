@@ -19,6 +19,7 @@
 pub mod body;
 mod exchange;
 pub mod flow;
+mod metrics;
 pub mod record;
 mod request;
 mod response;
@@ -30,6 +31,8 @@ use std::rc::Rc;
 use crate::buf::Pool;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
+use crate::metrics::text::Cursor;
+use crate::metrics::Series;
 use crate::random::Random;
 use crate::route::Router;
 use crate::slab::Key;
@@ -43,11 +46,19 @@ pub struct Target {
     /// How the worker finds the cluster again.
     pub key: Key,
     pub cluster: Rc<Cluster>,
+    pub series: Series,
+}
+
+/// Who answers.
+pub struct Server {
+    pub backend: Backend,
+    pub series: Series,
 }
 
 /// The listener that a session came in by, with its rules.
 pub struct Door {
     pub listener: Rc<Listener>,
+    pub series: Series,
     pub router: Router<Rc<Target>>,
 }
 
@@ -102,10 +113,13 @@ pub enum Event {
     /// Bytes went from that side to the other without coming here.
     Lent(Side, u64),
     Connected {
-        backend: Rc<Backend>,
+        server: Rc<Server>,
         reused: bool,
     },
     Unconnected(Unconnected),
+    /// The next piece of the metrics lies in `scratch.head`; where the one after it
+    /// begins, if there is one.
+    Told(Option<Cursor>),
     /// The act `LOG` was performed.
     Logged,
     /// The deadline has come.
@@ -131,6 +145,8 @@ pub struct Acts {
     pub back: BackAct,
     /// Find a backend connection.
     pub connect: Option<Reuse>,
+    /// Write the next piece of the metrics, then say `Told`.
+    pub tell: Option<Cursor>,
     /// Shut the sending side once nothing is pending.
     pub shut_front: bool,
     pub shut_back: bool,
@@ -187,7 +203,7 @@ impl Session {
             front_ended: false,
         };
         let phase = match world.door.listener.protocol {
-            Protocol::Http => Phase::Idle,
+            Protocol::Http | Protocol::Metrics => Phase::Idle,
             Protocol::Tcp => tunnel::begin(&mut common, world),
         };
         Session { phase, common }
@@ -211,8 +227,8 @@ impl Session {
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
-            (Phase::Waiting(x), Connected { backend, reused }) => {
-                request::connected(c, x, backend, reused, world)
+            (Phase::Waiting(x), Connected { server, reused }) => {
+                request::connected(c, x, server, reused, world)
             }
             (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
@@ -236,6 +252,7 @@ impl Session {
             }
 
             (Phase::Answering(x), Sent(Front, n)) => request::answer_sent(c, x, n),
+            (Phase::Answering(x), Told(next)) => metrics::told(c, x, next, world),
             (Phase::Answering(x), Ended(Front)) => {
                 c.front_ended = true;
                 Phase::Answering(x)

@@ -1,5 +1,7 @@
 //! What the access log says of one request, connection or tunnel.
 
+use crate::metrics::Count;
+
 /// How it ended. The first part of the word says whose doing that was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum End {
@@ -83,6 +85,28 @@ impl End {
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
             End::ProxyNoRoom => "proxy_no_room",
+        }
+    }
+}
+
+impl End {
+    /// Whose doing a bad end was, to be counted.
+    pub fn failed(self) -> Option<Count> {
+        match self {
+            End::Ok => None,
+            End::ClientClosed
+            | End::ClientReset
+            | End::ClientTimeout
+            | End::ClientBadRequest
+            | End::ClientNoRoute => Some(Count::FailedClient),
+            End::BackendNone
+            | End::BackendRefused
+            | End::BackendConnectTimeout
+            | End::BackendTimeout
+            | End::BackendClosed
+            | End::BackendBadResponse
+            | End::BackendCut => Some(Count::FailedBackend),
+            End::TunnelTimeout | End::ProxyShutdown | End::ProxyNoRoom => Some(Count::FailedProxy),
         }
     }
 }

@@ -15,8 +15,10 @@ use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
-use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
-use crate::state::{Backend, Listener, Protocol};
+use crate::session::{
+    metrics, retire, tunnel, BackAct, Common, Phase, Reuse, Server, Side, Unconnected, World,
+};
+use crate::state::{Listener, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -56,6 +58,7 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
         Parse::Complete { line, len } => {
             begin_record(&mut x, world);
             match accept(c, &mut x, &line, len, world) {
+                Ok(()) if x.told.is_some() => metrics::answer(c, x, world),
                 Ok(()) => Phase::Waiting(x),
                 Err(refusal) => refuse(c, x, refusal, world),
             }
@@ -107,6 +110,12 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
+    if world.door.listener.protocol == Protocol::Metrics {
+        let asked = metrics::asked(&request);
+        x.up.skip(len);
+        x.told = Some(asked?);
+        return Ok(());
+    }
     let router = &world.door.router;
     let Some(target) = router.find(hostname, request.routed_path(), request.method) else {
         x.up.skip(len);
@@ -236,11 +245,15 @@ pub(super) fn answer(
 pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Phase {
     x.record.bytes_down += n as u64;
     x.down.sent(n);
-    if x.down.out().is_empty() {
-        c.acts.log = true;
-        return Phase::Logging(x);
+    if !x.down.out().is_empty() {
+        return Phase::Answering(x);
     }
-    Phase::Answering(x)
+    if x.told.is_some() {
+        c.acts.tell = x.told;
+        return Phase::Answering(x);
+    }
+    c.acts.log = true;
+    Phase::Logging(x)
 }
 
 pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
@@ -254,11 +267,11 @@ pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
 pub(super) fn connected(
     c: &mut Common,
     mut x: Box<Exchange>,
-    backend: Rc<Backend>,
+    server: Rc<Server>,
     reused: bool,
     world: &mut World,
 ) -> Phase {
-    x.backend = Some(backend);
+    x.server = Some(server);
     x.reused = reused;
     x.taken = 0;
     x.record.connected_us = world.now_us;
@@ -304,7 +317,7 @@ pub(super) fn unconnected(
 
 /// More of the request, or of the next one.
 pub(super) fn received(c: &mut Common, mut x: Box<Exchange>, n: usize, world: &mut World) -> Phase {
-    let running = x.backend.is_some();
+    let running = x.server.is_some();
     x.up.received(n);
     if x.asked.websocket.is_some() || x.up_broken {
         return in_phase(running, x);

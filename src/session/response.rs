@@ -198,7 +198,7 @@ fn back_silent(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase
         x.replayed = true;
         x.up_broken = false;
         x.up.send_again();
-        x.backend = None;
+        x.server = None;
         c.acts.connect = Some(Reuse::Never);
         c.since_us = world.now_us;
         return Phase::Waiting(x);
@@ -240,7 +240,7 @@ pub(super) fn front_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut Worl
         c.acts.reset_front = x.answered();
         return finish(c, x, End::ClientClosed, "inside a request body");
     }
-    in_phase(x.backend.is_some(), x)
+    in_phase(x.server.is_some(), x)
 }
 
 pub(super) fn front_lost(c: &mut Common, x: Box<Exchange>) -> Phase {

@@ -25,6 +25,8 @@ use std::net::SocketAddr;
 pub enum Protocol {
     Http,
     Tcp,
+    /// Answers with the metrics, and leads nowhere.
+    Metrics,
 }
 
 impl Protocol {
@@ -32,6 +34,7 @@ impl Protocol {
         match self {
             Protocol::Http => "http",
             Protocol::Tcp => "tcp",
+            Protocol::Metrics => "metrics",
         }
     }
 }

@@ -66,7 +66,10 @@ impl Random {
         let parsed = ranges.into_iter().map(Cidr::parse);
         Listener {
             address: self.address(),
-            protocol: self.protocol(),
+            protocol: match self.below(8) {
+                0 => Protocol::Metrics,
+                _ => self.protocol(),
+            },
             enabled: self.below(4) > 0,
             timeouts: Timeouts {
                 front: self.seconds(),

@@ -287,6 +287,13 @@ impl BackendId {
 
 /// A frontend speaks one protocol from end to end; over TCP there is nothing to tell apart.
 fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(), Refused> {
+    if listener.protocol == Protocol::Metrics {
+        let what = format!(
+            "listener {} serves the metrics: it takes no frontends",
+            listener.address
+        );
+        return Err(Refused::new(Code::Mismatch, what));
+    }
     if listener.protocol != cluster.protocol {
         let what = format!(
             "listener {} speaks {} but cluster {} speaks {}: give both the same protocol",

@@ -11,11 +11,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use crate::limits::LISTEN_BACKLOG;
+use crate::net::ledger::Note;
 use crate::proto::reply;
 use crate::proto::update::Update;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
-use crate::supervisor::{cannot_listen, Supervisor};
+use crate::supervisor::{cannot_listen, series, Supervisor};
 use crate::sys::socket;
 
 /// A transaction that workers have still to do.
@@ -83,6 +84,7 @@ impl Supervisor {
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
         self.revision += 1;
+        self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
@@ -121,7 +123,12 @@ impl Supervisor {
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let lines: Vec<String> = changes.iter().map(Change::encode).collect();
+        let mut lines = Vec::with_capacity(changes.len());
+        for change in changes {
+            let series = self.roster.follow(change, &self.ledger);
+            lines.extend(series.map(series::line));
+            lines.push(change.encode());
+        }
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
             for (address, socket) in opened {

@@ -25,6 +25,7 @@ impl Supervisor {
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
+            Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
             Command::WorkerRestart { id } => {
                 log::info!("worker restart {id} by {}", self.client(key)?.who);
                 self.client(key)?.waiting = true;
@@ -70,7 +71,7 @@ impl Supervisor {
         }
     }
 
-    fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
+    pub(super) fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
         let gone = || Refused::new(Code::Failed, "the client is gone");
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
@@ -353,12 +354,12 @@ impl Supervisor {
     /// The commands that rebuild the state, or one kind of object. Who asks for the same gets the same.
     fn dump(&mut self, noun: Option<Noun>, key: Key) -> Result<String, Refused> {
         let name = (self.revision, noun);
-        let text = match self.dumps.find(name)? {
+        let text = match self.dumps.find(name) {
             Some(text) => text,
             None => {
                 let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
                 let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
-                self.dumps.0.push((name, Rc::downgrade(&text)));
+                self.dumps.keep(Some(name), &text)?;
                 text
             }
         };
@@ -410,21 +411,27 @@ fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
     rules.into_iter().flatten().collect()
 }
 
-/// What has been dumped, by revision and kind, as long as somebody still reads it.
+/// Long answers that somebody still reads: dumps by revision and kind.
 #[derive(Default)]
-pub struct Dumps(Vec<(DumpName, Weak<str>)>);
+pub struct Dumps(Vec<(Option<DumpName>, Weak<str>)>);
 
 type DumpName = (u64, Option<Noun>);
 
 impl Dumps {
-    fn find(&mut self, wanted: DumpName) -> Result<Option<Rc<str>>, Refused> {
+    fn find(&self, wanted: DumpName) -> Option<Rc<str>> {
+        let found = self.0.iter().find(|(name, _)| *name == Some(wanted));
+        found.and_then(|(_, text)| text.upgrade())
+    }
+
+    /// Long answers, those without a name too, are in memory as long as somebody reads them: not too many.
+    pub(super) fn keep(&mut self, name: Option<DumpName>, text: &Rc<str>) -> Result<(), Refused> {
         self.0.retain(|(_, text)| text.strong_count() > 0);
-        let found = self.0.iter().find(|(name, _)| *name == wanted);
-        if found.is_none() && self.0.len() == DUMPS_MAX {
-            let what = "too many clients have not read their dumps yet: try again later";
+        if self.0.len() == DUMPS_MAX {
+            let what = "too many clients have not read their answers yet: try again later";
             return Err(Refused::new(Code::Limit, what));
         }
-        Ok(found.and_then(|(_, text)| text.upgrade()))
+        self.0.push((name, Rc::downgrade(text)));
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod notify;
 mod outbox;
 mod roles;
 mod saved;
+mod series;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::limits::{
     CONTROL_CLIENTS_MAX, DESCRIPTORS_RESERVED, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS,
 };
 use crate::net::board::Board;
+use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::state::State;
@@ -40,6 +42,7 @@ use files::Logs;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
+use series::Roster;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -70,6 +73,8 @@ struct Supervisor {
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
     board: Board,
+    ledger: Ledger,
+    roster: Roster,
     logs: Logs,
     workers: Workers,
     start: Instant,
@@ -125,12 +130,20 @@ impl Supervisor {
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
+        let ledger = Ledger::create().map_err(broken("shared memory"))?;
+        ledger.set_note(Note::Started, logging::unix_ms() / 1000);
+        let mut roster = Roster::default();
+        state.dump().for_each(|change| {
+            roster.follow(&change, &ledger);
+        });
         Ok(Supervisor {
             max_connections: settings
                 .max_connections
                 .map_or(most, |n| u64::from(n).min(most)),
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
+            ledger,
+            roster,
             settings,
             state,
             stage: Stage::Starting,

@@ -21,11 +21,12 @@ use crate::channel::Channel;
 use crate::config::Settings;
 use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
 use crate::net::board::Cell;
+use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
-use crate::supervisor::{worker_name, worker_role, Stage, Supervisor};
+use crate::supervisor::{series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::process;
 
@@ -171,7 +172,11 @@ impl Supervisor {
         );
         channel.send_with(
             boot.trim_end(),
-            vec![dup(self.board.as_fd())?, self.logs.log()?],
+            vec![
+                dup(self.board.as_fd())?,
+                dup(self.ledger.as_fd())?,
+                self.logs.log()?,
+            ],
         );
         if let Some(access) = self.logs.access()? {
             channel.send_with("access", vec![access]);
@@ -182,11 +187,17 @@ impl Supervisor {
             channel.send_with(line.trim_end(), vec![dup(socket.as_fd())?]);
         }
         for change in self.state.dump() {
+            if let Some(series) = self.roster.of(&change) {
+                channel.send(&series::line(series));
+            }
             channel.send(&change.encode());
         }
         channel.send("start");
         self.board.clear(row);
+        self.ledger.open_page(row);
         let child = process::reexec(&worker_name(id), worker_role(), end)?;
+        self.board.set(row, Cell::Place, id as u64);
+        self.board.set(row, Cell::Pid, u64::from(child.id()));
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
             id,
@@ -334,6 +345,8 @@ impl Supervisor {
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.board.set(process.row, Cell::Alive, 0);
+        self.board.set(process.row, Cell::Pid, 0);
+        self.ledger.close_page(process.row, self.roster.all());
         // It may have been woken for a connection that it did not take.
         self.tell_workers("look");
         let (id, pid) = (process.id, process.child.id());
@@ -370,6 +383,8 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
+        let deaths = self.ledger.note(Note::Deaths) + 1;
+        self.ledger.set_note(Note::Deaths, deaths);
         let pause_ms = match place.failures {
             0 => 0,
             n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,

@@ -69,8 +69,8 @@ impl AccessLog {
             date::rfc3339(epoch_ms + now_us / 1000),
             door.listener.address,
         );
-        let _ = match &x.backend {
-            Some(backend) => write!(out, "{} {} ", backend.id, backend.address),
+        let _ = match &x.server {
+            Some(server) => write!(out, "{} {} ", server.backend.id, server.backend.address),
             None => write!(out, "- - "),
         };
         put_escaped(&r.host, out);
@@ -133,9 +133,9 @@ impl Complaints {
                 .as_ref()
                 .map_or("-", |target| target.cluster.id.as_str());
             let backend = x
-                .backend
+                .server
                 .as_ref()
-                .map_or("-", |backend| backend.id.as_str());
+                .map_or("-", |server| server.backend.id.as_str());
             log::warn!("cluster {cluster}, backend {backend}: {word}: {}", r.detail);
         }
     }

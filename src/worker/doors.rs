@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
+use crate::metrics::{Count, Series};
 use crate::net::board::Cell;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
@@ -29,17 +30,24 @@ pub struct Entrance {
     clients: usize,
 }
 
+impl Entrance {
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+}
+
 impl Worker {
     /// Takes a change of the configuration; main has checked it. Returns a socket that it gives up.
     pub(super) fn apply(
         &mut self,
         change: Change,
+        series: Series,
         socket: Option<TcpListener>,
     ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
         let socket = socket.filter(|_| !self.draining);
         match change {
-            Change::ListenerAdd(listener) => self.add_listener(listener, socket),
+            Change::ListenerAdd(listener) => self.add_listener(listener, series, socket),
             Change::ListenerUpdate(listener) => {
                 let address = listener.address;
                 let given_up = self.update_listener(listener, socket);
@@ -49,10 +57,10 @@ impl Worker {
                 let given_up = self.remove_listener(address);
                 return given_up.map(|socket| (address, socket));
             }
-            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster),
+            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster, series),
             Change::ClusterUpdate(cluster) => self.update_cluster(cluster),
             Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
-            Change::BackendAdd(backend) => self.backs.add_backend(backend),
+            Change::BackendAdd(backend) => self.backs.add_backend(backend, series),
             Change::BackendUpdate(backend) => self.backs.update_backend(backend),
             Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
             Change::FrontendAdd(frontend) => {
@@ -88,9 +96,15 @@ impl Worker {
             .map(|(key, _)| key)
     }
 
-    fn add_listener(&mut self, listener: state::Listener, socket: Option<TcpListener>) {
+    fn add_listener(
+        &mut self,
+        listener: state::Listener,
+        series: Series,
+        socket: Option<TcpListener>,
+    ) {
         let door = Door {
             listener: Rc::new(listener),
+            series,
             router: Router::default(),
         };
         self.doors.insert(Entrance {
@@ -157,6 +171,7 @@ impl Worker {
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.clients -= 1;
+            self.tally.row(entrance.door.series).take_one(Count::Open);
             if entrance.clients == 0 && entrance.removed {
                 self.doors.remove(key);
             }
@@ -314,6 +329,9 @@ impl Worker {
             Err(_) => return false,
         };
         entrance.clients += 1;
+        let row = self.tally.row(entrance.door.series);
+        row.add(Count::Connections, 1);
+        row.add(Count::Open, 1);
         let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
         let slot = Slot {
             session: Session::new(peer, &mut world),

@@ -5,14 +5,18 @@
 
 use std::io::ErrorKind::WouldBlock;
 
-use crate::limits::TURN_BYTES_MAX;
+use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
+use crate::metrics::text::Cursor;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
+use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
 use crate::session::{BackAct, Event, Reuse, Session, Side, Unconnected, World};
-use crate::slab::Key;
+use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
+use crate::worker::count::{self, Figures};
+use crate::worker::doors::Entrance;
 use crate::worker::lend::Lanes;
 use crate::worker::pool::{Backs, Found};
 
@@ -72,6 +76,8 @@ pub struct Turn<'w> {
     pub complaints: &'w mut Complaints,
     pub board: &'w Board,
     pub worker: usize,
+    pub tally: &'w Tally,
+    pub doors: &'w Slab<Entrance>,
 }
 
 impl Turn<'_> {
@@ -221,12 +227,16 @@ impl Turn<'_> {
             if let Some(reuse) = acts.connect {
                 self.connect(reuse);
             }
+            if let Some(cursor) = acts.tell {
+                self.tell(cursor);
+            }
         }
     }
 
     /// Writes the record of the exchange under way.
     pub fn log(&mut self) {
         if let Some(x) = self.slot.session.exchange() {
+            count::exchange(self.tally, self.world.door, x, self.world.now_us);
             if x.record.start_us != 0 {
                 self.access.write(
                     x,
@@ -243,6 +253,21 @@ impl Turn<'_> {
         }
         self.board.add(self.worker, Cell::Requests, 1);
         self.slot.tried.clear();
+    }
+
+    /// The next piece of the metrics.
+    fn tell(&mut self, mut cursor: Cursor) {
+        let source = Figures {
+            board: self.board,
+            ledger: self.tally.ledger(),
+            doors: self.doors,
+            backs: self.backs,
+        };
+        let mut text = String::new();
+        let more = cursor.write(&source, METRICS_PIECE_BYTES, &mut text);
+        self.world.scratch.head.clear();
+        self.world.scratch.head.extend_from_slice(text.as_bytes());
+        self.on(Event::Told(more.then_some(cursor)));
     }
 
     fn end_back(&mut self, act: BackAct) {
@@ -299,10 +324,10 @@ impl Turn<'_> {
             .backs
             .find(cluster, reuse, self.key, tried, now_ms, self.poll)
         {
-            Found::Ready(key, backend) => {
+            Found::Ready(key, server) => {
                 self.slot.back = Some(key);
                 self.on(Event::Connected {
-                    backend,
+                    server,
                     reused: true,
                 });
             }
@@ -334,9 +359,9 @@ impl Turn<'_> {
         }
         back.connecting = false;
         self.backs.connected(backend);
-        if let Some(backend) = self.backs.conf(key) {
+        if let Some(server) = self.backs.server(key) {
             self.on(Event::Connected {
-                backend,
+                server,
                 reused: false,
             });
         }

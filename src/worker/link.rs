@@ -13,12 +13,15 @@ use std::os::unix::net::UnixStream;
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::limits::DESCRIPTORS_RESERVED;
+use crate::metrics::Series;
 use crate::net::board::Board;
+use crate::net::ledger::Ledger;
 use crate::net::logging;
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
+use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
@@ -30,6 +33,7 @@ struct Boot {
     id: Option<usize>,
     row: Option<usize>,
     board: Option<OwnedFd>,
+    ledger: Option<OwnedFd>,
     log: Option<OwnedFd>,
     access: Option<OwnedFd>,
     settings: Option<Settings>,
@@ -57,6 +61,7 @@ pub fn main() -> io::Result<()> {
     let log = boot.log.take().ok_or_else(missing)?;
     logging::start(&settings.log_level, &format!("worker {id}"), log);
     let board = Board::map(boot.board.take().ok_or_else(missing)?)?;
+    let ledger = Ledger::map(boot.ledger.take().ok_or_else(missing)?)?;
     let descriptors = process::raise_descriptor_limit()?;
     let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
     let most = settings
@@ -67,6 +72,7 @@ pub fn main() -> io::Result<()> {
     let outfit = Outfit {
         channel,
         board,
+        ledger,
         poll,
         access,
         seed,
@@ -107,6 +113,7 @@ impl Boot {
                 self.id = value(line, "id").and_then(|id| id.parse().ok());
                 self.row = value(line, "row").and_then(|row| row.parse().ok());
                 self.board = channel.take_fd();
+                self.ledger = channel.take_fd();
                 self.log = channel.take_fd();
             }
             "access" => self.access = channel.take_fd(),
@@ -116,6 +123,7 @@ impl Boot {
                 self.settings = Some(settings);
             }
             "socket" => self.batch.take_socket(channel)?,
+            "series" => self.batch.take_series(line),
             _ => {
                 let taken = self
                     .batch
@@ -143,7 +151,9 @@ fn timeouts(settings: Option<&Settings>) -> Timeouts {
 #[derive(Default)]
 pub struct Batch {
     sockets: HashMap<SocketAddr, TcpListener>,
-    changes: Vec<Change>,
+    changes: Vec<(Change, Series)>,
+    /// Where the next thing is counted.
+    series: Series,
 }
 
 impl Batch {
@@ -155,6 +165,15 @@ impl Batch {
             self.sockets.insert(socket.local_addr()?, socket);
         }
         Ok(())
+    }
+
+    /// A `series` line: the row of what comes next.
+    fn take_series(&mut self, line: &str) {
+        let number = |key| value(line, key).and_then(|text| text.parse().ok());
+        self.series = match (number("index"), number("generation")) {
+            (Some(index), Some(generation)) => Some(Key { index, generation }),
+            _ => None,
+        };
     }
 
     /// Any other line is a change.
@@ -169,7 +188,7 @@ impl Batch {
                 ))
             }
         };
-        self.changes.push(change);
+        self.changes.push((change, self.series.take()));
         Ok(())
     }
 }
@@ -212,7 +231,7 @@ impl Worker {
 
     /// All of it before the next request is looked at.
     fn apply_batch(&mut self, mut batch: Batch) {
-        for change in batch.changes {
+        for (change, series) in batch.changes {
             let address = match &change {
                 Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
                     Some(listener.address)
@@ -221,7 +240,7 @@ impl Worker {
             };
             let socket = address.and_then(|address| batch.sockets.remove(&address));
             // Main hands over no other socket for one that is given up and wanted again.
-            if let Some((address, given_up)) = self.apply(change, socket) {
+            if let Some((address, given_up)) = self.apply(change, series, socket) {
                 batch.sockets.insert(address, given_up);
             }
         }
@@ -284,6 +303,7 @@ impl Worker {
                     }
                 }
             }
+            _ if line.starts_with("series ") => self.batch.take_series(line),
             _ if line.starts_with("commit ") => {
                 let batch = std::mem::take(&mut self.batch);
                 self.apply_batch(batch);

@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod count;
 mod doors;
 mod drive;
 mod lend;
@@ -23,6 +24,7 @@ use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
+use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
@@ -79,6 +81,7 @@ pub struct Worker {
     /// Changes since the last commit.
     batch: link::Batch,
     board: Board,
+    tally: Tally,
     start: Instant,
     now_us: u64,
     doors: Slab<Entrance>,
@@ -116,6 +119,7 @@ const TRASH_BYTES: usize = 16 * 1024;
 struct Outfit {
     channel: Channel,
     board: Board,
+    ledger: Ledger,
     poll: Epoll,
     /// Where lines about requests go.
     access: Option<Sink>,
@@ -125,6 +129,7 @@ struct Outfit {
 impl Worker {
     fn new(id: usize, max_connections: usize, settings: Settings, outfit: Outfit) -> Worker {
         let start = Instant::now();
+        let tally = Tally::new(outfit.ledger, id);
         let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
         Worker {
             id,
@@ -143,7 +148,12 @@ impl Worker {
             limit_silent_until_ms: 0,
             slots: Slab::default(),
             timers: Wheel::new(0),
-            backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
+            backs: Backs::new(
+                0,
+                u64::from(settings.back_keepalive_timeout) * 1000,
+                tally.clone(),
+            ),
+            tally,
             tools: Tools {
                 random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
@@ -293,6 +303,8 @@ impl Worker {
             complaints: &mut self.complaints,
             board: &self.board,
             worker: self.id,
+            tally: &self.tally,
+            doors: &self.doors,
         };
         act(&mut turn);
         if slot.session.is_closed() {

@@ -12,9 +12,11 @@ use std::rc::Rc;
 use crate::balance::{Round, Smooth};
 use crate::health::Health;
 use crate::limits::POOLED_PER_BACKEND_MAX;
+use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
+use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
-use crate::session::{Reuse, Target, Unconnected};
+use crate::session::{Reuse, Server, Target, Unconnected};
 use crate::slab::{Key, Slab};
 use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
@@ -37,7 +39,7 @@ pub struct Back {
 
 /// A server and what this worker knows of it.
 struct Backend {
-    conf: Rc<state::Backend>,
+    server: Rc<Server>,
     smooth: Smooth,
     health: Health,
     /// Idle connections, the one that was used last at the end.
@@ -49,8 +51,12 @@ struct Backend {
 }
 
 impl Backend {
+    fn conf(&self) -> &state::Backend {
+        &self.server.backend
+    }
+
     fn takes_requests(&self) -> bool {
-        !self.removed && self.conf.weight > 0 && self.conf.state == BackendState::Ready
+        !self.removed && self.conf().weight > 0 && self.conf().state == BackendState::Ready
     }
 }
 
@@ -65,32 +71,34 @@ pub struct Backs {
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
+    tally: Tally,
     /// How long an idle connection is kept.
     keepalive_ms: u64,
 }
 
 /// What came of asking for a connection.
 pub enum Found {
-    Ready(Key, Rc<state::Backend>),
+    Ready(Key, Rc<Server>),
     Started(Key),
     Nothing(Unconnected),
 }
 
 impl Backs {
-    pub fn new(now_ms: u64, keepalive_ms: u64) -> Backs {
+    pub fn new(now_ms: u64, keepalive_ms: u64, tally: Tally) -> Backs {
         Backs {
             clusters: Slab::default(),
             by_id: HashMap::new(),
             backends: Slab::default(),
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
+            tally,
             keepalive_ms,
         }
     }
 
     // ---- what is configured ---------------------------------------------
 
-    pub fn add_cluster(&mut self, cluster: state::Cluster) {
+    pub fn add_cluster(&mut self, cluster: state::Cluster, series: Series) {
         let id = cluster.id.clone();
         let cluster = Rc::new(cluster);
         let nowhere = Key {
@@ -100,13 +108,18 @@ impl Backs {
         let target = Rc::new(Target {
             key: nowhere,
             cluster: Rc::clone(&cluster),
+            series,
         });
         let key = self.clusters.insert(Cluster {
             target,
             backends: Vec::new(),
         });
         if let Some(inserted) = self.clusters.get_mut(key) {
-            inserted.target = Rc::new(Target { key, cluster });
+            inserted.target = Rc::new(Target {
+                key,
+                cluster,
+                series,
+            });
         }
         self.by_id.insert(id, key);
     }
@@ -115,8 +128,14 @@ impl Backs {
     pub fn update_cluster(&mut self, cluster: state::Cluster) -> Option<Rc<Target>> {
         let key = *self.by_id.get(&cluster.id)?;
         let cluster = Rc::new(cluster);
-        let target = Rc::new(Target { key, cluster });
-        self.clusters.get_mut(key)?.target = Rc::clone(&target);
+        let updated = self.clusters.get_mut(key)?;
+        let series = updated.target.series;
+        let target = Rc::new(Target {
+            key,
+            cluster,
+            series,
+        });
+        updated.target = Rc::clone(&target);
         Some(target)
     }
 
@@ -131,13 +150,13 @@ impl Backs {
         Some(Rc::clone(&cluster.target))
     }
 
-    pub fn add_backend(&mut self, backend: state::Backend) {
+    pub fn add_backend(&mut self, backend: state::Backend, series: Series) {
         let cluster = self.by_id.get(&backend.cluster).copied();
         let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
             return;
         };
         cluster.backends.push(self.backends.insert(Backend {
-            conf: Rc::new(backend),
+            server: Rc::new(Server { backend, series }),
             smooth: Smooth::default(),
             health: Health::default(),
             pool: Vec::new(),
@@ -158,7 +177,10 @@ impl Backs {
             BackendState::Ready => Vec::new(),
             BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
         };
-        backend.conf = Rc::new(conf);
+        backend.server = Rc::new(Server {
+            backend: conf,
+            series: backend.server.series,
+        });
         for conn in idle {
             self.drop_conn(conn);
         }
@@ -166,7 +188,7 @@ impl Backs {
 
     fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
         let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
-        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| b.conf.id == id);
+        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| b.conf().id == id);
         cluster.backends.iter().find(of_id).copied()
     }
 
@@ -219,10 +241,10 @@ impl Backs {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(owner);
                 }
-                let Some(backend) = self.conf(key) else {
+                let Some(server) = self.server(key) else {
                     continue;
                 };
-                return Found::Ready(key, backend);
+                return Found::Ready(key, server);
             }
             match self.start(chosen, owner, poll) {
                 Ok(key) => return Found::Started(key),
@@ -247,7 +269,7 @@ impl Backs {
                 continue;
             };
             if backend.takes_requests() {
-                let rank = (backend.health.is_out(now_ms), backend.conf.backup);
+                let rank = (backend.health.is_out(now_ms), backend.conf().backup);
                 best = Some(best.map_or(rank, |best| best.min(rank)));
             }
         }
@@ -257,9 +279,10 @@ impl Backs {
             let Some(backend) = backends.get_mut(*key) else {
                 continue;
             };
-            let rank = (backend.health.is_out(now_ms), backend.conf.backup);
+            let rank = (backend.health.is_out(now_ms), backend.conf().backup);
             if backend.takes_requests() && rank == best {
-                round.offer(*key, backend.conf.weight, &mut backend.smooth);
+                let weight = backend.conf().weight;
+                round.offer(*key, weight, &mut backend.smooth);
             }
         }
         let (chosen, total) = round.chosen()?;
@@ -296,8 +319,11 @@ impl Backs {
         let Some(server) = self.backends.get_mut(backend) else {
             return Err(io::Error::other("the backend is gone"));
         };
-        let stream = socket::connect(server.conf.address)?;
+        let stream = socket::connect(server.conf().address)?;
         server.connections += 1;
+        let row = self.tally.row(server.server.series);
+        row.add(Count::Connections, 1);
+        row.add(Count::Open, 1);
         let key = self.conns.insert(Back {
             conn: Conn::new(stream, false),
             owner: Some(owner),
@@ -318,15 +344,16 @@ impl Backs {
     }
 
     /// The server at the other end.
-    pub fn conf(&self, conn: Key) -> Option<Rc<state::Backend>> {
+    pub fn server(&self, conn: Key) -> Option<Rc<Server>> {
         let back = self.conns.get(conn)?;
-        Some(Rc::clone(&self.backends.get(back.backend)?.conf))
+        Some(Rc::clone(&self.backends.get(back.backend)?.server))
     }
 
     /// A connect succeeded.
     pub fn connected(&mut self, backend: Key) {
         if let Some(backend) = self.backends.get_mut(backend) {
             backend.health.connected();
+            self.tally.row(backend.server.series).set(Count::Avoided, 0);
         }
     }
 
@@ -335,8 +362,11 @@ impl Backs {
         let Some(backend) = self.backends.get_mut(backend) else {
             return;
         };
-        let conf = &backend.conf;
+        let row = self.tally.row(backend.server.series);
+        row.add(Count::ConnectFailed, 1);
+        let conf = &backend.server.backend;
         if backend.health.failed(now_ms) {
+            row.set(Count::Avoided, 1);
             log::warn!(
                 "backend {} of cluster {} at {} is left alone for a while: {why}",
                 conf.id,
@@ -401,7 +431,25 @@ impl Backs {
         self.timers.cancel(key.index);
         if let Some(server) = self.backends.get_mut(back.backend) {
             server.connections -= 1;
+            self.tally.row(server.server.series).take_one(Count::Open);
         }
+    }
+
+    // ---- to be told -----------------------------------------------------
+
+    /// The first cluster at that place or behind it.
+    pub fn cluster_from(&self, from: u32) -> Option<(u32, &Target)> {
+        let (key, cluster) = self.clusters.iter_from(from).next()?;
+        Some((key.index, &cluster.target))
+    }
+
+    /// The first backend at that place or behind it.
+    pub fn backend_from(&self, from: u32) -> Option<(u32, &Server)> {
+        let (key, backend) = self
+            .backends
+            .iter_from(from)
+            .find(|(_, backend)| !backend.removed)?;
+        Some((key.index, &backend.server))
     }
 
     /// Idle connections whose time is over.

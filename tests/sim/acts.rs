@@ -173,8 +173,8 @@ impl Sim {
             up: 0,
             down: 0,
         });
-        let backend = Rc::clone(&self.backend);
-        self.on(s, Event::Connected { backend, reused });
+        let server = Rc::clone(&self.server);
+        self.on(s, Event::Connected { server, reused });
     }
 
     /// A connect has come to its end.

@@ -12,8 +12,7 @@ use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{Door, Event, Scratch, Session, Side, Spare, World};
-use sozu_lib::state::Backend;
+use sozu_lib::session::{self, Door, Event, Scratch, Session, Side, Spare, World};
 
 /// What sessions are lent.
 pub struct Tools {
@@ -98,7 +97,7 @@ pub struct Sim {
     pub truth: Truth,
     pub tools: Tools,
     pub doors: [Door; 2],
-    pub backend: Rc<Backend>,
+    pub server: Rc<session::Server>,
     pub backends: usize,
     pub slots: Vec<Slot>,
     pub backs: Vec<Back>,
@@ -446,6 +445,7 @@ fn told(event: &Event) -> String {
         Event::Lent(side, n) => format!("lent {n} from {side:?}"),
         Event::Connected { reused, .. } => format!("connected, reused: {reused}"),
         Event::Unconnected(why) => format!("unconnected: {why:?}"),
+        Event::Told(_) => "a piece of the metrics".to_owned(),
         Event::Logged => "logged".to_owned(),
         Event::Timeout => "timeout".to_owned(),
         Event::Drain => "drain".to_owned(),

@@ -20,7 +20,7 @@ use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{Door, Event, Exchange, Scratch, Session, Side, Target};
+use sozu_lib::session::{self, Door, Event, Exchange, Scratch, Session, Side, Target};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
     Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
@@ -104,13 +104,16 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         },
         tools,
         doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
-        backend: Rc::new(Backend {
-            cluster: "c".into(),
-            id: "b".into(),
-            address,
-            weight: 1,
-            state: BackendState::Ready,
-            backup: false,
+        server: Rc::new(session::Server {
+            backend: Backend {
+                cluster: "c".into(),
+                id: "b".into(),
+                address,
+                weight: 1,
+                state: BackendState::Ready,
+                backup: false,
+            },
+            series: None,
         }),
         backends: dice.between(1, 4),
         slots: Vec::new(),
@@ -133,11 +136,12 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             load_balancing: LoadBalancing::RoundRobin,
             answers: BTreeMap::new(),
         }),
+        series: None,
     });
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http => "/c",
-        Protocol::Tcp => "/",
+        Protocol::Tcp | Protocol::Metrics => "/",
     };
     router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, target);
     let page = dice
@@ -159,7 +163,11 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         trusted_proxies: Vec::new(),
         answers: page.into_iter().collect(),
     });
-    Door { listener, router }
+    Door {
+        listener,
+        series: None,
+        router,
+    }
 }
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {

@@ -1,0 +1,252 @@
+//! The ledger: counters of every listener, cluster and backend, in memory that
+//! main made and all processes have mapped.
+//!
+//! Main gives each object a series, that is a row of counters (`metrics`), and
+//! each process a page with all rows. A process adds to its own page only, so
+//! that adding takes no lock and moves no cache line between processors; a figure
+//! is the sum over the pages. A page outlives its process: who comes next goes
+//! on adding where the dead one stopped. A row that was given to another object
+//! has another generation, and what is still added for the one before is lost.
+//! As on the board, the numbers inform and nothing depends on them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::limits::{SERIES_MAX, WORKERS_MAX};
+use crate::metrics::{bucket, Count, Series, Totals, CELLS};
+use crate::slab::Key;
+use crate::sys::shared::Shared;
+
+/// What main tells all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Pages that were ever used, from the first.
+    Pages,
+    Revision,
+    /// Seconds since 1970.
+    Started,
+    Deaths,
+    Missing,
+}
+
+/// Cells for notes, then one generation per series, then the pages.
+const NOTES: usize = 32;
+const PAGES: usize = NOTES + SERIES_MAX;
+/// Cells of a page.
+const PAGE: usize = SERIES_MAX * CELLS;
+
+/// A file that takes no more memory than was written to.
+pub struct Ledger(Shared);
+
+impl Ledger {
+    pub fn create() -> io::Result<Ledger> {
+        Ok(Ledger(Shared::create(PAGES + WORKERS_MAX * PAGE)?))
+    }
+
+    pub fn map(file: OwnedFd) -> io::Result<Ledger> {
+        let ledger = Ledger(Shared::map(file)?);
+        if ledger.0.cells().len() < PAGES + WORKERS_MAX * PAGE {
+            return Err(io::Error::other("the ledger is too small"));
+        }
+        Ok(ledger)
+    }
+
+    pub fn note(&self, note: Note) -> u64 {
+        self.0.cells()[note as usize].load(Relaxed)
+    }
+
+    pub fn set_note(&self, note: Note, value: u64) {
+        self.0.cells()[note as usize].store(value, Relaxed);
+    }
+
+    fn generation(&self, index: u32) -> Option<&AtomicU64> {
+        let index = index as usize;
+        (index < SERIES_MAX).then(|| &self.0.cells()[NOTES + index])
+    }
+
+    /// The row of a series on a process's page, as long as it is that series'.
+    fn row(&self, page: usize, series: Key) -> Option<&[AtomicU64]> {
+        let generation = self.generation(series.index)?.load(Relaxed);
+        let first = PAGES + (page % WORKERS_MAX) * PAGE + series.index as usize * CELLS;
+        (generation == u64::from(series.generation)).then(|| &self.0.cells()[first..first + CELLS])
+    }
+
+    fn pages(&self) -> usize {
+        (self.note(Note::Pages) as usize).min(WORKERS_MAX)
+    }
+
+    /// Added up over all pages.
+    pub fn totals(&self, series: Series) -> Totals {
+        let mut totals = Totals::default();
+        let Some(series) = series else {
+            return totals;
+        };
+        for page in 0..self.pages() {
+            let row = self.row(page, series).unwrap_or_default();
+            for (total, cell) in totals.cells.iter_mut().zip(row) {
+                *total = total.wrapping_add(cell.load(Relaxed));
+            }
+        }
+        totals
+    }
+
+    // ---- main's part ----------------------------------------------------
+
+    /// A process is about to use that page.
+    pub fn open_page(&self, page: usize) {
+        let used = self.note(Note::Pages).max(page as u64 + 1);
+        self.set_note(Note::Pages, used);
+    }
+
+    /// A row begins to count for somebody else. What was counted in it is forgotten.
+    pub fn begin(&self, series: Key) {
+        let Some(generation) = self.generation(series.index) else {
+            return;
+        };
+        let used_before = generation.swap(u64::from(series.generation), Relaxed) != 0;
+        for page in (0..self.pages()).filter(|_| used_before) {
+            let row = self.row(page, series).unwrap_or_default();
+            row.iter().for_each(|cell| cell.store(0, Relaxed));
+        }
+    }
+
+    /// The process of a page is dead: it has nothing open, and avoids nobody.
+    pub fn close_page(&self, page: usize, series: impl Iterator<Item = Key>) {
+        for row in series.filter_map(|series| self.row(page, series)) {
+            row[Count::Open as usize].store(0, Relaxed);
+            row[Count::Avoided as usize].store(0, Relaxed);
+        }
+    }
+}
+
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A worker's hand in the ledger.
+#[derive(Clone)]
+pub struct Tally {
+    ledger: Rc<Ledger>,
+    page: usize,
+}
+
+impl Tally {
+    pub fn new(ledger: Ledger, page: usize) -> Tally {
+        Tally {
+            ledger: Rc::new(ledger),
+            page,
+        }
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The own row of a series, to add to it.
+    pub fn row(&self, series: Series) -> Row<'_> {
+        Row(series.and_then(|series| self.ledger.row(self.page, series)))
+    }
+}
+
+/// Only one process adds to a row: no locked instruction is needed.
+#[derive(Clone, Copy)]
+pub struct Row<'t>(Option<&'t [AtomicU64]>);
+
+impl Row<'_> {
+    fn cell(&self, place: usize) -> Option<&AtomicU64> {
+        self.0?.get(place)
+    }
+
+    pub fn add(&self, count: Count, n: u64) {
+        self.change(count as usize, |value| value.wrapping_add(n));
+    }
+
+    /// One less; never below nothing, whatever has happened to the page.
+    pub fn take_one(&self, count: Count) {
+        self.change(count as usize, |value| value.saturating_sub(1));
+    }
+
+    pub fn set(&self, count: Count, value: u64) {
+        self.change(count as usize, |_| value);
+    }
+
+    pub fn observe(&self, us: u64) {
+        self.change(bucket(us), |value| value.wrapping_add(1));
+        self.add(Count::Duration, us);
+    }
+
+    fn change(&self, place: usize, to: impl FnOnce(u64) -> u64) {
+        if let Some(cell) = self.cell(place) {
+            cell.store(to(cell.load(Relaxed)), Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(index: u32, generation: u32) -> Key {
+        Key { index, generation }
+    }
+
+    fn other(ledger: &Ledger) -> Ledger {
+        let fd = ledger.as_fd().try_clone_to_owned().expect("a descriptor");
+        Ledger::map(fd).expect("a mapping")
+    }
+
+    #[test]
+    fn a_figure_is_the_sum_of_the_pages_and_outlives_who_counted() {
+        let main = Ledger::create().expect("shared memory");
+        let series = key(3, 1);
+        main.begin(series);
+        for (page, n) in [(0, 5), (1, 7)] {
+            main.open_page(page);
+            let tally = Tally::new(other(&main), page);
+            tally.row(Some(series)).add(Count::Sent, n);
+            tally.row(Some(series)).add(Count::Open, 1);
+            tally.row(Some(series)).observe(300);
+        }
+        let totals = main.totals(Some(series));
+        assert_eq!((totals.get(Count::Sent), totals.get(Count::Open)), (12, 2));
+        assert_eq!(totals.get(Count::Duration), 600);
+        assert_eq!(totals.buckets()[2], 2);
+        main.close_page(0, [series].into_iter());
+        assert_eq!(main.totals(Some(series)).get(Count::Open), 1);
+        let next = Tally::new(other(&main), 0);
+        next.row(Some(series)).take_one(Count::Open);
+        next.row(Some(series)).add(Count::Sent, 1);
+        let totals = main.totals(Some(series));
+        assert_eq!((totals.get(Count::Sent), totals.get(Count::Open)), (13, 1));
+    }
+
+    #[test]
+    fn a_row_given_to_another_starts_empty_and_takes_nothing_from_the_old_one() {
+        let main = Ledger::create().expect("shared memory");
+        main.open_page(0);
+        let tally = Tally::new(other(&main), 0);
+        let (old, new) = (key(9, 1), key(9, 2));
+        main.begin(old);
+        tally.row(Some(old)).add(Count::Sent, 5);
+        main.begin(new);
+        tally.row(Some(old)).add(Count::Sent, 5);
+        assert_eq!(main.totals(Some(new)), Totals::default());
+        assert_eq!(main.totals(Some(old)), Totals::default());
+        tally.row(Some(new)).add(Count::Sent, 2);
+        assert_eq!(main.totals(Some(new)).get(Count::Sent), 2);
+    }
+
+    #[test]
+    fn what_is_not_counted_costs_nothing() {
+        let main = Ledger::create().expect("shared memory");
+        main.open_page(0);
+        let tally = Tally::new(other(&main), 0);
+        tally.row(None).add(Count::Sent, 1);
+        tally.row(Some(key(u32::MAX, 1))).add(Count::Sent, 1);
+        assert_eq!(main.totals(Some(key(u32::MAX, 1))), Totals::default());
+    }
+}
