@@ -8,23 +8,18 @@ use crate::parser::chunked;
 use crate::parser::http11::Refusal;
 use crate::session::exchange::Exchange;
 use crate::session::record::End;
-use crate::session::request::answer_sent;
+use crate::session::request::{answer_sent, refusal};
 use crate::session::response::finish;
 use crate::session::{Common, Phase, World};
 
 /// Where they begin, if it is they who are asked for.
 pub(super) fn asked(request: &Request) -> Result<Cursor, Refusal> {
-    let refused = |status, what| Refusal {
-        status,
-        at: 0,
-        what,
-    };
     if request.routed_path() != b"/metrics" {
-        return Err(refused(404, "only /metrics is here"));
+        return Err(refusal(404, "only /metrics is here"));
     }
     match request.method {
         b"GET" | b"HEAD" => Ok(Cursor::default()),
-        _ => Err(refused(405, "the metrics are only read: GET or HEAD")),
+        _ => Err(refusal(405, "the metrics are only read: GET or HEAD")),
     }
 }
 

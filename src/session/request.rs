@@ -39,11 +39,7 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
         Parse::Partial if x.up.is_stuck() => {
             begin_record(&mut x, world);
             x.record.set_line(b"", first_line(x.up.raw()));
-            let refusal = Refusal {
-                status: 431,
-                at: 0,
-                what: "the head is longer than a buffer",
-            };
+            let refusal = refusal(431, "the head is longer than a buffer");
             refuse(c, x, refusal, world)
         }
         Parse::Partial => {
@@ -63,6 +59,14 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
                 Err(refusal) => refuse(c, x, refusal, world),
             }
         }
+    }
+}
+
+pub(super) fn refusal(status: u16, what: &'static str) -> Refusal {
+    Refusal {
+        status,
+        at: 0,
+        what,
     }
 }
 
@@ -119,11 +123,7 @@ fn accept(
     let router = &world.door.router;
     let Some(target) = router.find(hostname, request.routed_path(), request.method) else {
         x.up.skip(len);
-        return Err(Refusal {
-            status: 404,
-            at: 0,
-            what: "no frontend matches",
-        });
+        return Err(refusal(404, "no frontend matches"));
     };
     x.target = Some(Rc::clone(target));
     let edge = Edge {
@@ -134,11 +134,7 @@ fn accept(
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
-        return Err(Refusal {
-            status: 431,
-            at: 0,
-            what: "no room for the fields that we add",
-        });
+        return Err(refusal(431, "no room for the fields that we add"));
     }
     if x.asked.replayable {
         x.up.hold();
