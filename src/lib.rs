@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod buf;
+pub mod certificate;
 pub mod channel;
 pub mod config;
 pub mod date;

@@ -50,6 +50,16 @@ pub const SPARE_EXCHANGES_MAX: usize = 1024;
 /// Connections to other backends tried after one that could not be made.
 pub const CONNECT_RETRIES_MAX: u8 = 2;
 
+/// Bytes of plain text in a TLS record: small ones after a silence, so that the first is whole
+/// early; then as many as a record takes (RFC 8446 section 5.1).
+pub const TLS_RECORD_BYTES_MIN: usize = 4096;
+pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that are sent in small records.
+pub const TLS_SMALL_RECORDS_BYTES: usize = 32 * 1024;
+
+/// Certificates that a client is shown at most, the leaf among them.
+pub const CERTIFICATE_CHAIN_MAX: usize = 10;
+
 /// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 

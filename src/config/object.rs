@@ -23,6 +23,7 @@ pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener
         timeouts: timeouts_from(&mut fields)?,
         sticky_name: sticky_name(&mut fields)?,
         trusted_proxies: fields.ranges("trusted_proxies"),
+        tls: None,
         answers: fields.answers(),
     })
 }

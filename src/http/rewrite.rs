@@ -19,7 +19,18 @@ pub struct Edge<'a> {
     /// Its forwarding fields are believed.
     pub trusted: bool,
     pub listener: SocketAddr,
+    /// It came by TLS.
+    pub secure: bool,
     pub request_id: &'a [u8],
+}
+
+impl Edge<'_> {
+    fn scheme(&self) -> &'static [u8] {
+        match self.secure {
+            true => b"https",
+            false => b"http",
+        }
+    }
 }
 
 const VIA_10: &[u8] = b"Via: 1.0 sozu\r\n";
@@ -53,7 +64,7 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
                     out.extend_from_slice(client.text());
                 } else if Some(i) == last_forwarded {
                     out.extend_from_slice(b", ");
-                    put_forwarded(&client, request, out);
+                    put_forwarded(&client, request, edge, out);
                 }
                 out.extend_from_slice(b"\r\n");
             }
@@ -65,7 +76,7 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
     }
     if last_forwarded.is_none() {
         out.extend_from_slice(b"Forwarded: ");
-        put_forwarded(&client, request, out);
+        put_forwarded(&client, request, edge, out);
         out.extend_from_slice(b"\r\n");
     }
     put_ours(request, head, edge, out);
@@ -185,7 +196,7 @@ fn put_host_if_absent(request: &Request, head: Head, edge: Edge, out: &mut Vec<u
 fn put_ours(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
     let theirs = |name| edge.trusted && head.all(name).next().is_some();
     if !theirs(Name::XForwardedProto) {
-        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+        put(b"X-Forwarded-Proto", edge.scheme(), out);
     }
     if let (Some(host), false) = (&request.host, theirs(Name::XForwardedHost)) {
         open(b"X-Forwarded-Host", out);
@@ -211,7 +222,7 @@ fn put_authority(name: &[u8], port: Option<u16>, out: &mut Vec<u8>) {
 }
 
 /// RFC 7239: an IPv6 address and anything with a colon is quoted.
-fn put_forwarded(client: &Client, request: &Request, out: &mut Vec<u8>) {
+fn put_forwarded(client: &Client, request: &Request, edge: Edge, out: &mut Vec<u8>) {
     out.extend_from_slice(b"for=");
     if client.is_ipv6 {
         out.extend_from_slice(b"\"[");
@@ -225,7 +236,8 @@ fn put_forwarded(client: &Client, request: &Request, out: &mut Vec<u8>) {
         put_authority(host.name, host.port, out);
         out.push(b'"');
     }
-    out.extend_from_slice(b";proto=http");
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(edge.scheme());
 }
 
 /// The client's address as text, made once for both fields.

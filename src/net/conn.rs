@@ -8,18 +8,24 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use openssl::ssl::Error;
+
+use crate::net::tls::stream::{Shaken, TlsStream};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::socket;
 
-/// How bytes travel. TLS will be the second way.
+/// How bytes travel.
 pub enum Transport {
     Plain(TcpStream),
+    /// Boxed: plain connections are not to pay for its size.
+    Tls(Box<TlsStream>),
 }
 
 impl Transport {
     fn stream(&self) -> &TcpStream {
         match self {
             Transport::Plain(stream) => stream,
+            Transport::Tls(tls) => tls.tcp(),
         }
     }
 }
@@ -32,6 +38,8 @@ pub struct Conn {
     pub readable: bool,
     /// The last send was short: it would block now.
     pub blocked: bool,
+    /// TLS is not agreed upon yet: what the handshake waits for.
+    shaking: Option<Shaken>,
 }
 
 impl Conn {
@@ -42,15 +50,74 @@ impl Conn {
             interest: 0,
             readable,
             blocked: false,
+            shaking: None,
+        }
+    }
+
+    /// Its handshake is still to come.
+    pub fn secure(stream: TlsStream, readable: bool) -> Conn {
+        Conn {
+            transport: Transport::Tls(Box::new(stream)),
+            interest: 0,
+            readable,
+            blocked: false,
+            shaking: Some(Shaken::WantsRead),
+        }
+    }
+
+    pub fn is_shaking(&self) -> bool {
+        self.shaking.is_some()
+    }
+
+    /// The handshake waits for a writable socket.
+    pub fn shakes_out(&self) -> bool {
+        self.shaking == Some(Shaken::WantsWrite)
+    }
+
+    /// One step of the handshake. True: it is done. An error says why it cannot be.
+    pub fn shake(&mut self) -> Result<bool, Error> {
+        let ready = match self.shaking {
+            None | Some(Shaken::Done) => return Ok(true),
+            Some(Shaken::WantsRead) => self.readable,
+            Some(Shaken::WantsWrite) => !self.blocked,
+        };
+        let Transport::Tls(tls) = &mut self.transport else {
+            return Ok(true);
+        };
+        if !ready {
+            return Ok(false);
+        }
+        let step = tls.shake()?;
+        self.shaking = Some(step);
+        match step {
+            Shaken::Done => {
+                self.shaking = None;
+                self.readable = tls.may_have_more();
+            }
+            Shaken::WantsRead => self.readable = false,
+            Shaken::WantsWrite => self.blocked = true,
+        }
+        Ok(step == Shaken::Done)
+    }
+
+    pub fn tls(&mut self) -> Option<&mut TlsStream> {
+        match &mut self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => Some(tls),
         }
     }
 
     /// One receive. Less than there is room for: there is no more now.
     pub fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let result = self.transport.stream().read(room);
-        match &result {
-            Ok(n) if *n < room.len() => self.readable = *n == 0,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+        let result = match &mut self.transport {
+            Transport::Plain(stream) => stream.read(room),
+            Transport::Tls(tls) => tls.receive(room),
+        };
+        match (&result, &self.transport) {
+            (Ok(0), _) => self.readable = true,
+            (Ok(_), Transport::Tls(tls)) => self.readable = tls.may_have_more(),
+            (Ok(n), Transport::Plain(_)) if *n < room.len() => self.readable = false,
+            (Err(e), _) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
             _ => {}
         }
         result
@@ -58,7 +125,10 @@ impl Conn {
 
     /// One send. Less than all: the rest must wait until the socket is writable.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let result = self.transport.stream().write(bytes);
+        let result = match &mut self.transport {
+            Transport::Plain(stream) => stream.write(bytes),
+            Transport::Tls(tls) => tls.send(bytes),
+        };
         match &result {
             Ok(n) => self.blocked = *n < bytes.len(),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -100,7 +170,10 @@ impl Conn {
     }
 
     /// No more bytes from us.
-    pub fn shut(&self) {
+    pub fn shut(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.shut();
+        }
         // An error says that the connection is gone, which the next read says too.
         let _ = self.transport.stream().shutdown(Shutdown::Write);
     }
@@ -113,6 +186,9 @@ impl Conn {
 
     /// Whether nothing waits to be read. Asks the kernel only where the last receive may have left something.
     pub fn is_silent(&mut self) -> bool {
+        if let Transport::Tls(tls) = &self.transport {
+            return !self.readable && !tls.may_have_more();
+        }
         if self.readable {
             let peeked = self.transport.stream().peek(&mut [0]);
             self.readable = !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
@@ -129,6 +205,7 @@ impl Conn {
     pub fn plain(&self) -> Option<&TcpStream> {
         match &self.transport {
             Transport::Plain(stream) => Some(stream),
+            Transport::Tls(_) => None,
         }
     }
 }

@@ -5,4 +5,5 @@ pub mod conn;
 pub mod ledger;
 pub mod logging;
 pub mod sink;
+pub mod tls;
 pub mod token;

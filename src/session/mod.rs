@@ -14,7 +14,8 @@
 //!                                      │ close        half-closed, waits for the client
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
-//! A TCP session begins in Waiting and has no Head.
+//! A TCP session begins in Waiting and has no Head. One under TLS begins in
+//! Shaking, from where it goes to Idle.
 
 pub mod body;
 mod exchange;
@@ -36,7 +37,7 @@ use crate::metrics::Series;
 use crate::random::Random;
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, Cluster, Listener, Protocol};
+use crate::state::{Backend, Cluster, Listener, Names, Protocol};
 
 pub use body::Scratch;
 pub use exchange::Exchange;
@@ -122,6 +123,8 @@ pub enum Event {
     Told(Option<Cursor>),
     /// The act `LOG` was performed.
     Logged,
+    /// TLS is agreed upon, with a certificate for these names.
+    Secured(Option<Names>),
     /// The deadline has come.
     Timeout,
     /// The worker wants to end.
@@ -168,6 +171,8 @@ pub enum BackAct {
 }
 
 enum Phase {
+    /// TLS is being agreed upon.
+    Shaking,
     Idle,
     Head(Box<Exchange>),
     Waiting(Box<Exchange>),
@@ -187,6 +192,8 @@ struct Common {
     acts: Acts,
     /// The client has shut its side.
     front_ended: bool,
+    /// The names of the certificate that the client was shown.
+    names: Option<Names>,
 }
 
 pub struct Session {
@@ -201,9 +208,11 @@ impl Session {
             since_us: world.now_us,
             acts: Acts::default(),
             front_ended: false,
+            names: None,
         };
         let phase = match world.door.listener.protocol {
             Protocol::Http | Protocol::Metrics => Phase::Idle,
+            Protocol::Https => Phase::Shaking,
             Protocol::Tcp => tunnel::begin(&mut common, world),
         };
         Session { phase, common }
@@ -222,6 +231,15 @@ impl Session {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
+            (Phase::Shaking, Secured(names)) => {
+                c.names = names;
+                c.since_us = world.now_us;
+                Phase::Idle
+            }
+            (Phase::Shaking, Ended(Front) | Lost(Front) | Unsendable(Front) | Timeout) => {
+                Phase::Closed
+            }
+
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
             (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
@@ -309,7 +327,7 @@ impl Session {
     pub fn wants(&self, side: Side) -> bool {
         let open = !self.common.front_ended;
         match (&self.phase, side) {
-            (Phase::Idle | Phase::Lingering, Side::Front) => true,
+            (Phase::Shaking | Phase::Idle | Phase::Lingering, Side::Front) => true,
             (Phase::Head(x) | Phase::Waiting(x), Side::Front) => open && x.up.has_room(),
             (Phase::Running(x), Side::Front) => open && !x.up_broken && x.up.has_room(),
             (Phase::Running(x), Side::Back) => !x.back_done && x.down.has_room(),
@@ -386,7 +404,7 @@ impl Session {
         let t = &listener.timeouts;
         let (seconds, extra_ms) = match &self.phase {
             Phase::Idle => (t.keepalive, 0),
-            Phase::Head(_) => (t.request, 0),
+            Phase::Shaking | Phase::Head(_) => (t.request, 0),
             Phase::Waiting(_) => (t.connect, 0),
             Phase::Running(x) if request::waits_for_client(x) => (t.front, 0),
             Phase::Running(_) => (t.back, 0),
@@ -465,7 +483,7 @@ impl Phase {
             | Phase::Answering(x)
             | Phase::Logging(x)
             | Phase::Tunnel(x) => Some(x),
-            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
         }
     }
 
@@ -477,7 +495,7 @@ impl Phase {
             | Phase::Answering(x)
             | Phase::Logging(x)
             | Phase::Tunnel(x) => Some(x),
-            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
         }
     }
 
@@ -489,7 +507,7 @@ impl Phase {
             | Phase::Answering(x)
             | Phase::Logging(x)
             | Phase::Tunnel(x) => Some(x),
-            Phase::Idle | Phase::Lingering | Phase::Closed => None,
+            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
         }
     }
 }

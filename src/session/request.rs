@@ -9,6 +9,7 @@ use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
 use crate::limits::CONNECT_RETRIES_MAX;
+use crate::parser::host;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
@@ -18,7 +19,7 @@ use crate::session::response::{complete, finish, flow_down};
 use crate::session::{
     metrics, retire, tunnel, BackAct, Common, Phase, Reuse, Server, Side, Unconnected, World,
 };
-use crate::state::{Listener, Protocol};
+use crate::state::{HostRule, Listener, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -114,6 +115,16 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
+    if c.names
+        .as_ref()
+        .is_some_and(|names| !covers(names, hostname))
+    {
+        x.up.skip(len);
+        return Err(refusal(
+            421,
+            "not the host of this connection's certificate",
+        ));
+    }
     if world.door.listener.protocol == Protocol::Metrics {
         let asked = metrics::asked(&request);
         x.up.skip(len);
@@ -130,6 +141,7 @@ fn accept(
         client: c.peer.ip(),
         trusted: is_trusted(c, &world.door.listener),
         listener: world.door.listener.address,
+        secure: world.door.listener.protocol == Protocol::Https,
         request_id: &x.record.id,
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
@@ -144,6 +156,19 @@ fn accept(
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
     Ok(())
+}
+
+/// Whether a certificate stands for a host (RFC 9110 section 7.4).
+fn covers(names: &[HostRule], hostname: &[u8]) -> bool {
+    let mut room = [0; 256];
+    let name = host::normalize(hostname, &mut room);
+    let suffix = name.iter().position(|byte| *byte == b'.');
+    let suffix = suffix.map(|dot| &name[dot + 1..]);
+    names.iter().any(|rule| match rule {
+        HostRule::Exact(exact) => exact.as_bytes() == name,
+        HostRule::Suffix(known) => suffix == Some(known.as_bytes()),
+        HostRule::Any => true,
+    })
 }
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
@@ -189,7 +214,9 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
-    x.record.end = if refusal.status == 404 {
+    // Asked in the wrong place, and yet understood.
+    let astray = matches!(refusal.status, 404 | 421);
+    x.record.end = if astray {
         End::ClientNoRoute
     } else {
         End::ClientBadRequest
@@ -198,7 +225,7 @@ fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut Wo
         // Another protocol: an answer in ours would be noise.
         return finish(c, x, End::ClientBadRequest, refusal.what);
     }
-    x.keep_alive &= refusal.status == 404;
+    x.keep_alive &= astray;
     answer(c, x, refusal.status, refusal.what, world)
 }
 

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http,
+    Https,
     Tcp,
     /// Answers with the metrics, and leads nowhere.
     Metrics,
@@ -33,6 +34,7 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Http => "http",
+            Protocol::Https => "https",
             Protocol::Tcp => "tcp",
             Protocol::Metrics => "metrics",
         }
@@ -68,6 +70,29 @@ pub struct Timeouts {
     pub keepalive: u32,
     /// A tunnel (TCP, WebSocket) with no byte in either direction.
     pub tunnel: u32,
+}
+
+/// The names that a certificate stands for.
+pub type Names = std::sync::Arc<[HostRule]>;
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// By which rules a listener speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub versions: Vec<TlsVersion>,
+    /// OpenSSL's names of what TLS 1.2 may use, and of what TLS 1.3 may.
+    pub cipher_list: String,
+    pub cipher_suites: String,
+    /// For the exchange of keys, the dearest first.
+    pub groups: String,
+    /// Names that no certificate has are refused.
+    pub strict_sni: bool,
 }
 
 /// A range of addresses: `10.0.0.0/8`, `::1`.
@@ -109,6 +134,8 @@ pub struct Listener {
     pub sticky_name: String,
     /// Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Of an https one, and only of one.
+    pub tls: Option<Tls>,
     /// Bodies of our own answers, by status.
     pub answers: BTreeMap<u16, String>,
 }
@@ -184,6 +211,27 @@ pub struct Backend {
     /// Used only when no other backend of the cluster can be.
     pub backup: bool,
     pub state: BackendState,
+}
+
+/// A certificate that a listener shows, with its key, in PEM. (listener, fingerprint) is its identity.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub listener: SocketAddr,
+    /// SHA-256 of the leaf, in hexadecimal.
+    pub fingerprint: String,
+    pub names: Names,
+    /// When it ends, in seconds since 1970.
+    pub not_after: i64,
+    /// The leaf, and what leads from it to a root.
+    pub chain: String,
+    pub key: String,
+}
+
+impl fmt::Debug for Certificate {
+    /// Without the key.
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        write!(out, "certificate {} on {}", self.fingerprint, self.listener)
+    }
 }
 
 /// One step from a state to the next.

@@ -81,6 +81,7 @@ impl Random {
             },
             sticky_name: "SOZUBALANCEID".into(),
             trusted_proxies: parsed.collect::<Result<_, _>>().expect("good ranges"),
+            tls: None,
             answers: self.answers(),
         }
     }

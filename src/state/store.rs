@@ -294,7 +294,11 @@ fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(
         );
         return Err(Refused::new(Code::Mismatch, what));
     }
-    if listener.protocol != cluster.protocol {
+    let spoken = match listener.protocol {
+        Protocol::Https => Protocol::Http,
+        other => other,
+    };
+    if spoken != cluster.protocol {
         let what = format!(
             "listener {} speaks {} but cluster {} speaks {}: give both the same protocol",
             listener.address,

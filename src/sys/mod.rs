@@ -10,6 +10,7 @@ pub mod pipe;
 pub mod process;
 pub mod shared;
 pub mod socket;
+pub mod ssl;
 
 use std::io;
 

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
 use crate::metrics::{Count, Series};
 use crate::net::board::Cell;
+use crate::net::conn::Conn;
+use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
 use crate::session::{Door, Session};
 use crate::slab::Key;
-use crate::state::{self, Change};
+use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
 use crate::worker::accept::Verdict;
 use crate::worker::drive::Slot;
@@ -20,6 +22,8 @@ use crate::worker::Worker;
 /// A listener as this worker has it.
 pub struct Entrance {
     pub door: Door,
+    /// Of one where TLS is spoken.
+    tls: Option<Doorman>,
     /// `None`: nobody comes in, as long as it is disabled, or for ever.
     socket: Option<TcpListener>,
     /// It is gone from the configuration; who came in by it still finishes.
@@ -33,6 +37,10 @@ pub struct Entrance {
 impl Entrance {
     pub fn is_removed(&self) -> bool {
         self.removed
+    }
+
+    pub fn doorman(&self) -> Option<&Doorman> {
+        self.tls.as_ref()
     }
 }
 
@@ -102,6 +110,10 @@ impl Worker {
         series: Series,
         socket: Option<TcpListener>,
     ) {
+        let tls = listener
+            .tls
+            .as_ref()
+            .and_then(|tls| doorman(&listener, tls));
         let door = Door {
             listener: Rc::new(listener),
             series,
@@ -109,6 +121,7 @@ impl Worker {
         };
         self.doors.insert(Entrance {
             door,
+            tls,
             socket,
             removed: false,
             watched: false,
@@ -328,6 +341,19 @@ impl Worker {
             // Taken by a sibling, or gone again before we came.
             Err(_) => return false,
         };
+        let front = match (&entrance.tls, entrance.door.listener.protocol) {
+            (Some(doorman), _) => match doorman.accept(stream) {
+                Ok(stream) => Conn::secure(stream, true),
+                Err(e) => {
+                    log::error!("{peer}: no TLS: {e}");
+                    return true;
+                }
+            },
+            // It has no policy that OpenSSL takes: what is meant to be secret is not told in the open.
+            (None, Protocol::Https) => return true,
+            // A client that has connected has mostly spoken as well.
+            (None, _) => Conn::new(stream, true),
+        };
         entrance.clients += 1;
         let row = self.tally.row(entrance.door.series);
         row.add(Count::Connections, 1);
@@ -335,7 +361,7 @@ impl Worker {
         let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
         let slot = Slot {
             session: Session::new(peer, &mut world),
-            front: Worker::conn_of(stream),
+            front,
             back: None,
             door: key,
             tried: Vec::new(),
@@ -349,4 +375,11 @@ impl Worker {
         self.drive(slot, false);
         true
     }
+}
+
+/// Main has tried the policy: that OpenSSL does not take it here is no fault of a user's.
+fn doorman(listener: &state::Listener, tls: &Tls) -> Option<Doorman> {
+    let made = Doorman::new(listener.address, tls);
+    let told = |e: &String| log::error!("no TLS on {}: {e}", listener.address);
+    made.inspect_err(told).ok()
 }

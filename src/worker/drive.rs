@@ -65,6 +65,19 @@ impl Side {
     }
 }
 
+/// For who speaks HTTP where TLS is spoken.
+const PLAIN_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 59\r\nConnection: close\r\n\r\n\
+    This port speaks HTTPS: use https:// in front of the name.\n";
+
+/// SSL_R_HTTP_REQUEST and SSL_R_HTTPS_PROXY_REQUEST (sslerr.h).
+const HTTP_REASONS: [i32; 2] = [156, 155];
+
+fn spoke_http(error: &openssl::ssl::Error) -> bool {
+    let mut reasons = error.ssl_error().into_iter().flat_map(|all| all.errors());
+    reasons.any(|one| HTTP_REASONS.contains(&one.reason_code()))
+}
+
 /// Everything that one connection's share of a turn needs.
 pub struct Turn<'w> {
     pub key: Key,
@@ -135,6 +148,9 @@ impl Turn<'_> {
 
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
+        if side == Side::Front && self.slot.front.is_shaking() {
+            return self.shake();
+        }
         let readable = self.conn(side).is_some_and(|conn| conn.readable);
         if !readable && self.slot.lanes.is_none() {
             return 0;
@@ -170,6 +186,28 @@ impl Turn<'_> {
             Err(e) if e.kind() == WouldBlock => return 0,
             Err(_) => self.on(Event::Lost(side)),
         }
+        1
+    }
+
+    /// One step of the client's handshake. Returns 1 for its end.
+    fn shake(&mut self) -> usize {
+        let event = match self.slot.front.shake() {
+            Ok(false) => return 0,
+            Ok(true) => {
+                let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
+                let tls = self.slot.front.tls();
+                let names = doorman.zip(tls).and_then(|(man, tls)| man.names_of(tls));
+                Event::Secured(names)
+            }
+            Err(e) => {
+                log::debug!("{}: no TLS: {e}", self.slot.session.peer());
+                if let Some(tls) = self.slot.front.tls().filter(|_| spoke_http(&e)) {
+                    tls.plain_answer(PLAIN_ON_TLS);
+                }
+                Event::Lost(Side::Front)
+            }
+        };
+        self.on(event);
         1
     }
 
@@ -385,7 +423,8 @@ impl Turn<'_> {
         let holds = |from| slot.lanes.as_ref().is_some_and(|lanes| lanes.holds(from));
         // With bytes in the pipe no more are taken; they wait for the other side.
         let read = slot.session.wants(side) && !holds(side) && !slot.starving;
-        let pending = !slot.session.pending(side).is_empty() || holds(side.other());
+        let shakes = side == Side::Front && slot.front.shakes_out();
+        let pending = !slot.session.pending(side).is_empty() || holds(side.other()) || shakes;
         let (conn, token) = match (side, slot.back) {
             (Side::Front, _) => (&mut slot.front, token::pack(Kind::Front, self.key)),
             (Side::Back, Some(key)) => match self.backs.conns.get_mut(key) {

@@ -58,6 +58,10 @@ impl Turn<'_> {
             .lanes
             .as_ref()
             .is_some_and(|lanes| lanes.holds(from));
+        let mut plain = |side| self.conn(side).is_none_or(|conn| conn.plain().is_some());
+        if !plain(from) || !plain(from.other()) {
+            return None;
+        }
         // Bytes in the pipe for a side that takes no more are lost; to try again would never end.
         if unseen == 0 || !bulky && !holds {
             self.end_lane(from);

@@ -23,7 +23,6 @@ use crate::config::Settings;
 use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell};
-use crate::net::conn::Conn;
 use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
@@ -439,11 +438,6 @@ impl Worker {
             }
             self.close(key);
         }
-    }
-
-    fn conn_of(stream: std::net::TcpStream) -> Conn {
-        // A client that has connected has mostly spoken as well.
-        Conn::new(stream, true)
     }
 }
 

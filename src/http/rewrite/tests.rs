@@ -14,6 +14,7 @@ fn forward(text: &str, trusted: bool) -> String {
     let mut resolved = Vec::new();
     let parsed = Request::of(&line, head, &mut resolved).unwrap();
     let edge = Edge {
+        secure: false,
         client: "192.0.2.7".parse().unwrap(),
         trusted,
         listener: "127.0.0.1:8080".parse().unwrap(),

@@ -1,0 +1,177 @@
+//! Certificates and keys as text, looked at before anybody is shown them.
+//!
+//! What comes from an operator's file or command is checked here once: that the
+//! key is that of the certificate, that each certificate of the chain was issued
+//! by the next, and of what kind the key is. An error is a sentence.
+
+use std::net::IpAddr;
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
+use openssl::x509::{X509NameRef, X509Ref, X509};
+
+use crate::limits::CERTIFICATE_CHAIN_MAX;
+use crate::state::HostRule;
+
+/// A certificate with what leads to its root, and its key: parsed, and fitting together.
+pub struct Checked {
+    pub leaf: X509,
+    pub chain: Vec<X509>,
+    pub key: PKey<Private>,
+}
+
+/// What an operator wants to know of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// SHA-256 of the leaf, in hexadecimal.
+    pub fingerprint: String,
+    pub names: Vec<HostRule>,
+    pub subject: String,
+    pub issuer: String,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+    /// `RSA 2048`, `ECDSA P-256`.
+    pub key_type: String,
+}
+
+/// `certificate` may have its chain behind it; `chain` comes after that.
+pub fn check(certificate: &str, chain: &str, key: &str) -> Result<Checked, String> {
+    let mut all = stack(certificate, "the certificate")?;
+    if !chain.trim().is_empty() {
+        all.extend(stack(chain, "the chain")?);
+    }
+    let key = PKey::private_key_from_pem_passphrase(key.as_bytes(), b"")
+        .map_err(|_| "the key is no unencrypted PEM private key".to_string())?;
+    if all.len() > CERTIFICATE_CHAIN_MAX {
+        return Err(format!(
+            "the chain has {} certificates, {CERTIFICATE_CHAIN_MAX} are the most",
+            all.len()
+        ));
+    }
+    let leaf = all.remove(0);
+    // The leaf is often the first one of the chain's file as well.
+    all.retain(|link| digest(link) != digest(&leaf));
+    // A root is known to who trusts it: it need not be sent.
+    all.retain(|link| link.issued(link) != openssl::x509::X509VerifyResult::OK);
+    let public = leaf
+        .public_key()
+        .map_err(|_| "the certificate's public key is of an unknown kind".to_string())?;
+    if !public.public_eq(&key) {
+        return Err(format!(
+            "the key does not belong to the certificate of {}",
+            name_of(leaf.subject_name())
+        ));
+    }
+    key_type(&public)?;
+    let mut below: &X509Ref = &leaf;
+    for link in &all {
+        if link.issued(below) != openssl::x509::X509VerifyResult::OK {
+            return Err(format!(
+                "the chain is in the wrong order: {} did not issue {}",
+                name_of(link.subject_name()),
+                name_of(below.subject_name())
+            ));
+        }
+        below = link;
+    }
+    let facts = facts(&leaf);
+    if facts.names.is_empty() {
+        return Err(format!(
+            "the certificate of {} names no host (subjectAltName)",
+            facts.subject
+        ));
+    }
+    Ok(Checked {
+        leaf,
+        chain: all,
+        key,
+    })
+}
+
+fn stack(pem: &str, what: &str) -> Result<Vec<X509>, String> {
+    match X509::stack_from_pem(pem.as_bytes()) {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(format!("{what} is no PEM certificate")),
+    }
+}
+
+pub fn facts(leaf: &X509Ref) -> Facts {
+    Facts {
+        fingerprint: digest(leaf),
+        names: names(leaf),
+        subject: name_of(leaf.subject_name()),
+        issuer: name_of(leaf.issuer_name()),
+        not_before: seconds(leaf.not_before()),
+        not_after: seconds(leaf.not_after()),
+        key_type: leaf
+            .public_key()
+            .map_err(|e| e.to_string())
+            .and_then(|key| key_type(&key))
+            .unwrap_or_else(|_| "unknown".into()),
+    }
+}
+
+fn digest(certificate: &X509Ref) -> String {
+    let digest = certificate.digest(MessageDigest::sha256());
+    let bytes = digest.as_deref().unwrap_or_default();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hosts of subjectAltName; the common name counts for nothing any more (RFC 9525).
+fn names(leaf: &X509Ref) -> Vec<HostRule> {
+    let mut names = Vec::new();
+    for name in leaf.subject_alt_names().into_iter().flatten() {
+        let address = || match *name.ipaddress()? {
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+            ref bytes => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        };
+        match (name.dnsname(), address()) {
+            (Some(text), _) => names.extend(HostRule::parse(text).ok()),
+            (None, Some(IpAddr::V4(v4))) => names.push(HostRule::Exact(v4.to_string())),
+            (None, Some(IpAddr::V6(v6))) => names.push(HostRule::Exact(format!("[{v6}]"))),
+            (None, None) => {}
+        }
+    }
+    names.retain(|rule| *rule != HostRule::Any);
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The common name, or all of it.
+fn name_of(name: &X509NameRef) -> String {
+    let mut entries = name.entries_by_nid(Nid::COMMONNAME);
+    let common = entries
+        .next()
+        .and_then(|entry| entry.data().to_string().ok());
+    let text = common.unwrap_or_else(|| format!("{name:?}"));
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn seconds(time: &Asn1TimeRef) -> i64 {
+    let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
+    since.map_or(0, |diff| {
+        i64::from(diff.days) * 86_400 + i64::from(diff.secs)
+    })
+}
+
+/// An error for those that no public CA signs.
+fn key_type(key: &PKeyRef<Public>) -> Result<String, String> {
+    let curve = || key.ec_key().ok()?.group().curve_name();
+    match key.id() {
+        Id::RSA if key.bits() < 2048 => Err(format!(
+            "the RSA key has {} bits, 2048 are the least",
+            key.bits()
+        )),
+        Id::RSA => Ok(format!("RSA {}", key.bits())),
+        Id::EC => match curve() {
+            Some(Nid::X9_62_PRIME256V1) => Ok("ECDSA P-256".into()),
+            Some(Nid::SECP384R1) => Ok("ECDSA P-384".into()),
+            _ => Err("the key's curve is neither P-256 nor P-384".into()),
+        },
+        _ => Err("the key is neither RSA nor ECDSA".into()),
+    }
+}
