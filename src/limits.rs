@@ -57,6 +57,10 @@ pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that are sent in small records.
 pub const TLS_SMALL_RECORDS_BYTES: usize = 32 * 1024;
 
+/// How long new session tickets are made with the same key, in milliseconds: 12 hours. They are
+/// taken for as long again.
+pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
+
 /// Certificates that a client is shown at most, the leaf among them.
 pub const CERTIFICATE_CHAIN_MAX: usize = 10;
 

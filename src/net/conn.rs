@@ -201,6 +201,11 @@ impl Conn {
         self.transport.stream().take_error().unwrap_or_else(Some)
     }
 
+    /// What is to be read may be here already, where epoll does not see it.
+    pub fn hides_more(&self) -> bool {
+        self.readable && matches!(self.transport, Transport::Tls(_))
+    }
+
     /// The bare socket, where bytes may pass unseen.
     pub fn plain(&self) -> Option<&TcpStream> {
         match &self.transport {

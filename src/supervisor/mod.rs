@@ -13,6 +13,7 @@ mod outbox;
 mod roles;
 mod saved;
 mod series;
+mod tickets;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
 use series::Roster;
+use tickets::Tickets;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -75,6 +77,7 @@ struct Supervisor {
     board: Board,
     ledger: Ledger,
     roster: Roster,
+    tickets: Tickets,
     logs: Logs,
     workers: Workers,
     start: Instant,
@@ -144,6 +147,7 @@ impl Supervisor {
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
+            tickets: Tickets::new(0).map_err(broken("randomness"))?,
             settings,
             state,
             stage: Stage::Starting,
@@ -184,6 +188,7 @@ impl Supervisor {
             }
             self.look_after_workers();
             self.look_at_trial();
+            self.look_at_tickets();
             if self
                 .control
                 .paused_until_ms
@@ -216,7 +221,8 @@ impl Supervisor {
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let workers = self.workers.due_ms(&self.settings);
-        let due = [stage, trial, save, control, workers]
+        let tickets = Some(self.tickets.due_ms());
+        let due = [stage, trial, save, control, workers, tickets]
             .into_iter()
             .flatten()
             .min();

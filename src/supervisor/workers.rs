@@ -192,6 +192,7 @@ impl Supervisor {
             }
             channel.send(&change.encode());
         }
+        channel.send(&self.tickets.line());
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);

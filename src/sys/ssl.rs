@@ -105,6 +105,25 @@ pub struct TicketKey {
     pub mac: [u8; 32],
 }
 
+impl TicketKey {
+    /// 160 hexadecimal digits.
+    pub fn encode(&self) -> String {
+        let parts = [&self.name[..], &self.cipher, &self.mac].concat();
+        parts.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub fn decode(text: &str) -> Option<TicketKey> {
+        let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+        let bytes: Option<Vec<u8>> = (0..160).step_by(2).map(pair).collect();
+        let bytes = bytes.filter(|_| text.len() == 160)?;
+        Some(TicketKey {
+            name: bytes[..16].try_into().ok()?,
+            cipher: bytes[16..48].try_into().ok()?,
+            mac: bytes[48..].try_into().ok()?,
+        })
+    }
+}
+
 thread_local! {
     /// New tickets are made with the first one; all are taken.
     static TICKET_KEYS: RefCell<Vec<TicketKey>> = const { RefCell::new(Vec::new()) };

@@ -369,6 +369,7 @@ impl Worker {
             bulk: 0,
             reset: false,
             starving: false,
+            unfinished: false,
         };
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);

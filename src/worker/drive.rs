@@ -37,6 +37,8 @@ pub struct Slot {
     pub reset: bool,
     /// It waits for a buffer.
     pub starving: bool,
+    /// It had more to do than fits a turn, of which epoll does not know: bytes already decrypted.
+    pub unfinished: bool,
 }
 
 impl Slot {
@@ -111,6 +113,8 @@ impl Turn<'_> {
             }
             budget = budget.saturating_sub(moved);
             if budget == 0 {
+                let mut more = |side| self.conn(side).is_some_and(|conn| conn.hides_more());
+                self.slot.unfinished = more(Side::Front) || more(Side::Back);
                 break;
             }
         }

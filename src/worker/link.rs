@@ -25,6 +25,7 @@ use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
+use crate::sys::ssl::{set_ticket_keys, TicketKey};
 use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
@@ -124,6 +125,7 @@ impl Boot {
             }
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
+            "tickets" => take_tickets(line),
             _ => {
                 let taken = self
                     .batch
@@ -200,6 +202,12 @@ fn value(line: &str, wanted: &str) -> Option<String> {
         Word::Pair { key, value } if key == wanted => Some(value),
         _ => None,
     })
+}
+
+/// The keys of session tickets; the first one makes new ones.
+fn take_tickets(line: &str) {
+    let keys = value(line, "keys").unwrap_or_default();
+    set_ticket_keys(keys.split(',').filter_map(TicketKey::decode).collect());
 }
 
 impl Worker {
@@ -303,6 +311,7 @@ impl Worker {
                     }
                 }
             }
+            _ if line.starts_with("tickets ") => take_tickets(line),
             _ if line.starts_with("series ") => self.batch.take_series(line),
             _ if line.starts_with("commit ") => {
                 let batch = std::mem::take(&mut self.batch);

@@ -98,6 +98,8 @@ pub struct Worker {
     complaints: Complaints,
     /// Slots that wait for a buffer.
     starving: VecDeque<Key>,
+    /// Slots that go on in the next turn, whatever epoll says.
+    unfinished: Vec<Key>,
     /// It serves what it has, and takes no more.
     draining: bool,
     /// Idle clients are told to go then.
@@ -163,6 +165,7 @@ impl Worker {
             access: AccessLog::new(outfit.access, 0),
             complaints: Complaints::default(),
             starving: VecDeque::new(),
+            unfinished: Vec::new(),
             draining: false,
             farewell_ms: None,
             stop: false,
@@ -185,6 +188,9 @@ impl Worker {
             self.now_us = self.start.elapsed().as_micros() as u64 + 1;
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
+            for key in std::mem::take(&mut self.unfinished) {
+                self.drive(key, false);
+            }
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 self.dispatch(token, ready);
@@ -201,6 +207,9 @@ impl Worker {
 
     /// -1 if nothing will happen by itself.
     fn timeout_ms(&self) -> i32 {
+        if !self.unfinished.is_empty() {
+            return 0;
+        }
         let mut due = self.timers.next_ms();
         let mut earlier = |other: Option<u64>| {
             due = match (due, other) {
@@ -314,6 +323,9 @@ impl Worker {
         self.timers.set(key.index, due);
         if slot.starving && !was_starving {
             self.starving.push_back(key);
+        }
+        if std::mem::take(&mut slot.unfinished) {
+            self.unfinished.push(key);
         }
     }
 
