@@ -119,6 +119,10 @@ pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.
 pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
+/// After so many changes or lines of one work, memory is given back to the system …
+pub const LITTER_MIN: usize = 10_000;
+/// … so many milliseconds later, when what they left behind is gone.
+pub const RELEASE_DELAY_MS: u64 = 200;
 /// How long changes are gathered before they are saved, in milliseconds.
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.

@@ -82,13 +82,15 @@ impl Update {
             Noun::Backend | Noun::Frontend => (keys::BACKEND, "backend update"),
         };
         let fields = fields_of(keys.iter(), pairs, what)?;
-        let change = match self.noun {
-            Noun::Listener => object::listener_from(fields, defaults).map(Change::ListenerUpdate),
-            Noun::Cluster => object::cluster_from(fields).map(Change::ClusterUpdate),
-            Noun::Backend | Noun::Frontend => {
-                object::backend_from(fields).map(Change::BackendUpdate)
-            }
-        };
+        let change =
+            match self.noun {
+                Noun::Listener => object::listener_from(fields, defaults)
+                    .map(|listener| Change::ListenerUpdate(listener.into())),
+                Noun::Cluster => object::cluster_from(fields)
+                    .map(|cluster| Change::ClusterUpdate(cluster.into())),
+                Noun::Backend | Noun::Frontend => object::backend_from(fields)
+                    .map(|backend| Change::BackendUpdate(backend.into())),
+            };
         change.map_err(|fault| refused(fault, what))
     }
 }

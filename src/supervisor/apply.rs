@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
+use crate::channel;
 use crate::limits::LISTEN_BACKLOG;
 use crate::proto::reply;
 use crate::proto::update::Update;
@@ -84,6 +86,7 @@ impl Supervisor {
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
         self.revision += 1;
         self.saver.note(self.now_ms);
+        self.litter.add(steps.len(), self.now_ms);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         let pairs = [
@@ -101,10 +104,11 @@ impl Supervisor {
 
     /// Binds what the state has and we have not; else the address, and why not.
     fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
-        let missing = |listener: &&Listener| {
+        let missing = |listener: &&Rc<Listener>| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
         };
-        let open = |listener: &Listener| match socket::listen(listener.address, LISTEN_BACKLOG) {
+        let open = |listener: &Rc<Listener>| match socket::listen(listener.address, LISTEN_BACKLOG)
+        {
             Ok(socket) => Ok((listener.address, socket)),
             Err(e) => {
                 let what = cannot_listen(listener.address, &e);
@@ -121,7 +125,7 @@ impl Supervisor {
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let lines: Vec<String> = changes.iter().map(Change::encode).collect();
+        let blocks = channel::blocks(changes.iter().map(Change::encode));
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
             for (address, socket) in opened {
@@ -131,7 +135,7 @@ impl Supervisor {
                     Err(e) => log::error!("a worker goes without {address}: {e}"),
                 }
             }
-            lines.iter().for_each(|line| channel.send(line));
+            blocks.iter().for_each(|block| channel.send_block(block));
             channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();

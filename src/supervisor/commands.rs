@@ -9,7 +9,7 @@ use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, HostRule, Refused, State};
+use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
 use crate::supervisor::apply::{Obstacle, Step, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
@@ -236,8 +236,11 @@ impl Supervisor {
     pub(super) fn reload(&mut self, client: Option<Key>) -> Result<String, Refused> {
         self.may_change()?;
         let failed = |what: String| Refused::new(Code::Failed, what);
-        let (config, warnings) =
+        let (mut config, warnings) =
             crate::config::load(&self.file).map_err(|e| failed(e.to_string()))?;
+        config.state.share(&self.state);
+        self.litter
+            .add(config.state.frontends().count(), self.now_ms);
         let mut target = config.state.clone();
         let mut told = String::new();
         for change in self.filed.diff(&self.state) {
@@ -309,8 +312,13 @@ impl Supervisor {
         let rules = rules_for(host.name);
         for rule in &rules {
             for frontend in self.state.frontends_at(listener.address, rule) {
-                let method = frontend.method.as_deref();
-                router.insert(&frontend.hostname, &frontend.path, method, frontend);
+                let FrontendId {
+                    hostname,
+                    path,
+                    method,
+                    ..
+                } = &*frontend.identity;
+                router.insert(hostname, path, method.as_deref(), frontend);
             }
         }
         let no_frontend =
@@ -331,7 +339,7 @@ impl Supervisor {
                 false => "no, the listener is disabled",
             };
             let pairs = [
-                ("id", backend.id.clone()),
+                ("id", backend.id.to_string()),
                 ("address", backend.address.to_string()),
                 ("chosen", chosen.to_string()),
             ];
@@ -358,6 +366,7 @@ impl Supervisor {
             None => {
                 let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
                 let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
+                self.litter.add(self.state.frontends().count(), self.now_ms);
                 self.dumps.0.push((name, Rc::downgrade(&text)));
                 text
             }
@@ -404,9 +413,13 @@ pub(super) fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
 fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
     let mut room = [0; 256];
     let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
-    let suffix = name.split_once('.').map(|(_, suffix)| suffix.to_string());
+    let suffix = name.split_once('.').map(|(_, suffix)| suffix.into());
     let suffix = suffix.map(HostRule::Suffix);
-    let rules = [Some(HostRule::Exact(name)), suffix, Some(HostRule::Any)];
+    let rules = [
+        Some(HostRule::Exact(name.into())),
+        suffix,
+        Some(HostRule::Any),
+    ];
     rules.into_iter().flatten().collect()
 }
 

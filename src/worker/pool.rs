@@ -61,7 +61,7 @@ struct Cluster {
 
 pub struct Backs {
     clusters: Slab<Cluster>,
-    by_id: HashMap<String, Key>,
+    by_id: HashMap<Rc<str>, Key>,
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
@@ -90,9 +90,8 @@ impl Backs {
 
     // ---- what is configured ---------------------------------------------
 
-    pub fn add_cluster(&mut self, cluster: state::Cluster) {
+    pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>) {
         let id = cluster.id.clone();
-        let cluster = Rc::new(cluster);
         let nowhere = Key {
             index: u32::MAX,
             generation: 0,
@@ -112,9 +111,8 @@ impl Backs {
     }
 
     /// Returns where its frontends lead from now on.
-    pub fn update_cluster(&mut self, cluster: state::Cluster) -> Option<Rc<Target>> {
+    pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) -> Option<Rc<Target>> {
         let key = *self.by_id.get(&cluster.id)?;
-        let cluster = Rc::new(cluster);
         let target = Rc::new(Target { key, cluster });
         self.clusters.get_mut(key)?.target = Rc::clone(&target);
         Some(target)
@@ -131,13 +129,13 @@ impl Backs {
         Some(Rc::clone(&cluster.target))
     }
 
-    pub fn add_backend(&mut self, backend: state::Backend) {
+    pub fn add_backend(&mut self, backend: Rc<state::Backend>) {
         let cluster = self.by_id.get(&backend.cluster).copied();
         let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
             return;
         };
         cluster.backends.push(self.backends.insert(Backend {
-            conf: Rc::new(backend),
+            conf: backend,
             smooth: Smooth::default(),
             health: Health::default(),
             pool: Vec::new(),
@@ -147,7 +145,7 @@ impl Backs {
     }
 
     /// One that takes nothing new gives its idle connections up.
-    pub fn update_backend(&mut self, conf: state::Backend) {
+    pub fn update_backend(&mut self, conf: Rc<state::Backend>) {
         let Some(key) = self.backend_key(&conf.cluster, &conf.id) else {
             return;
         };
@@ -158,7 +156,7 @@ impl Backs {
             BackendState::Ready => Vec::new(),
             BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
         };
-        backend.conf = Rc::new(conf);
+        backend.conf = conf;
         for conn in idle {
             self.drop_conn(conn);
         }
@@ -166,7 +164,7 @@ impl Backs {
 
     fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
         let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
-        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| b.conf.id == id);
+        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| *b.conf.id == *id);
         cluster.backends.iter().find(of_id).copied()
     }
 
