@@ -306,10 +306,7 @@ fn object_command(
             let enabled = (row.verb == "enable").to_string();
             let address = fields.address("address")?.to_string();
             let pairs = vec![("address".into(), address), ("enabled".into(), enabled)];
-            Command::Update(Update {
-                noun: Noun::Listener,
-                pairs,
-            })
+            Command::Update(Update::new(Noun::Listener, pairs))
         }
         ("listener", _) => Command::List(Noun::Listener),
         ("cluster", _) => Command::List(Noun::Cluster),
@@ -364,7 +361,7 @@ pub(super) fn refused(fault: Fault, command: &str) -> Refused {
     Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
-fn line_of(bare: &[&str], pairs: Words) -> String {
+pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
     let bare = bare.iter().map(|word| Word::Bare(word.to_string()));
     let pairs = pairs
         .into_iter()

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::channel;
 use crate::limits::LISTEN_BACKLOG;
 use crate::proto::reply;
-use crate::proto::update::Update;
+use crate::proto::update::Step;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
 use crate::supervisor::{cannot_listen, Supervisor};
@@ -35,14 +35,6 @@ pub struct Trial {
     undo: Vec<Step>,
     pub until_ms: u64,
     pub seconds: u32,
-}
-
-/// A change as it was asked for.
-#[derive(Clone, Debug)]
-pub enum Step {
-    Do(Change),
-    /// Some keys of what is there when it comes to it.
-    Update(Update),
 }
 
 /// What a client has asked for since its `begin`.
@@ -243,10 +235,7 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
         undo: Vec::new(),
     };
     for (place, step) in steps.iter().enumerate() {
-        let change = match step {
-            Step::Do(change) => Ok(change.clone()),
-            Step::Update(update) => update.on(state, defaults),
-        };
+        let change = step.on(state, defaults);
         match change.and_then(|change| Ok((state.apply(&change)?, change))) {
             Ok((inverse, change)) => {
                 done.undo.push(inverse);

@@ -6,11 +6,12 @@ use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
 use crate::parser::{host, target};
 use crate::proto::command::{Command, Noun, Question};
+use crate::proto::update::{difference, Step};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
-use crate::supervisor::apply::{Obstacle, Step, Transaction};
+use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
 
@@ -33,7 +34,7 @@ impl Supervisor {
                 asked.map(|()| String::new())
             }
             Command::StateDump => self.dump(None, key),
-            Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
+            Command::StateDiff => Ok(self.differences() + &ok()),
             Command::StateStats => Ok(self.stats()),
             Command::List(noun) => self.dump(Some(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
@@ -70,13 +71,13 @@ impl Supervisor {
         }
     }
 
-    fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
+    pub(super) fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
         let gone = || Refused::new(Code::Failed, "the client is gone");
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
 
     /// In main and in every worker, those to come included.
-    fn set_log_level(&mut self, level: String, who: &str) {
+    pub(super) fn set_log_level(&mut self, level: String, who: &str) {
         logging::set_filter(&level);
         let line = reply::data("logging", &[("level", level.clone())]);
         self.tell_workers(line.trim_end());
@@ -189,7 +190,7 @@ impl Supervisor {
     }
 
     /// Not while a commit may be undone, and not at the end.
-    fn may_change(&self) -> Result<(), Refused> {
+    pub(super) fn may_change(&self) -> Result<(), Refused> {
         if let Some(trial) = &self.trial {
             let seconds = trial.until_ms.saturating_sub(self.now_ms).div_ceil(1000);
             let what = format!(
@@ -228,63 +229,6 @@ impl Supervisor {
         match self.trial.take() {
             Some(_) => Ok(reply::ok(&[("revision", self.revision.to_string())])),
             None => Err(Refused::new(Code::Missing, "no commit waits for confirm")),
-        }
-    }
-
-    /// The file again. What was changed at runtime since is done again on top of
-    /// it, as after a restart; what does not fit any more is told.
-    pub(super) fn reload(&mut self, client: Option<Key>) -> Result<String, Refused> {
-        self.may_change()?;
-        let failed = |what: String| Refused::new(Code::Failed, what);
-        let (mut config, warnings) =
-            crate::config::load(&self.file).map_err(|e| failed(e.to_string()))?;
-        config.state.share(&self.state);
-        self.litter
-            .add(config.state.frontends().count(), self.now_ms);
-        let mut target = config.state.clone();
-        let mut told = String::new();
-        for change in self.filed.diff(&self.state) {
-            if let Err(refused) = target.apply(&change) {
-                told += &reply::data(
-                    "skipped",
-                    &[("command", change.encode()), ("why", refused.what)],
-                );
-            }
-        }
-        for warning in &warnings {
-            told += &reply::data("warning", &[("text", warning.to_string())]);
-        }
-        let old = self.settings.words();
-        for (name, value) in config.settings.words() {
-            let other = old
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value);
-            if other != Some(&value) && name != "log_level" {
-                told += &reply::data("needs_restart", &[("key", name)]);
-            }
-        }
-        let steps: Vec<Step> = self.state.diff(&target).into_iter().map(Step::Do).collect();
-        if let Some(client) = client {
-            self.client(client)?.waiting = true;
-        }
-        match self.transact(&steps, client) {
-            Ok(done) => {
-                self.filed = config.state;
-                if self.filed_log_level != config.settings.log_level {
-                    self.filed_log_level = config.settings.log_level.clone();
-                    self.set_log_level(config.settings.log_level, "reload");
-                }
-                self.audit("reload", &done.changes);
-                told.lines().for_each(|line| log::warn!("reload: {line}"));
-                Ok(told)
-            }
-            Err(obstacle) => {
-                if let Some(client) = client {
-                    self.client(client)?.waiting = false;
-                }
-                Err(obstacle.refused)
-            }
         }
     }
 
@@ -346,6 +290,12 @@ impl Supervisor {
             lines += &reply::data("candidate", &pairs);
         }
         Ok(lines)
+    }
+
+    fn differences(&mut self) -> String {
+        let steps = difference(&self.filed, &self.state);
+        self.litter.add(steps.len(), self.now_ms);
+        steps.iter().map(|step| step.encode() + "\n").collect()
     }
 
     fn stats(&self) -> String {

@@ -11,6 +11,7 @@ mod files;
 mod memory;
 mod notify;
 mod outbox;
+mod reload;
 mod roles;
 mod saved;
 mod workers;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config, Settings};
 use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
 use crate::proto::command::Command;
+use crate::proto::update::{difference, Step};
 use crate::state::{Change, State, Timeouts};
 use crate::supervisor::Supervisor;
 
@@ -75,8 +76,8 @@ impl Supervisor {
                 log::warn!("{last}: {e}: --last-known-good will not know what runs now");
             }
         }
-        let differences = self.filed.diff(&self.state).into_iter();
-        let differences = differences.map(|change| change.encode());
+        let differences = difference(&self.filed, &self.state);
+        let differences = differences.iter().map(Step::encode);
         self.litter.add(count, self.now_ms);
         self.saver.due_ms = match write_atomically(path, differences) {
             Ok(()) => None,
