@@ -41,6 +41,8 @@ pub struct Trial {
 #[derive(Default)]
 pub struct Transaction {
     pub steps: Vec<Step>,
+    /// Bytes of their lines.
+    pub bytes: usize,
     /// A line that could not be taken: nothing of it will be done.
     pub spoilt: Option<Refused>,
 }

@@ -1,18 +1,17 @@
 //! What each command does.
 
-use std::rc::{Rc, Weak};
-
-use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
+use crate::limits::TRANSACTION_CHANGES_MAX;
 use crate::net::logging;
 use crate::parser::{host, target};
-use crate::proto::command::{Command, Noun, Question};
-use crate::proto::update::{difference, Step};
+use crate::proto::command::{Command, Question};
+use crate::proto::update::Step;
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
 use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
+use crate::supervisor::dumps::Dump;
 use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
@@ -33,10 +32,10 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
-            Command::StateDump => self.dump(None, key),
-            Command::StateDiff => Ok(self.differences() + &ok()),
+            Command::StateDump => self.dump(Dump::State, key),
+            Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
-            Command::List(noun) => self.dump(Some(noun), key),
+            Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
             Command::Change(change) => self.step(Step::Do(change), key),
             Command::Update(update) => self.step(Step::Update(update), key),
@@ -136,6 +135,7 @@ impl Supervisor {
         let Some(Transaction {
             steps,
             spoilt: first,
+            ..
         }) = client.transaction.take()
         else {
             return Err(no_transaction());
@@ -292,12 +292,6 @@ impl Supervisor {
         Ok(lines)
     }
 
-    fn differences(&mut self) -> String {
-        let steps = difference(&self.filed, &self.state);
-        self.litter.add(steps.len(), self.now_ms);
-        steps.iter().map(|step| step.encode() + "\n").collect()
-    }
-
     fn stats(&self) -> String {
         reply::ok(&[
             ("revision", self.revision.to_string()),
@@ -306,23 +300,6 @@ impl Supervisor {
             ("frontends", self.state.frontends().count().to_string()),
             ("backends", self.state.backends().count().to_string()),
         ])
-    }
-
-    /// The commands that rebuild the state, or one kind of object. Who asks for the same gets the same.
-    fn dump(&mut self, noun: Option<Noun>, key: Key) -> Result<String, Refused> {
-        let name = (self.revision, noun);
-        let text = match self.dumps.find(name)? {
-            Some(text) => text,
-            None => {
-                let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
-                let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
-                self.litter.add(self.state.frontends().count(), self.now_ms);
-                self.dumps.0.push((name, Rc::downgrade(&text)));
-                text
-            }
-        };
-        self.client(key)?.outbox.push_shared(text);
-        Ok(reply::ok(&[]))
     }
 
     fn status(&self) -> String {
@@ -373,24 +350,6 @@ fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
     rules.into_iter().flatten().collect()
 }
 
-/// What has been dumped, by revision and kind, as long as somebody still reads it.
-#[derive(Default)]
-pub struct Dumps(Vec<(DumpName, Weak<str>)>);
-
-type DumpName = (u64, Option<Noun>);
-
-impl Dumps {
-    fn find(&mut self, wanted: DumpName) -> Result<Option<Rc<str>>, Refused> {
-        self.0.retain(|(_, text)| text.strong_count() > 0);
-        let found = self.0.iter().find(|(name, _)| *name == wanted);
-        if found.is_none() && self.0.len() == DUMPS_MAX {
-            let what = "too many clients have not read their dumps yet: try again later";
-            return Err(Refused::new(Code::Limit, what));
-        }
-        Ok(found.and_then(|(_, text)| text.upgrade()))
-    }
-}
-
 fn spoilt(first: &Refused) -> Refused {
     let what = format!("the transaction is spoilt by {first}: abort it");
     Refused::new(first.code, what)
@@ -413,20 +372,5 @@ fn chosen(state: &State, backend: &Backend) -> &'static str {
         BackendState::Ready if backend.weight == 0 => "no, its weight is 0",
         BackendState::Ready if backend.backup && others(false) => "no, it is a backup",
         BackendState::Ready => "yes, by weight",
-    }
-}
-
-fn noun_of(change: &Change) -> Noun {
-    match change {
-        Change::ListenerAdd(_) | Change::ListenerUpdate(_) | Change::ListenerRemove { .. } => {
-            Noun::Listener
-        }
-        Change::ClusterAdd(_) | Change::ClusterUpdate(_) | Change::ClusterRemove { .. } => {
-            Noun::Cluster
-        }
-        Change::FrontendAdd(_) | Change::FrontendRemove { .. } => Noun::Frontend,
-        Change::BackendAdd(_) | Change::BackendUpdate(_) | Change::BackendRemove { .. } => {
-            Noun::Backend
-        }
     }
 }

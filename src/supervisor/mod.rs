@@ -7,6 +7,8 @@
 mod apply;
 mod commands;
 mod control;
+mod crowd;
+mod dumps;
 mod files;
 mod memory;
 mod notify;
@@ -37,8 +39,8 @@ pub use crate::sys::process::keep_no_large_pieces;
 use crate::sys::process::{self, Signals};
 use crate::sys::socket;
 use apply::{Pending, Trial};
-use commands::Dumps;
 use control::Control;
+use dumps::Dumps;
 use files::Logs;
 use memory::Litter;
 use roles::Roles;
