@@ -130,8 +130,8 @@ fn names(leaf: &X509Ref) -> Vec<HostRule> {
         };
         match (name.dnsname(), address()) {
             (Some(text), _) => names.extend(HostRule::parse(text).ok()),
-            (None, Some(IpAddr::V4(v4))) => names.push(HostRule::Exact(v4.to_string())),
-            (None, Some(IpAddr::V6(v6))) => names.push(HostRule::Exact(format!("[{v6}]"))),
+            (None, Some(IpAddr::V4(v4))) => names.push(HostRule::Exact(v4.to_string().into())),
+            (None, Some(IpAddr::V6(v6))) => names.push(HostRule::Exact(format!("[{v6}]").into())),
             (None, None) => {}
         }
     }

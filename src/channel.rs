@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use crate::proto::line::LineReader;
 use crate::sys::passing;
@@ -14,8 +15,26 @@ use crate::sys::passing;
 /// Lines are gathered into messages of about this size.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
+/// Lines that several channels send: written once, and in memory once.
+pub type Block = Rc<Vec<u8>>;
+
+/// Lines, given without their LF, as blocks.
+pub fn blocks(lines: impl Iterator<Item = String>) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut bytes = Vec::new();
+    for line in lines {
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        if bytes.len() >= MESSAGE_BYTES {
+            blocks.push(Rc::new(std::mem::take(&mut bytes)));
+        }
+    }
+    blocks.push(Rc::new(bytes));
+    blocks
+}
+
 struct Message {
-    bytes: Vec<u8>,
+    bytes: Block,
     sent: usize,
     /// They go with the first byte.
     fds: Vec<OwnedFd>,
@@ -56,16 +75,29 @@ impl Channel {
             Some(last) => !fds.is_empty() || last.bytes.len() >= MESSAGE_BYTES || last.sent > 0,
             None => true,
         };
-        if fresh {
-            self.queue.push_back(Message {
-                bytes: Vec::new(),
-                sent: 0,
-                fds,
-            });
+        let last = self.queue.back_mut().filter(|_| !fresh);
+        // What is shared is not added to.
+        if let Some(bytes) = last.and_then(|last| Rc::get_mut(&mut last.bytes)) {
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.push(b'\n');
+            return;
         }
-        if let Some(last) = self.queue.back_mut() {
-            last.bytes.extend_from_slice(line.as_bytes());
-            last.bytes.push(b'\n');
+        let bytes = Rc::new([line.as_bytes(), b"\n"].concat());
+        self.queue.push_back(Message {
+            bytes,
+            sent: 0,
+            fds,
+        });
+    }
+
+    /// Queues lines that others send too.
+    pub fn send_block(&mut self, block: &Block) {
+        if !block.is_empty() {
+            self.queue.push_back(Message {
+                bytes: Rc::clone(block),
+                sent: 0,
+                fds: Vec::new(),
+            });
         }
     }
 
@@ -161,6 +193,26 @@ mod tests {
         assert!(b.take_fd().is_none());
         drop(a);
         assert!(!b.receive().unwrap());
+    }
+
+    #[test]
+    fn what_is_shared_is_sent_by_all_and_added_to_by_none() {
+        let lines = (0..2000).map(|i| format!("{i} {}", "x".repeat(100)));
+        let blocks = blocks(lines.clone());
+        for n in 0..3 {
+            let (mut a, end) = Channel::pair().unwrap();
+            let mut b = Channel::new(UnixStream::from(end)).unwrap();
+            blocks.iter().for_each(|block| a.send_block(block));
+            a.send(&format!("own {n}"));
+            let mut got = Vec::new();
+            while got.len() < 2001 {
+                a.flush().unwrap();
+                assert!(b.receive().unwrap());
+                got.extend(std::iter::from_fn(|| b.next_line()));
+            }
+            assert!(lines.clone().chain([format!("own {n}")]).eq(got));
+        }
+        assert!(blocks.iter().all(|block| Rc::strong_count(block) == 1));
     }
 
     #[test]

@@ -125,12 +125,21 @@ pub const ERROR_CHARS_MAX: usize = 1000;
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Control clients at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 128;
+/// A control client that was silent for so many milliseconds, with nothing under way, gives its
+/// place up when all are taken and another one comes.
+pub const CONTROL_SILENCE_MS: u64 = 60_000;
+/// Unfinished lines of all control clients, in bytes: sixteen of the longest. Of more the longest is given up.
+pub const CONTROL_UNFINISHED_BYTES_MAX: usize = 16 * CONTROL_LINE_BYTES_MAX;
+/// Room that a reader of lines keeps for the next ones, in bytes.
+pub const LINE_ROOM_BYTES: usize = 64 * 1024;
 /// Answers that a control client has not read, in bytes; before they are read it is not listened to.
 pub const CONTROL_REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Events that a control client has not read, in bytes; those that come then it is not told.
 pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Dumps of different states that are still being read.
+/// Dumps and differences of different states that are still being read …
 pub const DUMPS_MAX: usize = 16;
+/// … and with so many bytes together no other one is made: four of 100,000 frontends.
+pub const DUMPS_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Workers that were told to stop are killed after so many milliseconds.
 pub const STOP_GRACE_MS: u64 = 2_000;
 /// Lines taken from a worker in one turn.
@@ -139,6 +148,15 @@ pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.
 pub const TRANSACTION_CHANGES_MAX: usize = 500_000;
+/// Bytes of the lines of one transaction: that many changes of usual length. Until it is
+/// committed it takes about three times that.
+pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same, of all transactions that are open at one time.
+pub const TRANSACTIONS_BYTES_MAX: usize = 2 * TRANSACTION_BYTES_MAX;
+/// After so many changes or lines of one work, memory is given back to the system …
+pub const LITTER_MIN: usize = 10_000;
+/// … so many milliseconds later, when what they left behind is gone.
+pub const RELEASE_DELAY_MS: u64 = 200;
 /// How long changes are gathered before they are saved, in milliseconds.
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.

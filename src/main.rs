@@ -85,6 +85,7 @@ fn check(file: &Path) -> ExitCode {
 }
 
 fn start(file: &Path, last_known_good: bool) -> ExitCode {
+    supervisor::keep_no_large_pieces();
     if last_known_good {
         return match supervisor::last_known_good(file) {
             Ok(config) => run(config, file),

@@ -66,15 +66,15 @@ impl<T> Router<T> {
     /// Adds a rule, or leads the one with the same identity elsewhere.
     pub fn insert(&mut self, hostname: &HostRule, path: &PathRule, method: Option<&str>, to: T) {
         let paths = match hostname {
-            HostRule::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
-            HostRule::Suffix(name) => self.suffix.entry(name.as_str().into()).or_default(),
+            HostRule::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostRule::Suffix(name) => self.suffix.entry(name.clone()).or_default(),
             HostRule::Any => &mut self.any,
         };
         let methods = match path {
-            PathRule::Exact(path) => paths.exact.entry(path.as_str().into()).or_default(),
+            PathRule::Exact(path) => paths.exact.entry(path.clone()).or_default(),
             PathRule::Prefix(path) => {
                 paths.depth = paths.depth.max(slashes(path.as_bytes()));
-                paths.prefix.entry(path.as_str().into()).or_default()
+                paths.prefix.entry(path.clone()).or_default()
             }
         };
         methods.insert(method, to);
@@ -139,10 +139,10 @@ impl<T> Paths<T> {
             PathRule::Exact(path) => (&mut self.exact, path),
             PathRule::Prefix(path) => (&mut self.prefix, path),
         };
-        if let Some(methods) = map.get_mut(path.as_str()) {
+        if let Some(methods) = map.get_mut(path) {
             methods.remove(method);
             if methods.any.is_none() && methods.by_name.is_empty() {
-                map.remove(path.as_str());
+                map.remove(path);
             }
         }
     }

@@ -163,9 +163,10 @@ fn weights_and_states() {
         control.ok(&format!("backend update cluster=main id=main-0 {what}"));
     };
     let both = fresh(address, "x", 40);
-    assert_eq!(
-        both,
-        BTreeMap::from([("one".into(), 20), ("two".into(), 20)])
+    // Each worker takes turns by itself: one that got an odd number has one left over.
+    assert!(
+        both.values().sum::<usize>() == 40 && both["one"].abs_diff(20) <= 1,
+        "{both:?}"
     );
     update("weight=0");
     only(fresh(address, "x", 12), "two");

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sozu_lib::proto::line::Word;
-use sozu_lib::state::{Change, State};
+use sozu_lib::proto::update::{difference, Step};
+use sozu_lib::state::State;
 
 use crate::failure::Failure;
 use crate::file;
@@ -178,7 +179,7 @@ impl Wanted {
     }
 
     /// The changes that lead from the running state to this one.
-    fn changes(&self, link: &mut Link) -> Result<Vec<Change>, Failure> {
+    fn changes(&self, link: &mut Link) -> Result<Vec<Step>, Failure> {
         let mut dump = Dump::new(&self.timeouts);
         link.ask("state dump", &mut |line| dump.line(line))?;
         let nothing = State::default();
@@ -186,15 +187,15 @@ impl Wanted {
             let what = "the file says nothing: all would be removed, which is done by remove only";
             return Err(Failure::refused("invalid", what));
         }
-        Ok(dump.state.diff(&self.state))
+        Ok(difference(&dump.state, &self.state))
     }
 }
 
-fn encoded(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(Change::encode).collect()
+fn encoded(steps: &[Step]) -> Vec<String> {
+    steps.iter().map(Step::encode).collect()
 }
 
-fn pairs(changes: &[Change]) -> Vec<Word> {
+fn pairs(changes: &[Step]) -> Vec<Word> {
     let counts = target::counts(changes);
     counts
         .iter()

@@ -5,6 +5,7 @@ use std::path::Path;
 use sozu_lib::config;
 use sozu_lib::proto::command::Command;
 use sozu_lib::proto::table;
+use sozu_lib::proto::update;
 use sozu_lib::state::{Change, State, Timeouts};
 
 use crate::failure::Failure;
@@ -140,16 +141,18 @@ impl Dump<'_> {
 }
 
 /// How many objects a difference adds, updates and removes.
-pub fn counts(changes: &[Change]) -> [(&'static str, usize); 3] {
+pub fn counts(steps: &[update::Step]) -> [(&'static str, usize); 3] {
     let mut counts = [("added", 0), ("updated", 0), ("removed", 0)];
-    for change in changes {
-        let place = match change {
-            Change::ListenerAdd(_)
-            | Change::ClusterAdd(_)
-            | Change::FrontendAdd(_)
-            | Change::BackendAdd(_) => 0,
-            Change::ListenerUpdate(_) | Change::ClusterUpdate(_) | Change::BackendUpdate(_) => 1,
-            _ => 2,
+    for step in steps {
+        let place = match step {
+            update::Step::Do(
+                Change::ListenerAdd(_)
+                | Change::ClusterAdd(_)
+                | Change::FrontendAdd(_)
+                | Change::BackendAdd(_),
+            ) => 0,
+            update::Step::Update(_) => 1,
+            update::Step::Do(_) => 2,
         };
         counts[place].1 += 1;
     }

@@ -47,6 +47,10 @@ const STEPS: &[(&str, &[&str])] = &[
         "cluster update id=web answer_404=x",
         &["cluster", "update", "id=web", "answer-404=x"],
     ),
+    (
+        "cluster update id=web unset=answer_404",
+        &["cluster", "update", "--id", "web", "--unset", "answer_404"],
+    ),
     ("cluster list", &["query", "applications"]),
     (
         "backend add cluster=web id=b address=127.0.0.1:1 weight=5",

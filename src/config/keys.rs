@@ -220,6 +220,10 @@ pub static BACKEND: &[Key] = &[
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
 ];
 
+/// In `… update`, beside the keys of the object.
+#[rustfmt::skip]
+pub static UNSET: Key = key("unset", Names, Empty, "Keys that are to be as if they had never been given, with commas between.");
+
 /// In `commit`.
 #[rustfmt::skip]
 pub static COMMIT: &[Key] = &[

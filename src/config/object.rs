@@ -71,7 +71,7 @@ pub fn timeouts_words(timeouts: &Timeouts) -> Words {
 pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
     fields.complete(CLUSTER)?;
     Ok(Cluster {
-        id: fields.text("id")?,
+        id: fields.text("id")?.into(),
         protocol: protocol(&mut fields)?,
         load_balancing: match fields.text("load_balancing")?.as_str() {
             "round_robin" => LoadBalancing::RoundRobin,
@@ -92,26 +92,20 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
 }
 
 pub fn frontend_from(mut fields: Fields) -> Result<Frontend, Fault> {
-    let cluster = fields.text("cluster")?;
-    let identity = frontend_id_from(fields)?;
-    Ok(Frontend {
-        listener: identity.listener,
-        hostname: identity.hostname,
-        path: identity.path,
-        method: identity.method,
-        cluster,
-    })
+    let cluster = fields.text("cluster")?.into();
+    let identity = frontend_id_from(fields)?.into();
+    Ok(Frontend { identity, cluster })
 }
 
 pub fn frontend_words(frontend: &Frontend) -> Words {
-    let mut words = frontend_id_words(&frontend.identity());
+    let mut words = frontend_id_words(&frontend.identity);
     words.push(word("cluster", &frontend.cluster));
     words
 }
 
 pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
     fields.complete(FRONTEND)?;
-    let path = fields.text("path")?;
+    let path = fields.text("path")?.into();
     Ok(FrontendId {
         listener: fields.address("listener")?,
         hostname: fields.host("hostname")?,
@@ -119,7 +113,7 @@ pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
             "exact" => PathRule::Exact(path),
             _ => PathRule::Prefix(path),
         },
-        method: fields.text_or_none("method"),
+        method: fields.text_or_none("method").map(String::into_boxed_str),
     })
 }
 
@@ -137,8 +131,8 @@ pub fn frontend_id_words(identity: &FrontendId) -> Words {
 pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
     fields.complete(BACKEND)?;
     Ok(Backend {
-        cluster: fields.text("cluster")?,
-        id: fields.text("id")?,
+        cluster: fields.text("cluster")?.into(),
+        id: fields.text("id")?.into(),
         address: fields.address("address")?,
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,

@@ -17,6 +17,7 @@ use crate::state::{Change, Cluster, Frontend, Protocol, State, Timeouts};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::rc::Rc;
 
 /// All that a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +143,7 @@ impl Building {
         let timeouts = self.timeouts;
         let build = |fields| object::listener_from(fields, &timeouts);
         if let Some(listener) = reader.build(object, build) {
-            self.apply(reader, at, Change::ListenerAdd(listener));
+            self.apply(reader, at, Change::ListenerAdd(listener.into()));
         }
     }
 
@@ -152,7 +153,8 @@ impl Building {
         let Some(cluster) = reader.build(object, object::cluster_from) else {
             return;
         };
-        self.apply(reader, at, Change::ClusterAdd(cluster.clone()));
+        let cluster = Rc::new(cluster);
+        self.apply(reader, at, Change::ClusterAdd(Rc::clone(&cluster)));
         if let Some(item) = table.get("backends") {
             self.backends(reader, &cluster.id, item);
         }
@@ -172,7 +174,7 @@ impl Building {
                 reader.implied(&mut object, "id", &format!("{cluster}-{index}"));
             }
             if let Some(backend) = reader.build(object, object::backend_from) {
-                self.apply(reader, at, Change::BackendAdd(backend));
+                self.apply(reader, at, Change::BackendAdd(backend.into()));
             }
         }
     }
@@ -196,7 +198,7 @@ impl Building {
         protocol: Protocol,
         at: usize,
     ) {
-        let address: SocketAddr = frontend.listener;
+        let address: SocketAddr = frontend.identity.listener;
         if self.state.listener(address).is_some() {
             return;
         }
@@ -204,7 +206,7 @@ impl Building {
         fields.set("address", Value::Address(address));
         fields.set("protocol", Value::Text(protocol.name().into()));
         match object::listener_from(fields, &self.timeouts) {
-            Ok(listener) => self.apply(reader, at, Change::ListenerAdd(listener)),
+            Ok(listener) => self.apply(reader, at, Change::ListenerAdd(listener.into())),
             Err(Fault { what, .. }) => reader.error(at, what),
         }
     }

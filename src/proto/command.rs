@@ -283,33 +283,35 @@ fn object_command(
     defaults: &Timeouts,
 ) -> Result<Option<Command>, Fault> {
     Ok(Some(match (row.noun, row.verb) {
-        ("listener", "add") => Command::Change(Change::ListenerAdd(object::listener_from(
-            fields, defaults,
-        )?)),
+        ("listener", "add") => {
+            let listener = object::listener_from(fields, defaults)?;
+            Command::Change(Change::ListenerAdd(listener.into()))
+        }
         ("listener", "remove") => Command::Change(Change::ListenerRemove {
             address: fields.address("address")?,
         }),
-        ("cluster", "add") => Command::Change(Change::ClusterAdd(object::cluster_from(fields)?)),
+        ("cluster", "add") => {
+            Command::Change(Change::ClusterAdd(object::cluster_from(fields)?.into()))
+        }
         ("cluster", "remove") => Command::Change(Change::ClusterRemove {
-            id: fields.text("id")?,
+            id: fields.text("id")?.into(),
         }),
         ("frontend", "add") => Command::Change(Change::FrontendAdd(object::frontend_from(fields)?)),
         ("frontend", "remove") => Command::Change(Change::FrontendRemove {
-            identity: object::frontend_id_from(fields)?,
+            identity: object::frontend_id_from(fields)?.into(),
         }),
-        ("backend", "add") => Command::Change(Change::BackendAdd(object::backend_from(fields)?)),
+        ("backend", "add") => {
+            Command::Change(Change::BackendAdd(object::backend_from(fields)?.into()))
+        }
         ("backend", "remove") => Command::Change(Change::BackendRemove {
-            cluster: fields.text("cluster")?,
-            id: fields.text("id")?,
+            cluster: fields.text("cluster")?.into(),
+            id: fields.text("id")?.into(),
         }),
         ("listener", "enable" | "disable") => {
             let enabled = (row.verb == "enable").to_string();
             let address = fields.address("address")?.to_string();
             let pairs = vec![("address".into(), address), ("enabled".into(), enabled)];
-            Command::Update(Update {
-                noun: Noun::Listener,
-                pairs,
-            })
+            Command::Update(Update::new(Noun::Listener, pairs))
         }
         ("listener", _) => Command::List(Noun::Listener),
         ("cluster", _) => Command::List(Noun::Cluster),
@@ -367,7 +369,7 @@ pub(super) fn refused(fault: Fault, command: &str) -> Refused {
     Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
-fn line_of(bare: &[&str], pairs: Words) -> String {
+pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
     let bare = bare.iter().map(|word| Word::Bare(word.to_string()));
     let pairs = pairs
         .into_iter()

@@ -4,7 +4,7 @@
 //! what a word means. Called by `command` and `reply`, and by whoever reads a
 //! socket or the saved state.
 
-use crate::limits::{CONTROL_LINE_BYTES_MAX, CONTROL_WORDS_MAX};
+use crate::limits::{CONTROL_LINE_BYTES_MAX, CONTROL_WORDS_MAX, LINE_ROOM_BYTES};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -182,6 +182,19 @@ impl LineReader {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are no line yet, once `next_line` has given `None`.
+    pub fn unfinished(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Forgets the unfinished line, and what is still to come of it.
+    pub fn give_up(&mut self) {
+        *self = LineReader {
+            skipping: true,
+            ..LineReader::default()
+        };
+    }
+
     /// Whether some bytes of an unfinished line are there.
     pub fn is_inside_line(&self) -> bool {
         self.skipping || self.start < self.bytes.len()
@@ -192,7 +205,7 @@ impl LineReader {
         loop {
             let unsearched = self.bytes.get(self.searched..)?;
             let Some(length) = unsearched.iter().position(|byte| *byte == b'\n') else {
-                return self.unfinished();
+                return self.no_line();
             };
             let end = self.searched + length;
             let line = self.bytes.get(self.start..end).unwrap_or_default();
@@ -210,12 +223,18 @@ impl LineReader {
         }
     }
 
-    fn unfinished(&mut self) -> Option<Result<String, Error>> {
+    fn no_line(&mut self) -> Option<Result<String, Error>> {
         self.searched = self.bytes.len();
+        // Nothing is kept of a long line that is read.
+        if self.start == self.searched && self.bytes.capacity() > LINE_ROOM_BYTES {
+            self.bytes = Vec::new();
+            self.start = 0;
+            self.searched = 0;
+        }
         if !self.skipping && self.searched - self.start <= CONTROL_LINE_BYTES_MAX {
             return None;
         }
-        self.bytes.clear();
+        self.bytes = Vec::new();
         self.start = 0;
         self.searched = 0;
         match std::mem::replace(&mut self.skipping, true) {

@@ -6,7 +6,7 @@
 use super::reply::data;
 use crate::config::keys::{
     Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
-    LOGGING, METRICS, SHUTDOWN, WORKER,
+    LOGGING, METRICS, SHUTDOWN, UNSET, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -57,7 +57,8 @@ impl Row {
     pub fn takes(&self) -> impl Iterator<Item = &'static Key> + Clone {
         let only = self.only;
         let keys = self.keys.iter();
-        keys.filter(move |key| only.is_empty() || only.contains(&key.name))
+        let own = keys.filter(move |key| only.is_empty() || only.contains(&key.name));
+        own.chain((self.verb == "update").then_some(&UNSET))
     }
 
     /// `listener add`, `shutdown [hard]`.

@@ -1,11 +1,13 @@
 //! Some keys of an object that is there: what `update` says.
 //!
 //! A person gives the keys that change; the change itself is whole, with what
-//! stays as it was. So are the lines that main writes for workers.
+//! stays as it was. So are the lines that main writes for workers. What is
+//! told, saved and merged (`difference`) has only the keys that differ again:
+//! two edits of different keys of one object both hold.
 
-use super::command::{fields_of, refused, Noun};
+use super::command::{fields_of, line_of, refused, Noun};
 use super::table::Row;
-use crate::config::keys;
+use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::object::{self, Words};
 use crate::state::{Change, Code, Refused, State, Timeouts};
 
@@ -13,11 +15,69 @@ use crate::state::{Change, Code, Refused, State, Timeouts};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     pub noun: Noun,
-    pub(super) pairs: Vec<(String, String)>,
+    pairs: Words,
+    /// Keys that are to be as if they were never given.
+    unset: Vec<String>,
+}
+
+/// One change as a line says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Do(Change),
+    /// Some keys of what is there when it comes to it.
+    Update(Update),
+}
+
+impl Step {
+    /// The change that this is to `state`.
+    pub fn on(&self, state: &State, defaults: &Timeouts) -> Result<Change, Refused> {
+        match self {
+            Step::Do(change) => Ok(change.clone()),
+            Step::Update(update) => update.on(state, defaults),
+        }
+    }
+
+    /// A line without its LF.
+    pub fn encode(&self) -> String {
+        match self {
+            Step::Do(change) => change.encode(),
+            Step::Update(update) => update.encode(),
+        }
+    }
+}
+
+/// The steps that lead from one state to another: of what is updated, only the keys that differ.
+pub fn difference(from: &State, to: &State) -> Vec<Step> {
+    let changes = from.diff(to).into_iter();
+    changes.map(|change| narrow(from, change)).collect()
+}
+
+fn narrow(from: &State, change: Change) -> Step {
+    let update = match &change {
+        Change::ListenerUpdate(new) => from.listener(new.address).map(|old| {
+            let words = object::listener_words;
+            Update::between(Noun::Listener, words(old), words(new))
+        }),
+        Change::ClusterUpdate(new) => from.cluster(&new.id).map(|old| {
+            let words = object::cluster_words;
+            Update::between(Noun::Cluster, words(old), words(new))
+        }),
+        Change::BackendUpdate(new) => from.backend(&new.cluster, &new.id).map(|old| {
+            let words = object::backend_words;
+            Update::between(Noun::Backend, words(old), words(new))
+        }),
+        _ => None,
+    };
+    update.map_or(Step::Do(change), Step::Update)
 }
 
 impl Update {
-    pub(super) fn of(row: &Row, mut pairs: Vec<(String, String)>) -> Result<Update, Refused> {
+    pub(super) fn new(noun: Noun, pairs: Words) -> Update {
+        let unset = Vec::new();
+        Update { noun, pairs, unset }
+    }
+
+    pub(super) fn of(row: &Row, mut pairs: Words) -> Result<Update, Refused> {
         let noun = match row.noun {
             "listener" => Noun::Listener,
             "cluster" => Noun::Cluster,
@@ -25,24 +85,109 @@ impl Update {
         };
         // Unknown keys and bad values are refused here; what is left out stays as it is.
         fields_of(row.takes(), pairs.clone(), &row.words())?;
+        let unset = match pairs.iter().position(|(name, _)| name == keys::UNSET.name) {
+            Some(at) => pairs.swap_remove(at).1,
+            None => String::new(),
+        };
         // By our own names from here on: they are compared with those of what is there.
-        for (name, _) in &mut pairs {
-            if let Some(key) = row.takes().find(|key| key.is(name)) {
-                *name = key.name.to_string();
+        let own = |name: &str| match row.takes().find(|key| key.is(name)) {
+            Some(key) => key.name.to_string(),
+            None => name.to_string(),
+        };
+        pairs.iter_mut().for_each(|(name, _)| *name = own(name));
+        let unset = unset.split(',').filter(|name| !name.is_empty()).map(own);
+        let update = Update {
+            noun,
+            pairs,
+            unset: unset.collect(),
+        };
+        update.check_unset(row)?;
+        Ok(update)
+    }
+
+    fn check_unset(&self, row: &Row) -> Result<(), Refused> {
+        let needed = |key: &Key| match key.default {
+            Default::Required | Default::Implied(_) | Default::InFile(_) => true,
+            Default::Empty | Default::Is(_) | Default::Global => false,
+        };
+        let optional = |name: &str| {
+            let mut known = keys_of(self.noun).0.iter();
+            match answer_status(name) {
+                Some(_) => known.any(|key| key.name == "answers"),
+                None => known.any(|key| key.name == name && !needed(key)) && name != "answers",
             }
+        };
+        for name in &self.unset {
+            let wrong = if !optional(name) {
+                "cannot be unset"
+            } else if self.value(name).is_some() {
+                "is given and unset at once"
+            } else {
+                continue;
+            };
+            let what = format!("{}: {name:?} {wrong}", row.words());
+            return Err(Refused::new(Code::Invalid, what));
         }
-        Ok(Update { noun, pairs })
+        Ok(())
+    }
+
+    /// What makes one object the other. Both have every key that has a value.
+    fn between(noun: Noun, old: Words, mut new: Words) -> Update {
+        let is_new = |name: &str| !new.iter().any(|(known, _)| known == name);
+        let gone = old.iter().filter(|(name, _)| is_new(name));
+        let unset = gone.map(|(name, _)| name.clone()).collect();
+        let names = keys_of(noun).2;
+        new.retain(|word| names.contains(&word.0.as_str()) || !old.contains(word));
+        Update {
+            noun,
+            pairs: new,
+            unset,
+        }
+    }
+
+    /// A line without its LF.
+    pub fn encode(&self) -> String {
+        let mut pairs = self.pairs.clone();
+        if !self.unset.is_empty() {
+            pairs.push(object::word(keys::UNSET.name, self.unset.join(",")));
+        }
+        let (_, what, _) = keys_of(self.noun);
+        line_of(&what.split(' ').collect::<Vec<&str>>(), pairs)
+    }
+
+    /// Which object this is about, as text.
+    pub fn names(&self) -> String {
+        let (_, what, names) = keys_of(self.noun);
+        let named = names.iter().map(|name| self.value(name));
+        named.fold(what.to_string(), |text, name| {
+            text + " " + name.unwrap_or_default()
+        })
+    }
+
+    /// The part of `other`, of the same object, that this one overrules.
+    pub fn overrules(&self, other: &Update) -> Option<Update> {
+        let names = keys_of(self.noun).2;
+        let touches = |name: &String| self.value(name).is_some() || self.unset.contains(name);
+        let names_it = |name: &String| names.contains(&name.as_str());
+        let mut part = other.clone();
+        part.pairs
+            .retain(|word| names_it(&word.0) || touches(&word.0) && !self.pairs.contains(word));
+        part.unset.retain(|name| self.value(name).is_some());
+        let more = part.pairs.iter().any(|(name, _)| !names_it(name));
+        (more || !part.unset.is_empty()).then_some(part)
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        let mut pairs = self.pairs.iter();
+        let found = pairs.find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
     }
 
     /// The change that this is to an object of `state`.
     pub fn on(&self, state: &State, defaults: &Timeouts) -> Result<Change, Refused> {
         let named = |key: &str| {
-            let mut pairs = self.pairs.iter();
-            let found = pairs
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value.clone());
             let needed = || Refused::new(Code::Invalid, format!("update: {key} is required"));
-            found.ok_or_else(needed)
+            self.value(key).ok_or_else(needed)
         };
         let missing = |what: String| Refused::new(Code::Missing, format!("{what} does not exist"));
         let words = match self.noun {
@@ -56,17 +201,19 @@ impl Update {
             }
             Noun::Cluster => {
                 let id = named("id")?;
-                let found = state.cluster(&id);
+                let found = state.cluster(id);
                 object::cluster_words(found.ok_or_else(|| missing(format!("cluster {id}")))?)
             }
             Noun::Backend | Noun::Frontend => {
                 let (cluster, id) = (named("cluster")?, named("id")?);
                 let what = || missing(format!("backend {id} of cluster {cluster}"));
-                object::backend_words(state.backend(&cluster, &id).ok_or_else(what)?)
+                object::backend_words(state.backend(cluster, id).ok_or_else(what)?)
             }
         };
-        let is_new = |(key, _): &&(String, String)| !self.pairs.iter().any(|(name, _)| name == key);
-        let kept = words.iter().filter(is_new).cloned();
+        let stays = |(key, _): &&(String, String)| {
+            self.value(key).is_none() && !self.unset.iter().any(|name| name == key)
+        };
+        let kept = words.iter().filter(stays).cloned();
         self.build(kept.chain(self.pairs.iter().cloned()).collect(), defaults)
     }
 
@@ -76,19 +223,158 @@ impl Update {
     }
 
     fn build(&self, pairs: Words, defaults: &Timeouts) -> Result<Change, Refused> {
-        let (keys, what) = match self.noun {
-            Noun::Listener => (keys::LISTENER, "listener update"),
-            Noun::Cluster => (keys::CLUSTER, "cluster update"),
-            Noun::Backend | Noun::Frontend => (keys::BACKEND, "backend update"),
-        };
+        let (keys, what, _) = keys_of(self.noun);
         let fields = fields_of(keys.iter(), pairs, what)?;
-        let change = match self.noun {
-            Noun::Listener => object::listener_from(fields, defaults).map(Change::ListenerUpdate),
-            Noun::Cluster => object::cluster_from(fields).map(Change::ClusterUpdate),
-            Noun::Backend | Noun::Frontend => {
-                object::backend_from(fields).map(Change::BackendUpdate)
-            }
-        };
+        let change =
+            match self.noun {
+                Noun::Listener => object::listener_from(fields, defaults)
+                    .map(|listener| Change::ListenerUpdate(listener.into())),
+                Noun::Cluster => object::cluster_from(fields)
+                    .map(|cluster| Change::ClusterUpdate(cluster.into())),
+                Noun::Backend | Noun::Frontend => object::backend_from(fields)
+                    .map(|backend| Change::BackendUpdate(backend.into())),
+            };
         change.map_err(|fault| refused(fault, what))
+    }
+}
+
+/// The keys of an object, the command that updates it, and the keys that name it. Frontends have no update.
+fn keys_of(noun: Noun) -> (&'static [Key], &'static str, &'static [&'static str]) {
+    match noun {
+        Noun::Listener => (keys::LISTENER, "listener update", &["address"]),
+        Noun::Cluster => (keys::CLUSTER, "cluster update", &["id"]),
+        Noun::Backend | Noun::Frontend => (keys::BACKEND, "backend update", &["cluster", "id"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::proto::command::Command;
+    use crate::state::sample::Random;
+
+    fn defaults() -> Timeouts {
+        Settings::decode("settings").expect("defaults").timeouts
+    }
+
+    fn step(line: &str) -> Result<Step, Refused> {
+        match Command::decode(line, &defaults())? {
+            Command::Change(change) => Ok(Step::Do(change)),
+            Command::Update(update) => Ok(Step::Update(update)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn apply(state: &mut State, line: &str) -> Result<(), Refused> {
+        let change = step(line)?.on(state, &defaults())?;
+        state.apply(&change).map(drop)
+    }
+
+    #[test]
+    fn what_is_written_leads_to_the_other_state() {
+        let mut updates = 0;
+        for seed in 0..1000 {
+            let mut random = Random::new(seed);
+            let filed = random.state(40);
+            let mut running = filed.clone();
+            random.disturb(&mut running, 20);
+            let steps = difference(&filed, &running);
+            updates += steps
+                .iter()
+                .filter(|step| matches!(step, Step::Update(_)))
+                .count();
+            let mut state = filed.clone();
+            for one in &steps {
+                let line = one.encode();
+                assert_eq!(step(&line).as_ref(), Ok(one), "{line}");
+                apply(&mut state, &line).expect("a difference applies");
+            }
+            assert_eq!(state, running, "seed {seed}");
+        }
+        assert!(updates > 100, "{updates}");
+    }
+
+    fn one_backend(line: &str) -> State {
+        let mut state = State::default();
+        apply(
+            &mut state,
+            "cluster add id=a answer_404=no answer_503=\"\" answer_502=x",
+        )
+        .unwrap();
+        apply(
+            &mut state,
+            "backend add cluster=a id=b address=127.0.0.1:1 weight=7",
+        )
+        .unwrap();
+        apply(&mut state, line).unwrap();
+        state
+    }
+
+    #[test]
+    fn only_keys_that_differ_are_written() {
+        let filed = one_backend("backend update cluster=a id=b weight=7");
+        let name = "backend update cluster=a id=b";
+        for (line, written) in [
+            (format!("{name} state=drain"), format!("{name} state=drain")),
+            (format!("{name} unset=weight"), format!("{name} weight=100")),
+            (
+                "cluster update id=a unset=answer_404,answer_503 answer_502=y".into(),
+                "cluster update id=a answer_502=y unset=answer_404,answer_503".into(),
+            ),
+        ] {
+            let steps = difference(&filed, &one_backend(&line));
+            let lines: Vec<String> = steps.iter().map(Step::encode).collect();
+            assert_eq!(lines, [written]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_unset() {
+        for (line, why) in [
+            ("backend update cluster=a id=b unset=address", "cannot be"),
+            ("backend update cluster=a id=b unset=id", "cannot be"),
+            (
+                "backend update cluster=a id=b unset=answer_404",
+                "cannot be",
+            ),
+            ("cluster update id=a unset=answers", "cannot be"),
+            ("cluster update id=a unset=answer_200", "cannot be"),
+            ("cluster update id=a unset=unset", "cannot be"),
+            ("listener update address=127.0.0.1:1 unset=", "no value"),
+            (
+                "backend update cluster=a id=b weight=1 unset=weight",
+                "at once",
+            ),
+        ] {
+            let refused = step(line).expect_err(line);
+            assert!(refused.what.contains(why), "{line}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_one_edit_overrules_of_another() {
+        let update = |line: &str| match step(line) {
+            Ok(Step::Update(update)) => update,
+            other => panic!("{other:?}"),
+        };
+        for (own, other, part) in [
+            ("weight=1", "weight=2 backup=true", "weight=2"),
+            ("weight=1", "weight=1", ""),
+            ("weight=1", "backup=true", ""),
+            ("unset=weight", "weight=2", "weight=2"),
+            ("weight=1", "unset=weight,backup", "unset=weight"),
+            ("unset=weight", "unset=weight", ""),
+        ] {
+            let name = "backend update cluster=a id=b ";
+            let (own, other) = (
+                update(&(name.to_string() + own)),
+                update(&(name.to_string() + other)),
+            );
+            assert_eq!(own.names(), other.names());
+            let found = own.overrules(&other).map(|part| part.encode());
+            let wanted = (!part.is_empty()).then(|| name.to_string() + part);
+            assert_eq!(found, wanted);
+        }
     }
 }

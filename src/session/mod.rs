@@ -52,7 +52,7 @@ pub struct Target {
 
 /// Who answers.
 pub struct Server {
-    pub backend: Backend,
+    pub backend: Rc<Backend>,
     pub series: Series,
 }
 

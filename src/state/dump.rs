@@ -41,7 +41,7 @@ impl Both<'_> {
             .frontends()
             .filter(|frontend| !self.keeps_frontend(frontend));
         changes.extend(frontends.map(|frontend| Change::FrontendRemove {
-            identity: frontend.identity(),
+            identity: Rc::clone(&frontend.identity),
         }));
         let backends = self
             .from
@@ -102,9 +102,9 @@ impl Both<'_> {
 
     /// `frontend` is of one of the two states.
     fn keeps_frontend(&self, frontend: &Frontend) -> bool {
-        let identity = frontend.identity();
-        self.from.frontend(&identity) == self.to.frontend(&identity)
-            && self.keeps_listener(frontend.listener)
+        let identity = &frontend.identity;
+        self.from.frontend(identity) == self.to.frontend(identity)
+            && self.keeps_listener(identity.listener)
             && self.keeps_cluster(&frontend.cluster)
     }
 
@@ -170,13 +170,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_equal_is_shared_and_stays_equal() {
+        for seed in 0..100 {
+            let other = Random::new(seed).state(60);
+            let mut state = Random::new(seed).state(60);
+            Random::new(seed + 1).disturb(&mut state, 10);
+            let before = state.clone();
+            state.share(&other);
+            assert_eq!(state, before, "seed {seed}");
+            for backend in state.backends() {
+                let same = other.backend(&backend.cluster, &backend.id);
+                let same = same.filter(|same| *same == backend);
+                assert!(same.is_none_or(|same| Rc::ptr_eq(same, backend)));
+            }
+            for frontend in state.frontends() {
+                let same = other.frontend(&frontend.identity);
+                let same = same.filter(|same| *same == frontend);
+                assert!(same.is_none_or(|same| Rc::ptr_eq(&same.identity, &frontend.identity)));
+            }
+        }
+    }
+
+    #[test]
     fn what_did_not_change_is_not_mentioned() {
         let from = Random::new(7).state(60);
         let mut to = from.clone();
         let backend = from.backends().next().expect("a backend").clone();
         let removal = Change::BackendRemove {
-            cluster: backend.cluster,
-            id: backend.id,
+            cluster: Rc::clone(&backend.cluster),
+            id: Rc::clone(&backend.id),
         };
         to.apply(&removal).expect("it is there");
         assert_eq!(from.diff(&to), [removal]);

@@ -4,6 +4,10 @@
 //! another one, and written down as the changes that rebuild it. Main owns the
 //! true one; every worker follows it. It knows no descriptor, clock or file.
 //!
+//! Objects never change once they are made, and are shared: by the state, the
+//! changes that lead to it or back, and a second state that is nearly the same
+//! (what the configuration file says). So a copy of a state costs its index.
+//!
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
 mod dump;
@@ -19,6 +23,7 @@ use crate::limits::ERROR_CHARS_MAX;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 /// What a listener speaks with its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +148,7 @@ pub struct Listener {
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    pub id: String,
+    pub id: Rc<str>,
     pub protocol: Protocol,
     pub load_balancing: LoadBalancing,
     /// Bodies of our own answers, by status; they win over the listener's.
@@ -154,9 +159,9 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostRule {
     /// `www.example.com`
-    Exact(String),
+    Exact(Box<str>),
     /// `*.example.com`, kept as `example.com`: exactly one label more.
-    Suffix(String),
+    Suffix(Box<str>),
     /// `*`; the only one for TCP.
     Any,
 }
@@ -165,30 +170,15 @@ pub enum HostRule {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathRule {
     /// On a segment boundary: `/api` takes `/api` and `/api/x`, not `/apix`.
-    Prefix(String),
-    Exact(String),
+    Prefix(Box<str>),
+    Exact(Box<str>),
 }
 
-/// A rule that leads from a listener to a cluster. All but `cluster` is its identity.
+/// A rule that leads from a listener to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    pub listener: SocketAddr,
-    pub hostname: HostRule,
-    pub path: PathRule,
-    /// `None` takes every method.
-    pub method: Option<String>,
-    pub cluster: String,
-}
-
-impl Frontend {
-    pub fn identity(&self) -> FrontendId {
-        FrontendId {
-            listener: self.listener,
-            hostname: self.hostname.clone(),
-            path: self.path.clone(),
-            method: self.method.clone(),
-        }
-    }
+    pub identity: Rc<FrontendId>,
+    pub cluster: Rc<str>,
 }
 
 /// What tells two frontends apart.
@@ -197,14 +187,15 @@ pub struct FrontendId {
     pub listener: SocketAddr,
     pub hostname: HostRule,
     pub path: PathRule,
-    pub method: Option<String>,
+    /// `None` takes every method.
+    pub method: Option<Box<str>>,
 }
 
 /// A server of a cluster. (cluster, id) is its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    pub cluster: String,
-    pub id: String,
+    pub cluster: Rc<str>,
+    pub id: Rc<str>,
     pub address: SocketAddr,
     /// 0 to 256; 0 takes no new request.
     pub weight: u16,
@@ -237,26 +228,26 @@ impl fmt::Debug for Certificate {
 /// One step from a state to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    ListenerAdd(Listener),
+    ListenerAdd(Rc<Listener>),
     /// The one at this address becomes this.
-    ListenerUpdate(Listener),
+    ListenerUpdate(Rc<Listener>),
     ListenerRemove {
         address: SocketAddr,
     },
-    ClusterAdd(Cluster),
-    ClusterUpdate(Cluster),
+    ClusterAdd(Rc<Cluster>),
+    ClusterUpdate(Rc<Cluster>),
     ClusterRemove {
-        id: String,
+        id: Rc<str>,
     },
     FrontendAdd(Frontend),
     FrontendRemove {
-        identity: FrontendId,
+        identity: Rc<FrontendId>,
     },
-    BackendAdd(Backend),
-    BackendUpdate(Backend),
+    BackendAdd(Rc<Backend>),
+    BackendUpdate(Rc<Backend>),
     BackendRemove {
-        cluster: String,
-        id: String,
+        cluster: Rc<str>,
+        id: Rc<str>,
     },
 }
 

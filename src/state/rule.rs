@@ -18,7 +18,7 @@ impl HostRule {
         }
         let name = text.strip_prefix("*.").unwrap_or(text);
         check_hostname(name)?;
-        let lower = name.to_ascii_lowercase();
+        let lower = name.to_ascii_lowercase().into();
         if name.len() < text.len() {
             return Ok(HostRule::Suffix(lower));
         }
@@ -97,7 +97,7 @@ impl PathRule {
 impl FrontendId {
     /// Whether nothing but the listener matters.
     pub fn takes_all(&self) -> bool {
-        let any_path = matches!(&self.path, PathRule::Prefix(path) if path == "/");
+        let any_path = matches!(&self.path, PathRule::Prefix(path) if **path == *"/");
         self.hostname == HostRule::Any && any_path && self.method.is_none()
     }
 }

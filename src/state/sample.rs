@@ -39,19 +39,19 @@ impl Random {
 
     pub fn change(&mut self) -> Change {
         match self.below(19) {
-            16 => Change::ListenerUpdate(self.listener()),
-            17 => Change::ClusterUpdate(self.cluster()),
-            18 => Change::BackendUpdate(self.backend()),
-            0..=2 => Change::ListenerAdd(self.listener()),
-            3..=5 => Change::ClusterAdd(self.cluster()),
-            6..=8 => Change::BackendAdd(self.backend()),
+            16 => Change::ListenerUpdate(self.listener().into()),
+            17 => Change::ClusterUpdate(self.cluster().into()),
+            18 => Change::BackendUpdate(self.backend().into()),
+            0..=2 => Change::ListenerAdd(self.listener().into()),
+            3..=5 => Change::ClusterAdd(self.cluster().into()),
+            6..=8 => Change::BackendAdd(self.backend().into()),
             9..=11 => Change::FrontendAdd(self.frontend()),
             12 => Change::ListenerRemove {
                 address: self.address(),
             },
             13 => Change::ClusterRemove { id: self.name() },
             14 => Change::FrontendRemove {
-                identity: self.frontend().identity(),
+                identity: self.frontend().identity,
             },
             _ => Change::BackendRemove {
                 cluster: self.name(),
@@ -98,8 +98,8 @@ impl Random {
     fn frontend(&mut self) -> Frontend {
         let hostname = ["*", "*.example.com", "www.example.com", "a_b.x"];
         let hostname = hostname[self.below(4) as usize];
-        let path = ["/", "/", "/api", "/%41/=x"][self.below(4) as usize].to_string();
-        Frontend {
+        let path = ["/", "/", "/api", "/%41/=x"][self.below(4) as usize].into();
+        let identity = FrontendId {
             listener: self.address(),
             hostname: HostRule::parse(hostname).expect("a good hostname"),
             path: if self.below(4) > 0 {
@@ -108,6 +108,9 @@ impl Random {
                 PathRule::Exact(path)
             },
             method: (self.below(4) == 0).then(|| "GET".into()),
+        };
+        Frontend {
+            identity: identity.into(),
             cluster: self.name(),
         }
     }
@@ -149,7 +152,7 @@ impl Random {
         address.parse().expect("a good address")
     }
 
-    fn name(&mut self) -> String {
+    fn name(&mut self) -> Rc<str> {
         ["web", "a.b-c_d/e", "x=y", "[::1]:80"][self.below(4) as usize].into()
     }
 

@@ -10,24 +10,24 @@ use crate::limits::{STATE_OBJECTS_MAX, WEIGHT_MAX};
 /// Everything that is configured, in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    listeners: BTreeMap<SocketAddr, Listener>,
-    clusters: BTreeMap<String, Entry>,
-    frontends: BTreeMap<FrontendId, Frontend>,
-    backends: BTreeMap<BackendId, Backend>,
+    listeners: BTreeMap<SocketAddr, Rc<Listener>>,
+    clusters: BTreeMap<Rc<str>, Entry>,
+    frontends: BTreeMap<Rc<FrontendId>, Frontend>,
+    backends: BTreeMap<BackendId, Rc<Backend>>,
 }
 
 /// A cluster and how many frontends lead to it: counted here, because the
 /// frontends are sorted by listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    cluster: Cluster,
+    cluster: Rc<Cluster>,
     frontends: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct BackendId {
-    cluster: String,
-    id: String,
+    cluster: Rc<str>,
+    id: Rc<str>,
 }
 
 impl State {
@@ -48,11 +48,11 @@ impl State {
         }
     }
 
-    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+    pub fn listeners(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.listeners.values()
     }
 
-    pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+    pub fn clusters(&self) -> impl Iterator<Item = &Rc<Cluster>> {
         self.clusters.values().map(|entry| &entry.cluster)
     }
 
@@ -62,15 +62,15 @@ impl State {
     }
 
     /// By cluster, then id.
-    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+    pub fn backends(&self) -> impl Iterator<Item = &Rc<Backend>> {
         self.backends.values()
     }
 
-    pub fn listener(&self, address: SocketAddr) -> Option<&Listener> {
+    pub fn listener(&self, address: SocketAddr) -> Option<&Rc<Listener>> {
         self.listeners.get(&address)
     }
 
-    pub fn cluster(&self, id: &str) -> Option<&Cluster> {
+    pub fn cluster(&self, id: &str) -> Option<&Rc<Cluster>> {
         self.clusters.get(id).map(|entry| &entry.cluster)
     }
 
@@ -78,21 +78,21 @@ impl State {
         self.frontends.get(identity)
     }
 
-    pub fn backend(&self, cluster: &str, id: &str) -> Option<&Backend> {
+    pub fn backend(&self, cluster: &str, id: &str) -> Option<&Rc<Backend>> {
         self.backends.get(&BackendId::new(cluster, id))
     }
 
     /// The backends of one cluster, by id.
-    pub fn backends_of<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a Backend> {
+    pub fn backends_of<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a Rc<Backend>> {
         let first = BackendId::new(cluster, "");
         let later = self.backends.range(first..).map(|(_, backend)| backend);
-        later.take_while(move |backend| backend.cluster == cluster)
+        later.take_while(move |backend| *backend.cluster == *cluster)
     }
 
     /// The frontends of one listener, by hostname, path and method.
     pub fn frontends_of(&self, listener: SocketAddr) -> impl Iterator<Item = &Frontend> {
-        let later = self.frontends_from(listener, HostRule::Exact(String::new()));
-        later.take_while(move |frontend| frontend.listener == listener)
+        let later = self.frontends_from(listener, HostRule::Exact("".into()));
+        later.take_while(move |frontend| frontend.identity.listener == listener)
     }
 
     /// Those of them with one hostname.
@@ -103,7 +103,8 @@ impl State {
     ) -> impl Iterator<Item = &'a Frontend> {
         let later = self.frontends_from(listener, hostname.clone());
         later.take_while(move |frontend| {
-            frontend.listener == listener && frontend.hostname == *hostname
+            let identity = &frontend.identity;
+            identity.listener == listener && identity.hostname == *hostname
         })
     }
 
@@ -116,33 +117,52 @@ impl State {
         let first = FrontendId {
             listener,
             hostname,
-            path: PathRule::Prefix(String::new()),
+            path: PathRule::Prefix("".into()),
             method: None,
         };
         self.frontends.range(first..).map(|(_, frontend)| frontend)
     }
 
-    fn listener_add(&mut self, listener: &Listener) -> Result<Change, Refused> {
+    /// Keeps what is equal to something in `other` as the same object, once in memory.
+    pub fn share(&mut self, other: &State) {
+        let with = |frontend: &mut Frontend| match other.frontend(&frontend.identity) {
+            Some(same) if same == frontend => *frontend = same.clone(),
+            _ => {}
+        };
+        // A key cannot be changed in its place.
+        let frontends = std::mem::take(&mut self.frontends).into_values();
+        let shared = frontends.map(|mut frontend| {
+            with(&mut frontend);
+            (Rc::clone(&frontend.identity), frontend)
+        });
+        self.frontends = shared.collect();
+        for (key, backend) in &mut self.backends {
+            match other.backends.get(key) {
+                Some(same) if same == backend => *backend = Rc::clone(same),
+                _ => {}
+            }
+        }
+    }
+
+    fn listener_add(&mut self, listener: &Rc<Listener>) -> Result<Change, Refused> {
         let address = listener.address;
         if self.listeners.contains_key(&address) {
             return Err(exists(format!("listener {address}")));
         }
         room("listeners", self.listeners.len())?;
-        self.listeners.insert(address, listener.clone());
+        self.listeners.insert(address, Rc::clone(listener));
         Ok(Change::ListenerRemove { address })
     }
 
-    fn listener_update(&mut self, listener: &Listener) -> Result<Change, Refused> {
+    fn listener_update(&mut self, listener: &Rc<Listener>) -> Result<Change, Refused> {
         let Some(old) = self.listeners.get_mut(&listener.address) else {
             return Err(missing(format!("listener {}", listener.address)));
         };
         if old.protocol != listener.protocol {
             return Err(fixed(format!("listener {}", old.address), "protocol"));
         }
-        Ok(Change::ListenerUpdate(std::mem::replace(
-            old,
-            listener.clone(),
-        )))
+        let old = std::mem::replace(old, Rc::clone(listener));
+        Ok(Change::ListenerUpdate(old))
     }
 
     fn listener_remove(&mut self, address: SocketAddr) -> Result<Change, Refused> {
@@ -155,28 +175,28 @@ impl State {
         }
     }
 
-    fn cluster_add(&mut self, cluster: &Cluster) -> Result<Change, Refused> {
+    fn cluster_add(&mut self, cluster: &Rc<Cluster>) -> Result<Change, Refused> {
         if self.clusters.contains_key(&cluster.id) {
             return Err(exists(format!("cluster {}", cluster.id)));
         }
         room("clusters", self.clusters.len())?;
         let entry = Entry {
-            cluster: cluster.clone(),
+            cluster: Rc::clone(cluster),
             frontends: 0,
         };
-        self.clusters.insert(cluster.id.clone(), entry);
-        let id = cluster.id.clone();
+        let id = Rc::clone(&cluster.id);
+        self.clusters.insert(Rc::clone(&id), entry);
         Ok(Change::ClusterRemove { id })
     }
 
-    fn cluster_update(&mut self, cluster: &Cluster) -> Result<Change, Refused> {
+    fn cluster_update(&mut self, cluster: &Rc<Cluster>) -> Result<Change, Refused> {
         let Some(entry) = self.clusters.get_mut(&cluster.id) else {
             return Err(missing(format!("cluster {}", cluster.id)));
         };
         if entry.cluster.protocol != cluster.protocol {
             return Err(fixed(format!("cluster {}", cluster.id), "protocol"));
         }
-        let old = std::mem::replace(&mut entry.cluster, cluster.clone());
+        let old = std::mem::replace(&mut entry.cluster, Rc::clone(cluster));
         Ok(Change::ClusterUpdate(old))
     }
 
@@ -197,9 +217,9 @@ impl State {
     }
 
     fn frontend_add(&mut self, frontend: &Frontend) -> Result<Change, Refused> {
-        let identity = frontend.identity();
-        let Some(listener) = self.listeners.get(&frontend.listener) else {
-            return Err(missing(format!("listener {}", frontend.listener)));
+        let identity = Rc::clone(&frontend.identity);
+        let Some(listener) = self.listeners.get(&identity.listener) else {
+            return Err(missing(format!("listener {}", identity.listener)));
         };
         let Some(entry) = self.clusters.get_mut(&frontend.cluster) else {
             return Err(missing(format!("cluster {}", frontend.cluster)));
@@ -211,7 +231,12 @@ impl State {
         }
         room("frontends", self.frontends.len())?;
         entry.frontends += 1;
-        self.frontends.insert(identity.clone(), frontend.clone());
+        // All that lead to a cluster share its name.
+        let frontend = Frontend {
+            identity: Rc::clone(&identity),
+            cluster: Rc::clone(&entry.cluster.id),
+        };
+        self.frontends.insert(Rc::clone(&identity), frontend);
         Ok(Change::FrontendRemove { identity })
     }
 
@@ -225,24 +250,27 @@ impl State {
         Ok(Change::FrontendAdd(frontend))
     }
 
-    fn backend_add(&mut self, backend: &Backend) -> Result<Change, Refused> {
-        let Backend { cluster, id, .. } = backend;
+    fn backend_add(&mut self, backend: &Rc<Backend>) -> Result<Change, Refused> {
+        let Backend { cluster, id, .. } = &**backend;
         if !self.clusters.contains_key(cluster) {
             return Err(missing(format!("cluster {cluster}")));
         }
         bearable(backend)?;
-        let key = BackendId::new(cluster, id);
+        let key = BackendId {
+            cluster: Rc::clone(cluster),
+            id: Rc::clone(id),
+        };
         if self.backends.contains_key(&key) {
             return Err(exists(format!("backend {id} of cluster {cluster}")));
         }
         room("backends", self.backends.len())?;
-        self.backends.insert(key, backend.clone());
-        let (cluster, id) = (cluster.clone(), id.clone());
+        self.backends.insert(key, Rc::clone(backend));
+        let (cluster, id) = (Rc::clone(cluster), Rc::clone(id));
         Ok(Change::BackendRemove { cluster, id })
     }
 
-    fn backend_update(&mut self, backend: &Backend) -> Result<Change, Refused> {
-        let Backend { cluster, id, .. } = backend;
+    fn backend_update(&mut self, backend: &Rc<Backend>) -> Result<Change, Refused> {
+        let Backend { cluster, id, .. } = &**backend;
         bearable(backend)?;
         let Some(old) = self.backends.get_mut(&BackendId::new(cluster, id)) else {
             return Err(missing(format!("backend {id} of cluster {cluster}")));
@@ -253,10 +281,8 @@ impl State {
                 "address",
             ));
         }
-        Ok(Change::BackendUpdate(std::mem::replace(
-            old,
-            backend.clone(),
-        )))
+        let old = std::mem::replace(old, Rc::clone(backend));
+        Ok(Change::BackendUpdate(old))
     }
 
     fn backend_remove(&mut self, cluster: &str, id: &str) -> Result<Change, Refused> {
@@ -279,8 +305,8 @@ fn bearable(backend: &Backend) -> Result<(), Refused> {
 impl BackendId {
     fn new(cluster: &str, id: &str) -> BackendId {
         BackendId {
-            cluster: cluster.to_string(),
-            id: id.to_string(),
+            cluster: cluster.into(),
+            id: id.into(),
         }
     }
 }

@@ -9,11 +9,13 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
+use crate::channel;
 use crate::limits::LISTEN_BACKLOG;
 use crate::net::ledger::Note;
 use crate::proto::reply;
-use crate::proto::update::Update;
+use crate::proto::update::Step;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
 use crate::supervisor::{cannot_listen, series, Supervisor};
@@ -36,18 +38,12 @@ pub struct Trial {
     pub seconds: u32,
 }
 
-/// A change as it was asked for.
-#[derive(Clone, Debug)]
-pub enum Step {
-    Do(Change),
-    /// Some keys of what is there when it comes to it.
-    Update(Update),
-}
-
 /// What a client has asked for since its `begin`.
 #[derive(Default)]
 pub struct Transaction {
     pub steps: Vec<Step>,
+    /// Bytes of their lines.
+    pub bytes: usize,
     /// A line that could not be taken: nothing of it will be done.
     pub spoilt: Option<Refused>,
 }
@@ -86,6 +82,7 @@ impl Supervisor {
         self.revision += 1;
         self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
+        self.litter.add(steps.len(), self.now_ms);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         let pairs = [
@@ -103,10 +100,11 @@ impl Supervisor {
 
     /// Binds what the state has and we have not; else the address, and why not.
     fn open_sockets(&self) -> Result<BTreeMap<SocketAddr, TcpListener>, (SocketAddr, Refused)> {
-        let missing = |listener: &&Listener| {
+        let missing = |listener: &&Rc<Listener>| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
         };
-        let open = |listener: &Listener| match socket::listen(listener.address, LISTEN_BACKLOG) {
+        let open = |listener: &Rc<Listener>| match socket::listen(listener.address, LISTEN_BACKLOG)
+        {
             Ok(socket) => Ok((listener.address, socket)),
             Err(e) => {
                 let what = cannot_listen(listener.address, &e);
@@ -126,9 +124,9 @@ impl Supervisor {
         let mut lines = Vec::with_capacity(changes.len());
         for change in changes {
             let series = self.roster.follow(change, &self.ledger);
-            lines.extend(series.map(series::line));
-            lines.push(change.encode());
+            lines.push(series::told(series, change));
         }
+        let blocks = channel::blocks(lines.into_iter());
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
             for (address, socket) in opened {
@@ -138,7 +136,7 @@ impl Supervisor {
                     Err(e) => log::error!("a worker goes without {address}: {e}"),
                 }
             }
-            lines.iter().for_each(|line| channel.send(line));
+            blocks.iter().for_each(|block| channel.send_block(block));
             channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
@@ -246,10 +244,7 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
         undo: Vec::new(),
     };
     for (place, step) in steps.iter().enumerate() {
-        let change = match step {
-            Step::Do(change) => Ok(change.clone()),
-            Step::Update(update) => update.on(state, defaults),
-        };
+        let change = step.on(state, defaults);
         match change.and_then(|change| Ok((state.apply(&change)?, change))) {
             Ok((inverse, change)) => {
                 done.undo.push(inverse);

@@ -1,17 +1,17 @@
 //! What each command does.
 
-use std::rc::{Rc, Weak};
-
-use crate::limits::{DUMPS_MAX, TRANSACTION_CHANGES_MAX};
+use crate::limits::TRANSACTION_CHANGES_MAX;
 use crate::net::logging;
 use crate::parser::{host, target};
-use crate::proto::command::{Command, Noun, Question};
+use crate::proto::command::{Command, Question};
+use crate::proto::update::Step;
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, HostRule, Refused, State};
-use crate::supervisor::apply::{Obstacle, Step, Transaction};
+use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
+use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
+use crate::supervisor::dumps::Dump;
 use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
@@ -25,7 +25,7 @@ impl Supervisor {
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
-            Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
+            Command::Metrics { cluster } => self.once(|main| main.metrics(cluster.as_deref()), key),
             Command::WorkerRestart { id } => {
                 log::info!("worker restart {id} by {}", self.client(key)?.who);
                 self.client(key)?.waiting = true;
@@ -33,10 +33,10 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
-            Command::StateDump => self.dump(None, key),
-            Command::StateDiff => Ok(text_of(self.filed.diff(&self.state)) + &ok()),
+            Command::StateDump => self.dump(Dump::State, key),
+            Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
-            Command::List(noun) => self.dump(Some(noun), key),
+            Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
             Command::Change(change) => self.step(Step::Do(change), key),
             Command::Update(update) => self.step(Step::Update(update), key),
@@ -77,7 +77,7 @@ impl Supervisor {
     }
 
     /// In main and in every worker, those to come included.
-    fn set_log_level(&mut self, level: String, who: &str) {
+    pub(super) fn set_log_level(&mut self, level: String, who: &str) {
         logging::set_filter(&level);
         let line = reply::data("logging", &[("level", level.clone())]);
         self.tell_workers(line.trim_end());
@@ -136,6 +136,7 @@ impl Supervisor {
         let Some(Transaction {
             steps,
             spoilt: first,
+            ..
         }) = client.transaction.take()
         else {
             return Err(no_transaction());
@@ -190,7 +191,7 @@ impl Supervisor {
     }
 
     /// Not while a commit may be undone, and not at the end.
-    fn may_change(&self) -> Result<(), Refused> {
+    pub(super) fn may_change(&self) -> Result<(), Refused> {
         if let Some(trial) = &self.trial {
             let seconds = trial.until_ms.saturating_sub(self.now_ms).div_ceil(1000);
             let what = format!(
@@ -232,60 +233,6 @@ impl Supervisor {
         }
     }
 
-    /// The file again. What was changed at runtime since is done again on top of
-    /// it, as after a restart; what does not fit any more is told.
-    pub(super) fn reload(&mut self, client: Option<Key>) -> Result<String, Refused> {
-        self.may_change()?;
-        let failed = |what: String| Refused::new(Code::Failed, what);
-        let (config, warnings) =
-            crate::config::load(&self.file).map_err(|e| failed(e.to_string()))?;
-        let mut target = config.state.clone();
-        let mut told = String::new();
-        for change in self.filed.diff(&self.state) {
-            if let Err(refused) = target.apply(&change) {
-                told += &reply::data(
-                    "skipped",
-                    &[("command", change.encode()), ("why", refused.what)],
-                );
-            }
-        }
-        for warning in &warnings {
-            told += &reply::data("warning", &[("text", warning.to_string())]);
-        }
-        let old = self.settings.words();
-        for (name, value) in config.settings.words() {
-            let other = old
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value);
-            if other != Some(&value) && name != "log_level" {
-                told += &reply::data("needs_restart", &[("key", name)]);
-            }
-        }
-        let steps: Vec<Step> = self.state.diff(&target).into_iter().map(Step::Do).collect();
-        if let Some(client) = client {
-            self.client(client)?.waiting = true;
-        }
-        match self.transact(&steps, client) {
-            Ok(done) => {
-                self.filed = config.state;
-                if self.filed_log_level != config.settings.log_level {
-                    self.filed_log_level = config.settings.log_level.clone();
-                    self.set_log_level(config.settings.log_level, "reload");
-                }
-                self.audit("reload", &done.changes);
-                told.lines().for_each(|line| log::warn!("reload: {line}"));
-                Ok(told)
-            }
-            Err(obstacle) => {
-                if let Some(client) = client {
-                    self.client(client)?.waiting = false;
-                }
-                Err(obstacle.refused)
-            }
-        }
-    }
-
     // ---- questions ------------------------------------------------------
 
     /// Where a request would go, and why.
@@ -310,8 +257,13 @@ impl Supervisor {
         let rules = rules_for(host.name);
         for rule in &rules {
             for frontend in self.state.frontends_at(listener.address, rule) {
-                let method = frontend.method.as_deref();
-                router.insert(&frontend.hostname, &frontend.path, method, frontend);
+                let FrontendId {
+                    hostname,
+                    path,
+                    method,
+                    ..
+                } = &*frontend.identity;
+                router.insert(hostname, path, method.as_deref(), frontend);
             }
         }
         let no_frontend =
@@ -332,7 +284,7 @@ impl Supervisor {
                 false => "no, the listener is disabled",
             };
             let pairs = [
-                ("id", backend.id.clone()),
+                ("id", backend.id.to_string()),
                 ("address", backend.address.to_string()),
                 ("chosen", chosen.to_string()),
             ];
@@ -349,22 +301,6 @@ impl Supervisor {
             ("frontends", self.state.frontends().count().to_string()),
             ("backends", self.state.backends().count().to_string()),
         ])
-    }
-
-    /// The commands that rebuild the state, or one kind of object. Who asks for the same gets the same.
-    fn dump(&mut self, noun: Option<Noun>, key: Key) -> Result<String, Refused> {
-        let name = (self.revision, noun);
-        let text = match self.dumps.find(name) {
-            Some(text) => text,
-            None => {
-                let wanted = |change: &Change| noun.is_none_or(|noun| noun_of(change) == noun);
-                let text: Rc<str> = text_of(self.state.dump().filter(wanted)).into();
-                self.dumps.keep(Some(name), &text)?;
-                text
-            }
-        };
-        self.client(key)?.outbox.push_shared(text);
-        Ok(reply::ok(&[]))
     }
 
     fn status(&self) -> String {
@@ -405,34 +341,14 @@ pub(super) fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
 fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
     let mut room = [0; 256];
     let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
-    let suffix = name.split_once('.').map(|(_, suffix)| suffix.to_string());
+    let suffix = name.split_once('.').map(|(_, suffix)| suffix.into());
     let suffix = suffix.map(HostRule::Suffix);
-    let rules = [Some(HostRule::Exact(name)), suffix, Some(HostRule::Any)];
+    let rules = [
+        Some(HostRule::Exact(name.into())),
+        suffix,
+        Some(HostRule::Any),
+    ];
     rules.into_iter().flatten().collect()
-}
-
-/// Long answers that somebody still reads: dumps by revision and kind.
-#[derive(Default)]
-pub struct Dumps(Vec<(Option<DumpName>, Weak<str>)>);
-
-type DumpName = (u64, Option<Noun>);
-
-impl Dumps {
-    fn find(&self, wanted: DumpName) -> Option<Rc<str>> {
-        let found = self.0.iter().find(|(name, _)| *name == Some(wanted));
-        found.and_then(|(_, text)| text.upgrade())
-    }
-
-    /// Long answers, those without a name too, are in memory as long as somebody reads them: not too many.
-    pub(super) fn keep(&mut self, name: Option<DumpName>, text: &Rc<str>) -> Result<(), Refused> {
-        self.0.retain(|(_, text)| text.strong_count() > 0);
-        if self.0.len() == DUMPS_MAX {
-            let what = "too many clients have not read their answers yet: try again later";
-            return Err(Refused::new(Code::Limit, what));
-        }
-        self.0.push((name, Rc::downgrade(text)));
-        Ok(())
-    }
 }
 
 fn spoilt(first: &Refused) -> Refused {
@@ -457,20 +373,5 @@ fn chosen(state: &State, backend: &Backend) -> &'static str {
         BackendState::Ready if backend.weight == 0 => "no, its weight is 0",
         BackendState::Ready if backend.backup && others(false) => "no, it is a backup",
         BackendState::Ready => "yes, by weight",
-    }
-}
-
-fn noun_of(change: &Change) -> Noun {
-    match change {
-        Change::ListenerAdd(_) | Change::ListenerUpdate(_) | Change::ListenerRemove { .. } => {
-            Noun::Listener
-        }
-        Change::ClusterAdd(_) | Change::ClusterUpdate(_) | Change::ClusterRemove { .. } => {
-            Noun::Cluster
-        }
-        Change::FrontendAdd(_) | Change::FrontendRemove { .. } => Noun::Frontend,
-        Change::BackendAdd(_) | Change::BackendUpdate(_) | Change::BackendRemove { .. } => {
-            Noun::Backend
-        }
     }
 }

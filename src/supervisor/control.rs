@@ -50,6 +50,8 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     /// It wants to hear what happens.
     pub listens: bool,
+    /// When it last said something, took something, or was answered.
+    pub heard_ms: u64,
     /// Events that it was not told, because it did not read those before.
     missed: usize,
     role: Role,
@@ -124,11 +126,11 @@ impl Control {
                 }
                 Err(_) => return,
             };
-            self.let_in(stream, poll);
+            self.let_in(stream, poll, now_ms);
         }
     }
 
-    fn let_in(&mut self, stream: UnixStream, poll: &Epoll) {
+    fn let_in(&mut self, stream: UnixStream, poll: &Epoll, now_ms: u64) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
@@ -138,6 +140,9 @@ impl Control {
             let what = "you are in none of control_admin_groups and control_viewer_groups";
             return turn_away(&stream, &Refused::new(Code::Denied, what));
         };
+        if self.clients.len() == CONTROL_CLIENTS_MAX {
+            self.let_go_of_a_silent_one(now_ms);
+        }
         if self.clients.len() == CONTROL_CLIENTS_MAX {
             let what = "too many control clients: try again later";
             return turn_away(&stream, &Refused::new(Code::Limit, what));
@@ -152,6 +157,7 @@ impl Control {
             waiting: false,
             transaction: None,
             listens: false,
+            heard_ms: now_ms,
             missed: 0,
             role,
             who: format!("uid {} pid {}", who.uid, who.pid),
@@ -202,18 +208,21 @@ impl Supervisor {
     /// Answers what it has asked, as far as it reads the answers.
     fn serve_client(&mut self, key: Key, hung_up: bool) {
         self.answer_lines(key);
+        self.bound_unfinished_lines(key);
         self.push_out(key, hung_up);
     }
 
     /// Sends what it takes of its answers, and waits for what comes next.
-    fn push_out(&mut self, key: Key, hung_up: bool) {
+    pub(super) fn push_out(&mut self, key: Key, hung_up: bool) {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
-        if client.send().is_err()
-            || client.is_done()
-            || hung_up && !client.behind && client.outbox.is_empty()
-        {
+        let waiting = client.outbox.len();
+        let failed = client.send().is_err();
+        if client.outbox.len() < waiting {
+            client.heard_ms = self.now_ms;
+        }
+        if failed || client.is_done() || hung_up && !client.behind && client.outbox.is_empty() {
             self.control.clients.remove(key);
             return;
         }
@@ -237,6 +246,7 @@ impl Supervisor {
     pub(super) fn answer_late(&mut self, key: Key, answer: &str) {
         if let Some(client) = self.control.clients.get_mut(key) {
             client.waiting = false;
+            client.heard_ms = self.now_ms;
             client.outbox.push(answer);
             self.serve_client(key, false);
         }
@@ -277,7 +287,10 @@ impl Supervisor {
         let mut bytes = [0; READ_BYTES];
         match client.stream.read(&mut bytes) {
             Ok(0) => client.ended = true,
-            Ok(n) => client.reader.push(&bytes[..n]),
+            Ok(n) => {
+                client.heard_ms = self.now_ms;
+                client.reader.push(&bytes[..n]);
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return false,
         }
@@ -318,6 +331,9 @@ impl Supervisor {
         if let Some(client) = self.control.clients.get(key) {
             client.role.may(&command)?;
         }
+        if matches!(command, Command::Change(_) | Command::Update(_)) {
+            self.charge(key, line.len())?;
+        }
         self.perform(command, key)
     }
 }
@@ -331,6 +347,31 @@ impl Client {
     /// Its lines so far are answered: no others pile up here.
     fn may_ask(&self) -> bool {
         !self.ended && !self.waiting && !self.behind && self.outbox.len() < CONTROL_REPLY_BYTES_MAX
+    }
+
+    /// Something of it is under way, or it waits for what may happen.
+    pub fn is_busy(&self) -> bool {
+        let waits = self.waiting || self.awaits_end || self.listens;
+        waits || self.transaction.is_some()
+    }
+
+    /// Bytes of a line whose end has not come. Whole lines may wait behind one that is being done.
+    pub fn unfinished(&self) -> usize {
+        match self.waiting || self.behind {
+            true => 0,
+            false => self.reader.unfinished(),
+        }
+    }
+
+    /// What comes of the unfinished line is not for us.
+    pub fn give_line_up(&mut self) {
+        self.reader.give_up();
+    }
+
+    /// It is told why, as far as it reads that.
+    pub fn say_good_bye(mut self, refused: &Refused) {
+        self.outbox.push(&reply::error(refused));
+        let _ = self.outbox.send(&self.stream);
     }
 
     fn is_done(&self) -> bool {

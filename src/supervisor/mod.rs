@@ -7,9 +7,13 @@
 mod apply;
 mod commands;
 mod control;
+mod crowd;
+mod dumps;
 mod files;
+mod memory;
 mod notify;
 mod outbox;
+mod reload;
 mod roles;
 mod saved;
 mod series;
@@ -34,12 +38,14 @@ use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::state::State;
 use crate::sys::epoll::{self, Epoll, Events};
+pub use crate::sys::process::keep_no_large_pieces;
 use crate::sys::process::{self, Signals};
 use crate::sys::socket;
 use apply::{Pending, Trial};
-use commands::Dumps;
 use control::Control;
+use dumps::Dumps;
 use files::Logs;
+use memory::Litter;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
@@ -97,6 +103,7 @@ struct Supervisor {
     saver: Saver,
     /// What `state dump` has answered and is still being read.
     dumps: Dumps,
+    litter: Litter,
     /// Client connections that one worker takes at most.
     max_connections: u64,
 }
@@ -132,6 +139,9 @@ impl Supervisor {
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
+        let mut litter = Litter::default();
+        // Of the text that was read.
+        litter.add(state.frontends().count(), 0);
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
@@ -167,6 +177,7 @@ impl Supervisor {
             filed_log_level,
             saver,
             dumps: Dumps::default(),
+            litter,
         })
     }
 
@@ -198,6 +209,7 @@ impl Supervisor {
             }
             self.settle_pending();
             self.save_if_due(false);
+            self.give_memory_back();
             if let Some(what) = self.failure.take() {
                 self.kill_workers();
                 return Err(what);
@@ -220,9 +232,10 @@ impl Supervisor {
         };
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
+        let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
         let tickets = Some(self.tickets.due_ms());
-        let due = [stage, trial, save, control, workers, tickets]
+        let due = [stage, trial, save, control, litter, workers, tickets]
             .into_iter()
             .flatten()
             .min();

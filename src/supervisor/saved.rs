@@ -8,15 +8,15 @@
 //! power cut leaves the old one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Settings};
 use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
 use crate::proto::command::Command;
+use crate::proto::update::{difference, Step};
 use crate::state::{Change, State, Timeouts};
-use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
 
 /// When and where to save.
@@ -65,16 +65,21 @@ impl Supervisor {
         let Some(path) = self.saver.differences.as_ref().filter(|_| due) else {
             return;
         };
-        let differences = text_of(self.filed.diff(&self.state));
-        let whole = self.settings.encode() + "\n" + &text_of(self.state.dump());
+        let mut count = 0;
+        let lines = self.state.dump().map(|change| change.encode());
+        let whole = std::iter::once(self.settings.encode()).chain(lines);
+        let whole = whole.inspect(|_| count += 1);
         // A folder in which we may not write (/etc) costs --last-known-good, and no more.
-        if let Err(e) = write_atomically(&self.saver.last, &whole) {
+        if let Err(e) = write_atomically(&self.saver.last, whole) {
             if !std::mem::replace(&mut self.saver.told, true) {
                 let last = self.saver.last.display();
                 log::warn!("{last}: {e}: --last-known-good will not know what runs now");
             }
         }
-        self.saver.due_ms = match write_atomically(path, &differences) {
+        let differences = difference(&self.filed, &self.state);
+        let differences = differences.iter().map(Step::encode);
+        self.litter.add(count, self.now_ms);
+        self.saver.due_ms = match write_atomically(path, differences) {
             Ok(()) => None,
             Err(e) => {
                 let path = path.display();
@@ -96,7 +101,7 @@ pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
         Err(e) => return Err(format!("cannot read saved_state {}: {e}", path.display())),
     };
     let mut told = Vec::new();
-    let mut aside = String::new();
+    let mut aside = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let change = change_of(line, &config.state, &config.settings.timeouts);
         if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
@@ -104,12 +109,12 @@ pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
                 "{}:{number}: not done again: {why}",
                 path.display()
             ));
-            aside += &format!("# {why}\n{line}\n");
+            aside.push(format!("# {why}\n{line}"));
         }
     }
     if !aside.is_empty() {
         let rejected = with_suffix(&path, ".rejected");
-        write_atomically(&rejected, &aside).map_err(|e| {
+        write_atomically(&rejected, aside.iter()).map_err(|e| {
             format!(
                 "cannot keep what does not fit in {}: {e}",
                 rejected.display()
@@ -178,17 +183,22 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Readable by nobody else: a state may name what others need not know.
-fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+/// Lines, given without their LF. Readable by nobody else: a state may name what others need not know.
+fn write_atomically(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
     let temporary = with_suffix(path, ".new");
     let mut options = OpenOptions::new();
-    let mut file = options
+    let file = options
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
+    let mut writer = BufWriter::new(&file);
+    for line in lines {
+        writer.write_all(line.as_ref().as_bytes())?;
+        writer.write_all(b"\n")?;
+    }
+    writer.flush()?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     let folder = path
@@ -206,11 +216,11 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("sozu-saved-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("state");
-        write_atomically(&path, "one\n").unwrap();
-        write_atomically(&path, "two\n").unwrap();
+        write_atomically(&path, ["one"].iter()).unwrap();
+        write_atomically(&path, ["two"].iter()).unwrap();
         assert_eq!(read_bounded(&path).unwrap(), "two\n");
         fs::create_dir(folder.join("state.new.d")).unwrap();
-        assert!(write_atomically(&folder.join("nowhere/state"), "x").is_err());
+        assert!(write_atomically(&folder.join("nowhere/state"), ["x"].iter()).is_err());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         fs::remove_dir_all(&folder).unwrap();
     }

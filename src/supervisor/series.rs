@@ -10,14 +10,14 @@ use crate::metrics::{quantile, Count, Series, Totals};
 use crate::net::ledger::{Ledger, Note};
 use crate::proto::reply;
 use crate::slab::Key;
-use crate::state::{Change, Refused};
+use crate::state::Change;
 use crate::supervisor::Supervisor;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Object {
     Listener(SocketAddr),
-    Cluster(String),
-    Backend(String, String),
+    Cluster(Rc<str>),
+    Backend(Rc<str>, Rc<str>),
 }
 
 /// Which row each object has.
@@ -114,18 +114,21 @@ impl Roster {
     }
 }
 
-/// What a worker is told before the object itself.
-pub fn line(series: Key) -> String {
+/// What a worker is told of a change: the row first.
+pub fn told(series: Series, change: &Change) -> String {
+    let Some(Key { index, generation }) = series else {
+        return change.encode();
+    };
     let pairs = [
-        ("index", series.index.to_string()),
-        ("generation", series.generation.to_string()),
+        ("index", index.to_string()),
+        ("generation", generation.to_string()),
     ];
-    reply::data("series", &pairs).trim_end().to_string()
+    reply::data("series", &pairs) + &change.encode()
 }
 
 impl Supervisor {
     /// The data lines of `metrics`: all, or those of one cluster and its backends.
-    pub(super) fn metrics(&mut self, cluster: Option<&str>, key: Key) -> Result<String, Refused> {
+    pub(super) fn metrics(&self, cluster: Option<&str>) -> String {
         let named = |id: &str| cluster.is_none_or(|wanted| wanted == id);
         let mut text = String::new();
         if cluster.is_none() {
@@ -136,23 +139,20 @@ impl Supervisor {
             text += &self.line_of(&Object::Listener(listener.address), &name);
         }
         for cluster in self.state.clusters().filter(|cluster| named(&cluster.id)) {
-            let name = [("id", cluster.id.clone())];
+            let name = [("id", cluster.id.to_string())];
             text += &self.line_of(&Object::Cluster(cluster.id.clone()), &name);
         }
         for backend in self.state.backends().filter(|b| named(&b.cluster)) {
             let name = [
-                ("cluster", backend.cluster.clone()),
-                ("id", backend.id.clone()),
+                ("cluster", backend.cluster.to_string()),
+                ("id", backend.id.to_string()),
                 ("address", backend.address.to_string()),
                 ("state", backend.state.name().to_string()),
             ];
             let object = Object::Backend(backend.cluster.clone(), backend.id.clone());
             text += &self.line_of(&object, &name);
         }
-        let text: Rc<str> = text.into();
-        self.dumps.keep(None, &text)?;
-        self.client(key)?.outbox.push_shared(text);
-        Ok(reply::ok(&[]))
+        text
     }
 
     /// Empty for what is not counted.
@@ -222,16 +222,18 @@ mod tests {
     use crate::state::{Cluster, LoadBalancing, Protocol};
 
     fn add(id: usize) -> Change {
-        Change::ClusterAdd(Cluster {
-            id: id.to_string(),
+        Change::ClusterAdd(Rc::new(Cluster {
+            id: id.to_string().into(),
             protocol: Protocol::Http,
             load_balancing: LoadBalancing::RoundRobin,
             answers: BTreeMap::new(),
-        })
+        }))
     }
 
     fn remove(id: usize) -> Change {
-        Change::ClusterRemove { id: id.to_string() }
+        Change::ClusterRemove {
+            id: id.to_string().into(),
+        }
     }
 
     #[test]

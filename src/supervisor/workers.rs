@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 
-use crate::channel::Channel;
+use crate::channel::{self, Block, Channel};
 use crate::config::Settings;
 use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
 use crate::net::board::Cell;
@@ -154,14 +154,28 @@ fn ping_ms(patience_ms: u64) -> u64 {
 impl Supervisor {
     /// The first ones: if they cannot be started, nothing is.
     pub(super) fn start_workers(&mut self) -> Result<(), String> {
+        let state = self.state_blocks();
         for id in 0..self.workers.places.len() {
-            self.spawn(id)
+            self.spawn(id, &state)
                 .map_err(|e| format!("cannot start a worker from /proc/self/exe: {e}"))?;
         }
         Ok(())
     }
 
-    fn spawn(&mut self, id: usize) -> io::Result<()> {
+    /// The state as a new worker is told it.
+    fn state_blocks(&mut self) -> Vec<Block> {
+        let mut count = 0;
+        let roster = &self.roster;
+        let lines = self
+            .state
+            .dump()
+            .map(|change| series::told(roster.of(&change), &change));
+        let blocks = channel::blocks(lines.inspect(|_| count += 1));
+        self.litter.add(count, self.now_ms);
+        blocks
+    }
+
+    fn spawn(&mut self, id: usize, state: &[Block]) -> io::Result<()> {
         let full = || io::Error::other("too many old workers have not ended yet");
         let row = self.workers.free_row().ok_or_else(full)?;
         let (mut channel, end) = Channel::pair()?;
@@ -186,12 +200,7 @@ impl Supervisor {
             let line = reply::data("socket", &[("address", address.to_string())]);
             channel.send_with(line.trim_end(), vec![dup(socket.as_fd())?]);
         }
-        for change in self.state.dump() {
-            if let Some(series) = self.roster.of(&change) {
-                channel.send(&series::line(series));
-            }
-            channel.send(&change.encode());
-        }
+        state.iter().for_each(|block| channel.send_block(block));
         channel.send(&self.tickets.line());
         channel.send("start");
         self.board.clear(row);
@@ -230,7 +239,8 @@ impl Supervisor {
             return Err(Refused::new(Code::InUse, what));
         }
         place.asked_by = Some(client);
-        self.spawn(id).map_err(|e| {
+        let state = self.state_blocks();
+        self.spawn(id, &state).map_err(|e| {
             self.workers.places[id].asked_by = None;
             Refused::new(Code::Failed, format!("cannot start a worker: {e}"))
         })
@@ -403,7 +413,8 @@ impl Supervisor {
                 .due_ms
                 .is_some_and(|due| due <= self.now_ms)
             {
-                if let Err(e) = self.spawn(id) {
+                let state = self.state_blocks();
+                if let Err(e) = self.spawn(id, &state) {
                     log::error!("cannot start worker {id}: {e}");
                     self.workers.places[id].due_ms = Some(self.now_ms + PAUSE_MS_MAX);
                 }

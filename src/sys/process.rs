@@ -150,6 +150,17 @@ pub fn random_u64() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// Large pieces of memory (whole texts of a state) go back to the system as soon as they are
+/// freed. Left alone, the allocator takes the first such piece for the rule, and keeps the next ones.
+pub fn keep_no_large_pieces() {
+    const LARGE_BYTES: libc::c_int = 128 * 1024;
+    // SAFETY: takes no pointer; pieces that exist are not touched.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+    }
+}
+
 /// Gives freed memory back to the system.
 pub fn release_memory() {
     // SAFETY: takes no pointer; the allocator keeps what is in use.

@@ -58,10 +58,7 @@ impl AccessLog {
         let epoch_ms = self.epoch_ms;
         let out = &mut self.lines;
         let r = &x.record;
-        let cluster = x
-            .target
-            .as_ref()
-            .map_or("-", |target| target.cluster.id.as_str());
+        let cluster = x.target.as_ref().map_or("-", |target| &*target.cluster.id);
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
@@ -128,14 +125,8 @@ impl Complaints {
         } else if word.starts_with("client") {
             log::debug!("{peer}: {word}: {}", r.detail);
         } else if word.starts_with("backend") && self.may_speak(now_us) {
-            let cluster = x
-                .target
-                .as_ref()
-                .map_or("-", |target| target.cluster.id.as_str());
-            let backend = x
-                .server
-                .as_ref()
-                .map_or("-", |server| server.backend.id.as_str());
+            let cluster = x.target.as_ref().map_or("-", |target| &*target.cluster.id);
+            let backend = x.server.as_ref().map_or("-", |server| &*server.backend.id);
             log::warn!("cluster {cluster}, backend {backend}: {word}: {}", r.detail);
         }
     }

@@ -73,10 +73,11 @@ impl Worker {
             Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
             Change::FrontendAdd(frontend) => {
                 let target = self.backs.target(&frontend.cluster);
-                let router = self.router(frontend.listener);
+                let identity = &frontend.identity;
+                let router = self.router(identity.listener);
                 if let (Some(target), Some(router)) = (target, router) {
-                    let method = frontend.method.as_deref();
-                    router.insert(&frontend.hostname, &frontend.path, method, target);
+                    let method = identity.method.as_deref();
+                    router.insert(&identity.hostname, &identity.path, method, target);
                 }
             }
             Change::FrontendRemove { identity } => {
@@ -106,7 +107,7 @@ impl Worker {
 
     fn add_listener(
         &mut self,
-        listener: state::Listener,
+        listener: Rc<state::Listener>,
         series: Series,
         socket: Option<TcpListener>,
     ) {
@@ -115,7 +116,7 @@ impl Worker {
             .as_ref()
             .and_then(|tls| doorman(&listener, tls));
         let door = Door {
-            listener: Rc::new(listener),
+            listener,
             series,
             router: Router::default(),
         };
@@ -132,7 +133,7 @@ impl Worker {
     /// Who is in goes on by the new time limits.
     fn update_listener(
         &mut self,
-        listener: state::Listener,
+        listener: Rc<state::Listener>,
         socket: Option<TcpListener>,
     ) -> Option<TcpListener> {
         let key = self.door_at(listener.address)?;
@@ -147,11 +148,11 @@ impl Worker {
                 None
             }
         };
-        entrance.door.listener = Rc::new(listener);
+        entrance.door.listener = listener;
         given_up
     }
 
-    fn update_cluster(&mut self, cluster: state::Cluster) {
+    fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
         let Some(target) = self.backs.update_cluster(cluster) else {
             return;
         };

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
 use crate::config::Settings;
-use crate::limits::DESCRIPTORS_RESERVED;
+use crate::limits::{DESCRIPTORS_RESERVED, LITTER_MIN};
 use crate::metrics::Series;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
@@ -239,6 +239,7 @@ impl Worker {
 
     /// All of it before the next request is looked at.
     fn apply_batch(&mut self, mut batch: Batch) {
+        let large = batch.changes.len() >= LITTER_MIN;
         for (change, series) in batch.changes {
             let address = match &change {
                 Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
@@ -253,6 +254,10 @@ impl Worker {
             }
         }
         self.open_doors_if_open();
+        // The changes and their lines are gone; the allocator would keep their room.
+        if large {
+            process::release_memory();
+        }
     }
 
     /// Main is gone. Clients need not notice; but now SIGTERM is for us.

@@ -67,7 +67,7 @@ struct Cluster {
 
 pub struct Backs {
     clusters: Slab<Cluster>,
-    by_id: HashMap<String, Key>,
+    by_id: HashMap<Rc<str>, Key>,
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
@@ -98,9 +98,8 @@ impl Backs {
 
     // ---- what is configured ---------------------------------------------
 
-    pub fn add_cluster(&mut self, cluster: state::Cluster, series: Series) {
+    pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>, series: Series) {
         let id = cluster.id.clone();
-        let cluster = Rc::new(cluster);
         let nowhere = Key {
             index: u32::MAX,
             generation: 0,
@@ -125,9 +124,8 @@ impl Backs {
     }
 
     /// Returns where its frontends lead from now on.
-    pub fn update_cluster(&mut self, cluster: state::Cluster) -> Option<Rc<Target>> {
+    pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) -> Option<Rc<Target>> {
         let key = *self.by_id.get(&cluster.id)?;
-        let cluster = Rc::new(cluster);
         let updated = self.clusters.get_mut(key)?;
         let series = updated.target.series;
         let target = Rc::new(Target {
@@ -150,7 +148,7 @@ impl Backs {
         Some(Rc::clone(&cluster.target))
     }
 
-    pub fn add_backend(&mut self, backend: state::Backend, series: Series) {
+    pub fn add_backend(&mut self, backend: Rc<state::Backend>, series: Series) {
         let cluster = self.by_id.get(&backend.cluster).copied();
         let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
             return;
@@ -166,7 +164,7 @@ impl Backs {
     }
 
     /// One that takes nothing new gives its idle connections up.
-    pub fn update_backend(&mut self, conf: state::Backend) {
+    pub fn update_backend(&mut self, conf: Rc<state::Backend>) {
         let Some(key) = self.backend_key(&conf.cluster, &conf.id) else {
             return;
         };
@@ -188,7 +186,11 @@ impl Backs {
 
     fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
         let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
-        let of_id = |key: &&Key| self.backends.get(**key).is_some_and(|b| b.conf().id == id);
+        let of_id = |key: &&Key| {
+            self.backends
+                .get(**key)
+                .is_some_and(|b| *b.conf().id == *id)
+        };
         cluster.backends.iter().find(of_id).copied()
     }
 

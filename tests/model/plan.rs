@@ -151,10 +151,7 @@ impl Plan {
 
     /// A cluster, mostly one that is there.
     fn known_cluster(&self, random: &mut Random, state: &State) -> String {
-        let known: Vec<&str> = state
-            .clusters()
-            .map(|cluster| cluster.id.as_str())
-            .collect();
+        let known: Vec<&str> = state.clusters().map(|cluster| &*cluster.id).collect();
         match known.is_empty() || random.below(6) == 0 {
             true => pick(random, &CLUSTERS).to_string(),
             false => pick(random, &known).to_string(),

@@ -105,14 +105,14 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         tools,
         doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
         server: Rc::new(session::Server {
-            backend: Backend {
+            backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
                 address,
                 weight: 1,
                 state: BackendState::Ready,
                 backup: false,
-            },
+            }),
             series: None,
         }),
         backends: dice.between(1, 4),

@@ -108,23 +108,20 @@ fn listeners_and_clusters_are_read() {
     assert_eq!((tcp.protocol, tcp.timeouts.connect), (Protocol::Tcp, 7));
 
     let backends: Vec<_> = state.backends_of("web").collect();
-    assert_eq!(
-        (backends[0].id.as_str(), backends[0].weight),
-        ("spare", 100)
-    );
-    assert_eq!((backends[1].id.as_str(), backends[1].weight), ("web-0", 50));
+    assert_eq!((&*backends[0].id, backends[0].weight), ("spare", 100));
+    assert_eq!((&*backends[1].id, backends[1].weight), ("web-0", 50));
     assert!(backends[0].backup && !backends[1].backup);
 
     let frontends: Vec<_> = state.frontends().collect();
     assert_eq!(frontends.len(), 3);
     assert_eq!(
-        frontends[0].hostname,
+        frontends[0].identity.hostname,
         HostRule::Exact("www.example.com".into())
     );
-    assert_eq!(frontends[0].path, PathRule::Prefix("/".into()));
-    assert_eq!(frontends[1].path, PathRule::Exact("/api".into()));
-    assert_eq!(frontends[1].method.as_deref(), Some("GET"));
-    assert_eq!(frontends[2].cluster, "db");
+    assert_eq!(frontends[0].identity.path, PathRule::Prefix("/".into()));
+    assert_eq!(frontends[1].identity.path, PathRule::Exact("/api".into()));
+    assert_eq!(frontends[1].identity.method.as_deref(), Some("GET"));
+    assert_eq!(&*frontends[2].cluster, "db");
 
     let mut replay = State::default();
     for change in state.dump() {

@@ -52,8 +52,8 @@ struct Entry {
 struct Table {
     /// By fingerprint.
     certificates: BTreeMap<String, Certificate>,
-    exact: HashMap<String, Entry>,
-    suffix: HashMap<String, Entry>,
+    exact: HashMap<Box<str>, Entry>,
+    suffix: HashMap<Box<str>, Entry>,
     default: Option<Entry>,
 }
 
