@@ -445,6 +445,7 @@ fn told(event: &Event) -> String {
         Event::Lent(side, n) => format!("lent {n} from {side:?}"),
         Event::Connected { reused, .. } => format!("connected, reused: {reused}"),
         Event::Unconnected(why) => format!("unconnected: {why:?}"),
+        Event::Secured(_) => "secured".to_owned(),
         Event::Told(_) => "a piece of the metrics".to_owned(),
         Event::Logged => "logged".to_owned(),
         Event::Timeout => "timeout".to_owned(),

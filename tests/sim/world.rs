@@ -140,7 +140,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
     });
     let mut router = Router::default();
     let path = match protocol {
-        Protocol::Http => "/c",
+        Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::Metrics => "/",
     };
     router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, target);
@@ -161,6 +161,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         },
         sticky_name: "S".into(),
         trusted_proxies: Vec::new(),
+        tls: None,
         answers: page.into_iter().collect(),
     });
     Door {
