@@ -19,6 +19,20 @@ pub enum Command {
     Change(Change),
     /// Some keys of something that is there.
     Update(Update),
+    /// A change whose answer waits so many seconds at most, until the backends that it
+    /// takes from service have no connection left.
+    Wait {
+        change: Box<Command>,
+        seconds: u32,
+    },
+    /// Holds the requests for a cluster, so many seconds at most.
+    Pause {
+        id: String,
+        max: u32,
+    },
+    Resume {
+        id: String,
+    },
     List(Noun),
     StateDump,
     /// What differs from the configuration file as it was read last.
@@ -79,6 +93,9 @@ impl Command {
         match self {
             Command::Change(_)
             | Command::Update(_)
+            | Command::Wait { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
             | Command::Begin
             | Command::Commit { .. }
             | Command::Confirm
@@ -117,6 +134,19 @@ impl Command {
             }
         }
         let (row, argument) = row_of(&bare)?;
+        if let Some((seconds, pairs)) = take_wait(row, &pairs)? {
+            let change = Box::new(Command::of(row, argument, pairs, defaults)?);
+            return Ok(Command::Wait { change, seconds });
+        }
+        Command::of(row, argument, pairs, defaults)
+    }
+
+    fn of(
+        row: &'static Row,
+        argument: Option<String>,
+        pairs: Vec<(String, String)>,
+        defaults: &Timeouts,
+    ) -> Result<Command, Refused> {
         if row.verb == "update" {
             return Update::of(row, pairs).map(Command::Update);
         }
@@ -232,6 +262,16 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
     Refused::new(Code::Unknown, what)
 }
 
+/// The seconds of `wait`, and the other pairs; nothing if it is not given, or not taken.
+fn take_wait(row: &Row, pairs: &[(String, String)]) -> Result<Option<(u32, Words)>, Refused> {
+    let Some(key) = row.takes().find(|key| key.name == "wait") else {
+        return Ok(None);
+    };
+    let (waits, others): (Words, Words) = pairs.iter().cloned().partition(|(name, _)| key.is(name));
+    let mut fields = fields_of(std::iter::once(key), waits, &row.words())?;
+    Ok(fields.int_or_none("wait").map(|seconds| (seconds, others)))
+}
+
 /// Key=value words as checked values.
 pub(super) fn fields_of(
     known: impl Iterator<Item = &'static Key> + Clone,
@@ -307,6 +347,13 @@ fn object_command(
             })
         }
         ("listener", _) => Command::List(Noun::Listener),
+        ("cluster", "pause") => Command::Pause {
+            id: fields.text("id")?,
+            max: fields.int("max")?,
+        },
+        ("cluster", "resume") => Command::Resume {
+            id: fields.text("id")?,
+        },
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),

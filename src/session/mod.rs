@@ -14,6 +14,7 @@
 //!                                      │ close        half-closed, waits for the client
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
+//! From Waiting it goes to Held while its cluster is paused, and back when that is over.
 //! A TCP session begins in Waiting and has no Head.
 
 pub mod body;
@@ -85,6 +86,10 @@ pub enum Unconnected {
     TimedOut,
     /// None of the cluster can be used.
     NoBackend,
+    /// The cluster is paused for so many seconds yet, and too many wait for it already.
+    QueueFull {
+        seconds: u32,
+    },
 }
 
 /// What happened.
@@ -106,6 +111,10 @@ pub enum Event {
         reused: bool,
     },
     Unconnected(Unconnected),
+    /// The cluster is paused: it will be told when that is over.
+    Held,
+    /// It is over. Where the cluster of that name leads now, if there is one.
+    Resumed(Option<Rc<Target>>),
     /// The act `LOG` was performed.
     Logged,
     /// The deadline has come.
@@ -155,6 +164,8 @@ enum Phase {
     Idle,
     Head(Box<Exchange>),
     Waiting(Box<Exchange>),
+    /// As Waiting, but it is not looked for a backend: the end of a pause is waited for.
+    Held(Box<Exchange>),
     Running(Box<Exchange>),
     Answering(Box<Exchange>),
     Logging(Box<Exchange>),
@@ -219,6 +230,14 @@ impl Session {
                 c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
+
+            (Phase::Waiting(x), Held) => request::held(c, x, world),
+            (Phase::Held(x), Resumed(target)) => request::resumed(c, x, target, world),
+            (Phase::Held(x), Received(Front, n)) => {
+                request::still_held(request::received(c, x, n, world))
+            }
+            (Phase::Held(x), Ended(Front)) => request::held_ended(c, x, world),
+            (Phase::Held(x), Lost(Front) | Unsendable(Front)) => response::front_lost(c, x),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
@@ -293,7 +312,9 @@ impl Session {
         let open = !self.common.front_ended;
         match (&self.phase, side) {
             (Phase::Idle | Phase::Lingering, Side::Front) => true,
-            (Phase::Head(x) | Phase::Waiting(x), Side::Front) => open && x.up.has_room(),
+            (Phase::Head(x) | Phase::Waiting(x) | Phase::Held(x), Side::Front) => {
+                open && x.up.has_room()
+            }
             (Phase::Running(x), Side::Front) => open && !x.up_broken && x.up.has_room(),
             (Phase::Running(x), Side::Back) => !x.back_done && x.down.has_room(),
             (Phase::Tunnel(x), Side::Front) => !x.up_body.is_done() && x.up.has_room(),
@@ -371,6 +392,8 @@ impl Session {
             Phase::Idle => (t.keepalive, 0),
             Phase::Head(_) => (t.request, 0),
             Phase::Waiting(_) => (t.connect, 0),
+            // Whoever paused its cluster has set the time.
+            Phase::Held(_) => return u64::MAX,
             Phase::Running(x) if request::waits_for_client(x) => (t.front, 0),
             Phase::Running(_) => (t.back, 0),
             Phase::Answering(_) => (t.front, 0),
@@ -383,6 +406,11 @@ impl Session {
 
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
+    }
+
+    /// It waits for the end of a pause.
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Held(_))
     }
 
     pub fn is_idle(&self) -> bool {
@@ -444,6 +472,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)
@@ -456,6 +485,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)
@@ -468,6 +498,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)

@@ -20,6 +20,7 @@ pub enum End {
     TunnelTimeout,
     ProxyShutdown,
     ProxyNoRoom,
+    ProxyQueueFull,
 }
 
 /// The fields of a line of the access log, in the order in which it is written.
@@ -45,7 +46,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 16] = [
+    pub const ALL: [End; 17] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -62,6 +63,7 @@ impl End {
         End::TunnelTimeout,
         End::ProxyShutdown,
         End::ProxyNoRoom,
+        End::ProxyQueueFull,
     ];
 
     /// The word in the access log; doc/access_log.md explains each.
@@ -83,6 +85,7 @@ impl End {
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
             End::ProxyNoRoom => "proxy_no_room",
+            End::ProxyQueueFull => "proxy_queue_full",
         }
     }
 }

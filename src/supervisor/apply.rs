@@ -47,6 +47,8 @@ pub enum Step {
 #[derive(Default)]
 pub struct Transaction {
     pub steps: Vec<Step>,
+    /// So many seconds the answer to commit waits for backends to become empty.
+    pub wait: Option<u32>,
     /// A line that could not be taken: nothing of it will be done.
     pub spoilt: Option<Refused>,
 }

@@ -206,7 +206,7 @@ impl Supervisor {
     }
 
     /// Sends what it takes of its answers, and waits for what comes next.
-    fn push_out(&mut self, key: Key, hung_up: bool) {
+    pub(super) fn push_out(&mut self, key: Key, hung_up: bool) {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };

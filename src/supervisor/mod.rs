@@ -9,9 +9,13 @@ mod commands;
 mod control;
 mod files;
 mod notify;
+mod orders;
 mod outbox;
+mod pauses;
+mod progress;
 mod roles;
 mod saved;
+mod waits;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -37,9 +41,13 @@ use apply::{Pending, Trial};
 use commands::Dumps;
 use control::Control;
 use files::Logs;
+use orders::Orders;
+use pauses::Pauses;
+use progress::Progress;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
+use waits::Wait;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -80,6 +88,12 @@ struct Supervisor {
     revision: u64,
     /// Transactions that workers have still to do.
     pending: Vec<Pending>,
+    orders: Orders,
+    pauses: Pauses,
+    /// Changes whose answer waits until backends are empty.
+    waits: Vec<Wait>,
+    /// What those who wait for the end were told.
+    draining: Option<Progress>,
     /// A commit that waits to be confirmed.
     trial: Option<Trial>,
     /// The configuration file, and the state that it described when it was read last.
@@ -144,6 +158,10 @@ impl Supervisor {
             failure: None,
             revision: 0,
             pending: Vec::new(),
+            orders: Orders::default(),
+            pauses: Pauses::default(),
+            waits: Vec::new(),
+            draining: None,
             trial: None,
             file,
             filed,
@@ -171,6 +189,9 @@ impl Supervisor {
             }
             self.look_after_workers();
             self.look_at_trial();
+            self.look_at_pauses();
+            self.look_at_waits();
+            self.look_at_drain();
             if self
                 .control
                 .paused_until_ms
@@ -203,7 +224,12 @@ impl Supervisor {
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let workers = self.workers.due_ms(&self.settings);
-        let due = [stage, trial, save, control, workers]
+        let (pauses, drain) = (
+            self.pauses.due_ms(),
+            self.draining.as_ref().map(Progress::due_ms),
+        );
+        let waits = waits::due_ms(&self.waits, self.now_ms);
+        let due = [stage, trial, save, control, workers, pauses, drain, waits]
             .into_iter()
             .flatten()
             .min();

@@ -8,9 +8,11 @@ mod accept;
 mod access;
 mod doors;
 mod drive;
+mod hold;
 mod lend;
 mod link;
 mod pool;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,6 +40,7 @@ use accept::Queue;
 use access::{AccessLog, Complaints};
 use doors::Entrance;
 use drive::{Slot, Turn};
+use hold::Holds;
 use pool::Backs;
 
 pub use link::main;
@@ -91,6 +94,7 @@ pub struct Worker {
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
+    holds: Holds,
     tools: Tools,
     access: AccessLog,
     complaints: Complaints,
@@ -144,6 +148,8 @@ impl Worker {
             slots: Slab::default(),
             timers: Wheel::new(0),
             backs: Backs::new(0, u64::from(settings.back_keepalive_timeout) * 1000),
+            // Half of the buffers is for those who do not wait for a paused cluster.
+            holds: Holds::new((buffers / 2).max(1)),
             tools: Tools {
                 random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
@@ -183,6 +189,7 @@ impl Worker {
             self.look_at_timers();
             self.say_good_bye();
             self.feed_starving();
+            self.tell_news();
             self.access.flush_if_due(self.now_ms());
         }
         self.cut_all();
@@ -200,6 +207,12 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.holds.over_ms());
+        if self.may_tell() {
+            earlier(self.backs.watches.due_ms());
+            earlier(self.backs.news.due_ms());
+            earlier(self.holds.tell_at_ms());
+        }
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
@@ -288,6 +301,7 @@ impl Worker {
             slot,
             world: self.tools.world(&entrance.door, self.now_us, self.draining),
             backs: &mut self.backs,
+            holds: &mut self.holds,
             poll: &self.poll,
             access: &mut self.access,
             complaints: &mut self.complaints,
@@ -298,6 +312,11 @@ impl Worker {
         if slot.session.is_closed() {
             self.close(key);
             return;
+        }
+        if !slot.session.is_held() {
+            if let Some(target) = slot.held.take() {
+                self.holds.leave(&target.cluster.id, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -312,6 +331,9 @@ impl Worker {
             return;
         };
         self.timers.cancel(key.index);
+        if let Some(target) = slot.held {
+            self.holds.leave(&target.cluster.id, key);
+        }
         if let Some(back) = slot.back {
             self.backs.close(back);
         }
@@ -330,6 +352,9 @@ impl Worker {
 
     fn look_at_timers(&mut self) {
         let now_ms = self.now_ms();
+        for cluster in self.holds.over(now_ms) {
+            self.resume_cluster(&cluster);
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.timers.advance(now_ms, &mut expired);
         for index in expired.drain(..) {
