@@ -1,6 +1,6 @@
 //! `state save`, `state load`, `state diff -f` and `apply`: files against the running state.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sozu_lib::proto::line::Word;
