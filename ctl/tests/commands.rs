@@ -49,6 +49,12 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     ("cluster list", &["query", "applications"]),
     (
+        "cluster pause id=web max=30",
+        &["cluster", "pause", "--id", "web", "--max", "30"],
+    ),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
+    (
         "backend add cluster=web id=b address=127.0.0.1:1 weight=5",
         &[
             "backend",
@@ -149,8 +155,8 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "backend remove cluster=web id=c",
-        &["backend", "remove", "cluster=web", "id=c"],
+        "backend remove cluster=web id=c wait=30",
+        &["backend", "remove", "cluster=web", "id=c", "--wait", "30"],
     ),
     ("cluster remove id=web", &["cluster", "remove", "id=web"]),
     (

@@ -5,9 +5,10 @@
 //! `Change::encode` and `Command::decode` are inverse, byte for byte.
 
 use super::line::{join, split, Word};
+use super::pairs::{fields_of, refused, take_wait};
 use super::table::{find, Row, COMMANDS};
-use crate::config::fields::{of_text, Fault, Fields};
-use crate::config::keys::{self, Key, GLOBAL};
+use crate::config::fields::{Fault, Fields};
+use crate::config::keys::{self, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
 use crate::proto::update::Update;
@@ -262,55 +263,6 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
     Refused::new(Code::Unknown, what)
 }
 
-/// The seconds of `wait`, and the other pairs; nothing if it is not given, or not taken.
-fn take_wait(row: &Row, pairs: &[(String, String)]) -> Result<Option<(u32, Words)>, Refused> {
-    let Some(key) = row.takes().find(|key| key.name == "wait") else {
-        return Ok(None);
-    };
-    let (waits, others): (Words, Words) = pairs.iter().cloned().partition(|(name, _)| key.is(name));
-    let mut fields = fields_of(std::iter::once(key), waits, &row.words())?;
-    Ok(fields.int_or_none("wait").map(|seconds| (seconds, others)))
-}
-
-/// Key=value words as checked values.
-pub(super) fn fields_of(
-    known: impl Iterator<Item = &'static Key> + Clone,
-    pairs: Vec<(String, String)>,
-    command: &str,
-) -> Result<Fields, Refused> {
-    let mut fields = Fields::default();
-    for (name, text) in pairs {
-        let mut named = known.clone();
-        if let Some(status) = keys::answer_status(&name) {
-            if named.any(|key| key.name == "answers") {
-                let inserted = fields.insert_answer(status, text);
-                inserted.map_err(|fault| refused(fault, command))?;
-                continue;
-            }
-        }
-        let Some(key) = named.find(|key| key.is(&name)) else {
-            return Err(unknown_key(known, &name, command));
-        };
-        let value = of_text(key.kind, &text)
-            .map_err(|what| Refused::new(Code::Invalid, format!("{command}: {name}: {what}")))?;
-        fields
-            .insert(key, value)
-            .map_err(|fault| refused(fault, command))?;
-    }
-    Ok(fields)
-}
-
-fn unknown_key(known: impl Iterator<Item = &'static Key>, name: &str, command: &str) -> Refused {
-    let hint = match keys::nearest(name, known.map(|key| key.name)) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "see help".to_string(),
-    };
-    Refused::new(
-        Code::Unknown,
-        format!("{command}: {name:?} is not a key of it: {hint}"),
-    )
-}
-
 /// The commands on listeners, clusters, frontends and backends.
 fn object_command(
     row: &Row,
@@ -400,10 +352,6 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         _ => Command::Help { word: argument },
     })
-}
-
-pub(super) fn refused(fault: Fault, command: &str) -> Refused {
-    Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
 fn line_of(bare: &[&str], pairs: Words) -> String {
@@ -511,6 +459,26 @@ mod tests {
         }
         let word = Some("listener".to_string());
         assert_eq!(decode("help listener"), Ok(Command::Help { word }));
+    }
+
+    #[test]
+    fn a_change_that_is_waited_for() {
+        for change in [
+            "backend remove cluster=a id=b",
+            "backend update cluster=a id=b state=drain",
+        ] {
+            let waited = Command::Wait {
+                change: Box::new(decode(change).expect("a change")),
+                seconds: 30,
+            };
+            assert_eq!(decode(&format!("{change} wait=30")), Ok(waited));
+            assert!(!decode(&format!("{change} wait=30")).is_ok_and(|c| c.only_asks()));
+        }
+        let pause = Command::Pause {
+            id: "a".into(),
+            max: 3600,
+        };
+        assert_eq!(decode("cluster pause id=a max=3600"), Ok(pause));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A person gives the keys that change; the change itself is whole, with what
 //! stays as it was. So are the lines that main writes for workers.
 
-use super::command::{fields_of, refused, Noun};
+use super::command::Noun;
+use super::pairs::{fields_of, refused};
 use super::table::Row;
 use crate::config::keys;
 use crate::config::object::{self, Words};

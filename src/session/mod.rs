@@ -207,14 +207,10 @@ impl Session {
     pub fn on(&mut self, event: Event, world: &mut World) {
         use Event::*;
         use Side::*;
-        let c = &mut self.common;
-        let moving = matches!(
-            self.phase,
-            Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
-        );
-        if moving && matches!(event, Received(..) | Sent(..) | Lent(..)) {
-            c.since_us = world.now_us;
+        if self.is_moved_by(&event) {
+            self.common.since_us = world.now_us;
         }
+        let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
@@ -232,12 +228,7 @@ impl Session {
             }
 
             (Phase::Waiting(x), Held) => request::held(c, x, world),
-            (Phase::Held(x), Resumed(target)) => request::resumed(c, x, target, world),
-            (Phase::Held(x), Received(Front, n)) => {
-                request::still_held(request::received(c, x, n, world))
-            }
-            (Phase::Held(x), Ended(Front)) => request::held_ended(c, x, world),
-            (Phase::Held(x), Lost(Front) | Unsendable(Front)) => response::front_lost(c, x),
+            (Phase::Held(x), event) => request::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
@@ -279,6 +270,19 @@ impl Session {
             // What comes late means nothing any more.
             (phase, _) => phase,
         };
+    }
+
+    /// Bytes that move put the deadline off.
+    fn is_moved_by(&self, event: &Event) -> bool {
+        let moving = matches!(
+            self.phase,
+            Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
+        );
+        moving
+            && matches!(
+                event,
+                Event::Received(..) | Event::Sent(..) | Event::Lent(..)
+            )
     }
 
     /// What the worker is to do now. Each is told once.

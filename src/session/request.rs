@@ -14,9 +14,9 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
-use crate::session::response::{complete, finish, flow_down};
+use crate::session::response::{complete, finish, flow_down, front_lost};
 use crate::session::{
-    retire, tunnel, BackAct, Common, Phase, Reuse, Side, Target, Unconnected, World,
+    retire, tunnel, BackAct, Common, Event, Phase, Reuse, Side, Target, Unconnected, World,
 };
 use crate::state::{Backend, Listener, Protocol};
 
@@ -322,16 +322,27 @@ pub(super) fn held(c: &mut Common, x: Box<Exchange>, world: &mut World) -> Phase
     }
 }
 
-/// What came meanwhile may have ended it.
-pub(super) fn still_held(phase: Phase) -> Phase {
-    match phase {
-        Phase::Waiting(x) => Phase::Held(x),
-        phase => phase,
+pub(super) fn while_held(
+    c: &mut Common,
+    x: Box<Exchange>,
+    event: Event,
+    world: &mut World,
+) -> Phase {
+    match event {
+        Event::Resumed(target) => resumed(c, x, target, world),
+        Event::Received(Side::Front, n) => match received(c, x, n, world) {
+            Phase::Waiting(x) => Phase::Held(x),
+            // What came has ended it.
+            phase => phase,
+        },
+        Event::Ended(Side::Front) => held_ended(c, x, world),
+        Event::Lost(Side::Front) | Event::Unsendable(Side::Front) => front_lost(c, x),
+        _ => Phase::Held(x),
     }
 }
 
 /// As if it had come just now, to the cluster as it is now.
-pub(super) fn resumed(
+fn resumed(
     c: &mut Common,
     mut x: Box<Exchange>,
     target: Option<Rc<Target>>,
@@ -354,7 +365,7 @@ pub(super) fn resumed(
 /// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
 /// would notice before the end of the pause: it loses its place. A TCP client has only
 /// said all that it has to say.
-pub(super) fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
     if !is_tcp(&x) {
         return given_up(c, x, world);
