@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use sozu_lib::proto::line::{join, split, Word};
+use sozu_lib::proto::line::{split, Word};
 
 /// How often it is rewritten.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -57,9 +57,12 @@ impl Drop for Progress {
 
 /// What a data line says of how far the proxy has come; nothing if it is another one.
 pub fn of_line(line: &str) -> Option<String> {
-    let mut words = split(line.strip_prefix("progress ")?).ok()?;
-    words.retain(|word| matches!(word, Word::Pair { .. }));
-    Some(join(&words).replace('_', " ").replace('=', ": "))
+    let words = split(line.strip_prefix("progress ")?).ok()?;
+    let shown = words.iter().filter_map(|word| match word {
+        Word::Pair { key, value } => Some(format!("{}: {value}", key.replace('_', " "))),
+        Word::Bare(_) => None,
+    });
+    Some(shown.collect::<Vec<String>>().join(", "))
 }
 
 #[cfg(test)]
@@ -69,7 +72,7 @@ mod tests {
     #[test]
     fn a_line_of_the_proxy_as_a_person_reads_it() {
         let text = of_line("progress connections=12 seconds_left=50");
-        assert_eq!(text.as_deref(), Some("connections: 12 seconds left: 50"));
+        assert_eq!(text.as_deref(), Some("connections: 12, seconds left: 50"));
         assert_eq!(of_line("worker id=0"), None);
         assert_eq!(of_line("progress \""), None);
     }
