@@ -4,6 +4,7 @@
 mod common;
 
 use common::{ok, signal, wait_until, Backend, Control, Gate, Peer, Proxy, Setup, StuckListener};
+use sozu_lib::limits::PAUSES_MAX;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -388,4 +389,26 @@ fn it_is_no_part_of_a_transaction() {
     client.refused("cluster pause id=nobody max=30", "missing");
     client.refused("cluster resume id=main", "missing");
     assert_eq!(waiting(&mut client), None);
+}
+
+#[test]
+fn so_many_at_one_time() {
+    let backend = Backend::named("here");
+    let proxy = workers(2).backends(&[backend.address()]).start();
+    let mut client = proxy.steer();
+    let clusters: Vec<String> = (0..PAUSES_MAX)
+        .map(|n| format!("cluster add id=c{n}"))
+        .collect();
+    client.transact(&clusters);
+    for n in 0..PAUSES_MAX {
+        client.ok(&format!("cluster pause id=c{n} max=30"));
+    }
+    let said = client.refused("cluster pause id=main max=30", "limit");
+    assert!(said.contains("the most"), "{said}");
+    client.ok("cluster pause id=c7 max=60");
+    client.ok("cluster resume id=c7");
+    client.ok("cluster pause id=main max=30");
+    let mut peer = held(&proxy, &mut client, "/");
+    client.ok("cluster resume id=main");
+    assert_eq!(answer(&mut peer), "here");
 }
