@@ -60,8 +60,8 @@ impl Supervisor {
             }
             Command::Logging { level } => {
                 let who = self.client(key)?.who.clone();
-                self.set_log_level(level, &who);
-                Ok(ok())
+                let line = self.set_log_level(level, &who);
+                self.order_and_answer(&line, key)
             }
             Command::Shutdown { hard, timeout } => {
                 let client = self.client(key)?;
@@ -82,13 +82,13 @@ impl Supervisor {
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
 
-    /// In main and in every worker, those to come included.
-    fn set_log_level(&mut self, level: String, who: &str) {
+    /// In main and in workers to come; returns what those who are there are to be told.
+    fn set_log_level(&mut self, level: String, who: &str) -> String {
         logging::set_filter(&level);
         let line = reply::data("logging", &[("level", level.clone())]);
-        self.tell_workers(line.trim_end());
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
+        line.trim_end().to_string()
     }
 
     // ---- changes --------------------------------------------------------
@@ -284,7 +284,8 @@ impl Supervisor {
                 self.filed = config.state;
                 if self.filed_log_level != config.settings.log_level {
                     self.filed_log_level = config.settings.log_level.clone();
-                    self.set_log_level(config.settings.log_level, "reload");
+                    let line = self.set_log_level(config.settings.log_level, "reload");
+                    self.tell_workers(&line);
                 }
                 self.audit("reload", &done.changes);
                 told.lines().for_each(|line| log::warn!("reload: {line}"));

@@ -322,6 +322,11 @@ impl Worker {
             Some(ms) => self.holds.pause(cluster, self.now_ms() + ms),
             None => self.resume_cluster(&cluster),
         }
+        self.tell_obeyed(line);
+    }
+
+    /// Main may have given the line a number.
+    fn tell_obeyed(&mut self, line: &str) {
         if let Some(order) = value(line, "order") {
             self.tell(&format!("obeyed order={order}"));
         }
@@ -405,6 +410,7 @@ impl Worker {
             }
             _ if line.starts_with("logging ") => {
                 logging::set_filter(&value(line, "level").unwrap_or_default());
+                self.tell_obeyed(line);
             }
             _ => {
                 if let Err(e) = self.batch.take_change(line, &self.settings.timeouts) {
