@@ -40,6 +40,7 @@ impl Patience {
             (_, "add" | "remove" | "update" | "replace" | "enable" | "disable") => {
                 Patience::First(CHANGE_LIMIT)
             }
+            (_, "pause" | "resume") => Patience::First(CHANGE_LIMIT),
             _ => Patience::First(QUESTION_LIMIT),
         }
     }

@@ -4,7 +4,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use common::{control_at, program, sozuctl, wait_until, Backend, Proxy, Setup};
+use common::{control_at, ok, program, sozuctl, wait_until, Backend, Gate, Proxy, Setup};
 use sozu_lib::proto::table::COMMANDS;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +52,12 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cluster", "update", "--id", "web", "--unset", "answer_404"],
     ),
     ("cluster list", &["query", "applications"]),
+    (
+        "cluster pause id=web max=30",
+        &["cluster", "pause", "--id", "web", "--max", "30"],
+    ),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
     (
         "backend add cluster=web id=b address=127.0.0.1:1 weight=5",
         &[
@@ -153,8 +159,8 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "backend remove cluster=web id=c",
-        &["backend", "remove", "cluster=web", "id=c"],
+        "backend remove cluster=web id=c wait=30",
+        &["backend", "remove", "cluster=web", "id=c", "--wait", "30"],
     ),
     ("cluster remove id=web", &["cluster", "remove", "id=web"]),
     (
@@ -376,6 +382,34 @@ fn status_is_a_table_or_an_object() {
     let refused = text(&["--json", "cluster", "remove", "id=nobody"]);
     let wanted = "{\"ok\":false,\"code\":\"missing\",\"text\":\"cluster nobody does not exist\"}\n";
     assert_eq!(refused, wanted);
+}
+
+/// How far something has come is for terminals: others get the answer alone.
+#[test]
+fn progress_is_for_terminals() {
+    let gate = Gate::default();
+    let backend = {
+        let gate = gate.clone();
+        Backend::replying(move |_| {
+            gate.pass();
+            ok("late")
+        })
+    };
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let mut peer = proxy.client();
+    peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.wait_requests(1);
+    let socket = proxy.path("command.sock").display().to_string();
+    let words = ["backend", "remove", "cluster=main", "id=main-0", "wait=2"];
+    let words = [&["-s", &socket, "--json"], &words[..]].concat();
+    let output = sozuctl(&words);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"ok\":true,\"data\":[],\"result\":{\"revision\":1,\"changes\":1,\"connections\":1}}\n"
+    );
+    gate.admit(1);
+    assert_eq!(peer.response().text(), "late");
 }
 
 #[test]

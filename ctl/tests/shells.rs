@@ -36,7 +36,7 @@ fn bash_completes() {
         ("sozuctl li", "listener"),
         ("sozuctl -c x -t 5 --json li", "listener"),
         ("sozuctl listener ", "add remove update enable disable list"),
-        ("sozuctl backend remove ", "cluster= id="),
+        ("sozuctl backend remove ", "cluster= id= wait="),
         ("sozuctl backend remove cluster=a:b i", "id="),
         (
             "sozuctl listener add address=[::1]:80 protocol=",
@@ -86,7 +86,7 @@ fn fish_completes() {
             "sozuctl listener add protocol=",
             "protocol=http protocol=tcp",
         ),
-        ("sozuctl backend remove ", "cluster= id="),
+        ("sozuctl backend remove ", "cluster= id= wait="),
     ] {
         let Some(output) = run("fish", &["-N", "-c", &source, line]) else {
             return;

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{HEAD_BYTES_MAX, WEIGHT_MAX};
+use crate::limits::{HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -229,6 +229,19 @@ pub static UNSET: Key = key("unset", Names, Empty, "Keys that are to be as if th
 pub static COMMIT: &[Key] = &[
     key("revision", Int { min: 0, max: u32::MAX }, Empty, "Commits only if nobody else has since this revision."),
     key("confirm", Seconds, Empty, "Undoes it after so long, unless confirm comes before."),
+];
+
+/// In `cluster pause`.
+#[rustfmt::skip]
+pub static PAUSE: &[Key] = &[
+    key("id", Name, Required, "The name of the cluster."),
+    key("max", Int { min: 1, max: PAUSE_SECONDS_MAX }, Required, "After so many seconds it is over by itself."),
+];
+
+/// In what takes a backend from service.
+#[rustfmt::skip]
+pub static WAIT: &[Key] = &[
+    key("wait", Seconds, Empty, "Answers when it has no connection left, or after so long."),
 ];
 
 /// In `shutdown`.

@@ -37,6 +37,8 @@ pub struct Reply<'a> {
     pub http10: bool,
     /// It answers a HEAD request: the head alone.
     pub head_only: bool,
+    /// The client should wait so many seconds before it comes back. 0: nobody knows.
+    pub retry_after: u32,
     /// The body that the configuration gives for this status.
     pub page: Option<&'a str>,
 }
@@ -64,6 +66,9 @@ impl Reply<'_> {
             // RFC 9110 section 15.5.6 demands the list of what is allowed.
             out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
         }
+        if self.retry_after > 0 {
+            let _ = write!(out, "Retry-After: {}\r\n", self.retry_after);
+        }
         if !self.keep_alive {
             out.extend_from_slice(b"Connection: close\r\n");
         } else if self.http10 {
@@ -89,6 +94,7 @@ mod tests {
             keep_alive: true,
             http10: false,
             head_only: false,
+            retry_after: 0,
             page: None,
         };
         reply.write(&mut out);
@@ -96,7 +102,7 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert!(!head.contains("Connection"));
+        assert!(!head.contains("Connection") && !head.contains("Retry-After"));
         assert!(body.contains("404 Not Found") && body.contains("abc"));
     }
 
@@ -109,6 +115,7 @@ mod tests {
             keep_alive: false,
             http10: true,
             head_only: true,
+            retry_after: 7,
             page: Some("later"),
         };
         reply.write(&mut out);
@@ -116,5 +123,6 @@ mod tests {
         assert!(
             text.contains("Content-Length: 5\r\n") && text.ends_with("Connection: close\r\n\r\n")
         );
+        assert!(text.contains("\r\nRetry-After: 7\r\n"));
     }
 }

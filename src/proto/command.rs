@@ -5,9 +5,10 @@
 //! `Change::encode` and `Command::decode` are inverse, byte for byte.
 
 use super::line::{join, split, Word};
+use super::pairs::{fields_of, refused, take_wait};
 use super::table::{find, Row, COMMANDS};
-use crate::config::fields::{of_text, Fault, Fields};
-use crate::config::keys::{self, Key, GLOBAL};
+use crate::config::fields::{Fault, Fields};
+use crate::config::keys::{self, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
 use crate::proto::update::Update;
@@ -19,6 +20,20 @@ pub enum Command {
     Change(Change),
     /// Some keys of something that is there.
     Update(Update),
+    /// A change whose answer waits so many seconds at most, until the backends that it
+    /// takes from service have no connection left.
+    Wait {
+        change: Box<Command>,
+        seconds: u32,
+    },
+    /// Holds the requests for a cluster, so many seconds at most.
+    Pause {
+        id: String,
+        max: u32,
+    },
+    Resume {
+        id: String,
+    },
     List(Noun),
     StateDump,
     /// What differs from the configuration file as it was read last.
@@ -83,6 +98,9 @@ impl Command {
         match self {
             Command::Change(_)
             | Command::Update(_)
+            | Command::Wait { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
             | Command::Begin
             | Command::Commit { .. }
             | Command::Confirm
@@ -122,6 +140,19 @@ impl Command {
             }
         }
         let (row, argument) = row_of(&bare)?;
+        if let Some((seconds, pairs)) = take_wait(row, &pairs)? {
+            let change = Box::new(Command::of(row, argument, pairs, defaults)?);
+            return Ok(Command::Wait { change, seconds });
+        }
+        Command::of(row, argument, pairs, defaults)
+    }
+
+    fn of(
+        row: &'static Row,
+        argument: Option<String>,
+        pairs: Vec<(String, String)>,
+        defaults: &Timeouts,
+    ) -> Result<Command, Refused> {
         if row.verb == "update" {
             return Update::of(row, pairs).map(Command::Update);
         }
@@ -237,45 +268,6 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
     Refused::new(Code::Unknown, what)
 }
 
-/// Key=value words as checked values.
-pub(super) fn fields_of(
-    known: impl Iterator<Item = &'static Key> + Clone,
-    pairs: Vec<(String, String)>,
-    command: &str,
-) -> Result<Fields, Refused> {
-    let mut fields = Fields::default();
-    for (name, text) in pairs {
-        let mut named = known.clone();
-        if let Some(status) = keys::answer_status(&name) {
-            if named.any(|key| key.name == "answers") {
-                let inserted = fields.insert_answer(status, text);
-                inserted.map_err(|fault| refused(fault, command))?;
-                continue;
-            }
-        }
-        let Some(key) = named.find(|key| key.is(&name)) else {
-            return Err(unknown_key(known, &name, command));
-        };
-        let value = of_text(key.kind, &text)
-            .map_err(|what| Refused::new(Code::Invalid, format!("{command}: {name}: {what}")))?;
-        fields
-            .insert(key, value)
-            .map_err(|fault| refused(fault, command))?;
-    }
-    Ok(fields)
-}
-
-fn unknown_key(known: impl Iterator<Item = &'static Key>, name: &str, command: &str) -> Refused {
-    let hint = match keys::nearest(name, known.map(|key| key.name)) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "see help".to_string(),
-    };
-    Refused::new(
-        Code::Unknown,
-        format!("{command}: {name:?} is not a key of it: {hint}"),
-    )
-}
-
 /// The commands on listeners, clusters, frontends and backends.
 fn object_command(
     row: &Row,
@@ -314,6 +306,13 @@ fn object_command(
             Command::Update(Update::new(Noun::Listener, pairs))
         }
         ("listener", _) => Command::List(Noun::Listener),
+        ("cluster", "pause") => Command::Pause {
+            id: fields.text("id")?,
+            max: fields.int("max")?,
+        },
+        ("cluster", "resume") => Command::Resume {
+            id: fields.text("id")?,
+        },
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),
@@ -363,10 +362,6 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         _ => Command::Help { word: argument },
     })
-}
-
-pub(super) fn refused(fault: Fault, command: &str) -> Refused {
-    Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
 pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
@@ -474,6 +469,26 @@ mod tests {
         }
         let word = Some("listener".to_string());
         assert_eq!(decode("help listener"), Ok(Command::Help { word }));
+    }
+
+    #[test]
+    fn a_change_that_is_waited_for() {
+        for change in [
+            "backend remove cluster=a id=b",
+            "backend update cluster=a id=b state=drain",
+        ] {
+            let waited = Command::Wait {
+                change: Box::new(decode(change).expect("a change")),
+                seconds: 30,
+            };
+            assert_eq!(decode(&format!("{change} wait=30")), Ok(waited));
+            assert!(!decode(&format!("{change} wait=30")).is_ok_and(|c| c.only_asks()));
+        }
+        let pause = Command::Pause {
+            id: "a".into(),
+            max: 3600,
+        };
+        assert_eq!(decode("cluster pause id=a max=3600"), Ok(pause));
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! line  = word *( SP word ) LF       word = bare / key "=" value / "quoted with \" \\ \n \r \t"
 //! reply = *( data line ) ( "ok" *( SP key=value ) / "error" SP code SP "text" ) LF
 //! ```
-//! `line` has the grammar, `table` the words, `command` their meaning, `reply`
-//! the answers.
+//! `line` has the grammar, `table` the words, `pairs` checks values, `command` has
+//! their meaning, `reply` the answers.
 
 pub mod command;
 pub mod line;
+mod pairs;
 pub mod reply;
 pub mod table;
 pub mod update;

@@ -22,6 +22,7 @@ pub enum End {
     TunnelTimeout,
     ProxyShutdown,
     ProxyNoRoom,
+    ProxyQueueFull,
 }
 
 /// The fields of a line of the access log, in the order in which it is written.
@@ -47,7 +48,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 16] = [
+    pub const ALL: [End; 17] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -64,6 +65,7 @@ impl End {
         End::TunnelTimeout,
         End::ProxyShutdown,
         End::ProxyNoRoom,
+        End::ProxyQueueFull,
     ];
 
     /// The word in the access log; doc/access_log.md explains each.
@@ -85,6 +87,7 @@ impl End {
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
             End::ProxyNoRoom => "proxy_no_room",
+            End::ProxyQueueFull => "proxy_queue_full",
         }
     }
 }
@@ -106,7 +109,9 @@ impl End {
             | End::BackendClosed
             | End::BackendBadResponse
             | End::BackendCut => Some(Count::FailedBackend),
-            End::TunnelTimeout | End::ProxyShutdown | End::ProxyNoRoom => Some(Count::FailedProxy),
+            End::TunnelTimeout | End::ProxyShutdown | End::ProxyNoRoom | End::ProxyQueueFull => {
+                Some(Count::FailedProxy)
+            }
         }
     }
 }

@@ -14,9 +14,10 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
-use crate::session::response::{complete, finish, flow_down};
+use crate::session::response::{complete, finish, flow_down, front_lost};
 use crate::session::{
-    metrics, retire, tunnel, BackAct, Common, Phase, Reuse, Server, Side, Unconnected, World,
+    metrics, retire, tunnel, BackAct, Common, Event, Phase, Reuse, Server, Side, Target,
+    Unconnected, World,
 };
 use crate::state::{Listener, Protocol};
 
@@ -226,6 +227,7 @@ pub(super) fn answer(
         keep_alive: x.keep_alive,
         http10: !x.asked.http11,
         head_only: x.asked.head_method,
+        retry_after: x.retry_after,
         page: page.map(String::as_str),
     };
     reply.write(&mut world.scratch.head);
@@ -290,7 +292,12 @@ pub(super) fn unconnected(
     why: Unconnected,
     world: &mut World,
 ) -> Phase {
-    if why != Unconnected::NoBackend && x.failed_connects < CONNECT_RETRIES_MAX {
+    if let Unconnected::QueueFull { seconds } = why {
+        x.retry_after = seconds;
+        x.failure = None;
+    }
+    let worth_trying = matches!(why, Unconnected::Refused | Unconnected::TimedOut);
+    if worth_trying && x.failed_connects < CONNECT_RETRIES_MAX {
         x.failed_connects += 1;
         x.failure = Some(why);
         c.acts.connect = Some(reuse(&x));
@@ -302,6 +309,9 @@ pub(super) fn unconnected(
         Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
         Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
         Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
+        Unconnected::QueueFull { .. } => {
+            (End::ProxyQueueFull, 503, "too many wait for the cluster")
+        }
     };
     x.record.end = end;
     if is_tcp(&x) {
@@ -310,6 +320,74 @@ pub(super) fn unconnected(
     }
     answer(c, x, status, what, world)
 }
+
+// ---- while the cluster is paused ----------------------------------------
+
+pub(super) fn held(c: &mut Common, x: Box<Exchange>, world: &mut World) -> Phase {
+    match c.front_ended && !is_tcp(&x) {
+        true => given_up(c, x, world),
+        false => Phase::Held(x),
+    }
+}
+
+pub(super) fn while_held(
+    c: &mut Common,
+    x: Box<Exchange>,
+    event: Event,
+    world: &mut World,
+) -> Phase {
+    match event {
+        Event::Resumed(target) => resumed(c, x, target, world),
+        Event::Received(Side::Front, n) => match received(c, x, n, world) {
+            Phase::Waiting(x) => Phase::Held(x),
+            // What came has ended it.
+            phase => phase,
+        },
+        Event::Ended(Side::Front) => held_ended(c, x, world),
+        Event::Lost(Side::Front) | Event::Unsendable(Side::Front) => front_lost(c, x),
+        _ => Phase::Held(x),
+    }
+}
+
+/// As if it had come just now, to the cluster as it is now.
+fn resumed(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    target: Option<Rc<Target>>,
+    world: &mut World,
+) -> Phase {
+    let same = |target: &Rc<Target>| {
+        let protocol = x.target.as_ref().map(|old| old.cluster.protocol);
+        protocol == Some(target.cluster.protocol)
+    };
+    if let Some(target) = target.filter(same) {
+        x.target = Some(target);
+    }
+    x.failed_connects = 0;
+    x.failure = None;
+    c.acts.connect = Some(reuse(&x));
+    c.since_us = world.now_us;
+    Phase::Waiting(x)
+}
+
+/// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
+/// would notice before the end of the pause: it loses its place. A TCP client has only
+/// said all that it has to say.
+fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    c.front_ended = true;
+    if !is_tcp(&x) {
+        return given_up(c, x, world);
+    }
+    x.up_body.ended(&mut x.up, world.scratch, world.pool);
+    Phase::Held(x)
+}
+
+fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    x.record.end = End::ClientClosed;
+    answer(c, x, 503, "while its cluster was paused", world)
+}
+
+// ---- the body -----------------------------------------------------------
 
 /// More of the request, or of the next one.
 pub(super) fn received(c: &mut Common, mut x: Box<Exchange>, n: usize, world: &mut World) -> Phase {

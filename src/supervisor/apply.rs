@@ -44,6 +44,8 @@ pub struct Transaction {
     pub steps: Vec<Step>,
     /// Bytes of their lines.
     pub bytes: usize,
+    /// So many seconds the answer to commit waits for backends to become empty.
+    pub wait: Option<u32>,
     /// A line that could not be taken: nothing of it will be done.
     pub spoilt: Option<Refused>,
 }

@@ -38,8 +38,15 @@ impl Supervisor {
             Command::StateStats => Ok(self.stats()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
-            Command::Change(change) => self.step(Step::Do(change), key),
-            Command::Update(update) => self.step(Step::Update(update), key),
+            Command::Change(change) => self.step(Step::Do(change), None, key),
+            Command::Update(update) => self.step(Step::Update(update), None, key),
+            Command::Wait { change, seconds } => match *change {
+                Command::Change(change) => self.step(Step::Do(change), Some(seconds), key),
+                Command::Update(update) => self.step(Step::Update(update), Some(seconds), key),
+                other => self.perform(other, key),
+            },
+            Command::Pause { id, max } => self.pause(id, max, key),
+            Command::Resume { id } => self.resume(&id, key),
             Command::Begin => self.begin(key),
             Command::Commit { revision, confirm } => self.commit(key, revision, confirm),
             Command::Confirm => self.confirm(),
@@ -54,8 +61,8 @@ impl Supervisor {
             }
             Command::Logging { level } => {
                 let who = self.client(key)?.who.clone();
-                self.set_log_level(level, &who);
-                Ok(ok())
+                let line = self.set_log_level(level, &who);
+                self.order_and_answer(&line, key)
             }
             Command::Shutdown { hard, timeout } => {
                 let client = self.client(key)?;
@@ -76,13 +83,13 @@ impl Supervisor {
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
 
-    /// In main and in every worker, those to come included.
-    pub(super) fn set_log_level(&mut self, level: String, who: &str) {
+    /// In main and in workers to come; returns what those who are there are to be told.
+    pub(super) fn set_log_level(&mut self, level: String, who: &str) -> String {
         logging::set_filter(&level);
         let line = reply::data("logging", &[("level", level.clone())]);
-        self.tell_workers(line.trim_end());
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
+        line.trim_end().to_string()
     }
 
     // ---- changes --------------------------------------------------------
@@ -99,9 +106,9 @@ impl Supervisor {
     }
 
     /// Part of a transaction, or one of its own.
-    fn step(&mut self, step: Step, key: Key) -> Result<String, Refused> {
+    fn step(&mut self, step: Step, wait: Option<u32>, key: Key) -> Result<String, Refused> {
         let Some(transaction) = &mut self.client(key)?.transaction else {
-            return self.change(vec![step], key, None);
+            return self.change(vec![step], key, None, wait);
         };
         if let Some(first) = &transaction.spoilt {
             return Err(spoilt(first));
@@ -111,6 +118,7 @@ impl Supervisor {
             return Err(Refused::new(Code::Limit, what));
         }
         transaction.steps.push(step);
+        transaction.wait = transaction.wait.max(wait);
         Ok(reply::ok(&[]))
     }
 
@@ -135,6 +143,7 @@ impl Supervisor {
         let client = self.client(key)?;
         let Some(Transaction {
             steps,
+            wait,
             spoilt: first,
             ..
         }) = client.transaction.take()
@@ -152,7 +161,7 @@ impl Supervisor {
                 format!("the revision is {now}: somebody else has committed; nothing was done");
             return Err(Refused::new(Code::Mismatch, what));
         }
-        self.change(steps, key, confirm)
+        self.change(steps, key, confirm, wait)
     }
 
     /// Does it, says so in the log and to who listens. The answer comes once every worker has done it.
@@ -161,13 +170,17 @@ impl Supervisor {
         steps: Vec<Step>,
         key: Key,
         confirm: Option<u32>,
+        wait: Option<u32>,
     ) -> Result<String, Refused> {
         self.may_change()?;
         let client = self.client(key)?;
         client.waiting = true;
         let who = client.who.clone();
-        match self.transact(&steps, Some(key)) {
+        match self.transact(&steps, wait.is_none().then_some(key)) {
             Ok(done) => {
+                if let Some(seconds) = wait {
+                    self.await_departed(key, done.changes.len(), seconds);
+                }
                 self.audit(&who, &done.changes);
                 if let Some(seconds) = confirm {
                     self.try_out(done.undo, seconds);
@@ -224,6 +237,7 @@ impl Supervisor {
         if listens {
             self.tell_events(changes.len(), &events);
         }
+        self.end_pauses_of(changes);
     }
 
     fn confirm(&mut self) -> Result<String, Refused> {
@@ -278,6 +292,7 @@ impl Supervisor {
                 .cloned()
                 .map(Change::ClusterAdd),
         );
+        lines += &self.pauses.line(&frontend.cluster, self.now_ms);
         for backend in self.state.backends_of(&frontend.cluster) {
             let chosen = match listener.enabled {
                 true => chosen(&self.state, backend),
@@ -325,7 +340,7 @@ impl Supervisor {
                 ("backends", self.state.backends().count().to_string()),
             ],
         );
-        main + &self.worker_lines()
+        main + &self.worker_lines() + &self.pauses.lines(self.now_ms)
     }
 }
 

@@ -12,11 +12,15 @@ mod dumps;
 mod files;
 mod memory;
 mod notify;
+mod orders;
 mod outbox;
+mod pauses;
+mod progress;
 mod reload;
 mod roles;
 mod saved;
 mod series;
+mod waits;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -45,10 +49,14 @@ use control::Control;
 use dumps::Dumps;
 use files::Logs;
 use memory::Litter;
+use orders::Orders;
+use pauses::Pauses;
+use progress::Progress;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
 use series::Roster;
+use waits::Wait;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -91,6 +99,12 @@ struct Supervisor {
     revision: u64,
     /// Transactions that workers have still to do.
     pending: Vec<Pending>,
+    orders: Orders,
+    pauses: Pauses,
+    /// Changes whose answer waits until backends are empty.
+    waits: Vec<Wait>,
+    /// What those who wait for the end were told.
+    draining: Option<Progress>,
     /// A commit that waits to be confirmed.
     trial: Option<Trial>,
     /// The configuration file, and the state that it described when it was read last.
@@ -167,6 +181,10 @@ impl Supervisor {
             failure: None,
             revision: 0,
             pending: Vec::new(),
+            orders: Orders::default(),
+            pauses: Pauses::default(),
+            waits: Vec::new(),
+            draining: None,
             trial: None,
             file,
             filed,
@@ -195,6 +213,9 @@ impl Supervisor {
             }
             self.look_after_workers();
             self.look_at_trial();
+            self.look_at_pauses();
+            self.look_at_waits();
+            self.look_at_drain();
             if self
                 .control
                 .paused_until_ms
@@ -229,10 +250,17 @@ impl Supervisor {
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
-        let due = [stage, trial, save, control, litter, workers]
-            .into_iter()
-            .flatten()
-            .min();
+        let (pauses, drain) = (
+            self.pauses.due_ms(),
+            self.draining.as_ref().map(Progress::due_ms),
+        );
+        let waits = waits::due_ms(&self.waits, self.now_ms);
+        let due = [
+            stage, trial, save, control, litter, workers, pauses, drain, waits,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let now_ms = self.start.elapsed().as_millis() as u64;
         let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
         due.map_or(-1, wait)

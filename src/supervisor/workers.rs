@@ -19,7 +19,7 @@ use std::process::Child;
 
 use crate::channel::{self, Block, Channel};
 use crate::config::Settings;
-use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
+use crate::limits::{BACKEND_NEWS_PER_SECOND_MAX, WORKERS_MAX};
 use crate::net::board::Cell;
 use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
@@ -59,6 +59,8 @@ struct Process {
     heard_ms: u64,
     /// A ping that was not answered yet.
     asked_ms: Option<u64>,
+    /// A second, and how many backends it has called up or down in it.
+    news: (u64, u32),
 }
 
 #[derive(Default)]
@@ -119,6 +121,23 @@ impl Workers {
                 .any(|(_, process)| process.row == *row)
         };
         (0..WORKERS_MAX).find(|row| !taken(row))
+    }
+
+    /// The rows of the board that are written.
+    pub fn rows(&self) -> impl Iterator<Item = usize> + '_ {
+        self.processes.iter().map(|(_, process)| process.row)
+    }
+
+    /// The place of a worker that has something to say about a backend; nothing if it
+    /// talks more than ours do, whose seconds may begin elsewhere.
+    pub fn may_report(&mut self, key: Key, now_ms: u64) -> Option<usize> {
+        let process = self.processes.get_mut(key)?;
+        let second = now_ms / 1000;
+        if process.news.0 != second {
+            process.news = (second, 0);
+        }
+        process.news.1 += 1;
+        (process.news.1 <= 2 * BACKEND_NEWS_PER_SECOND_MAX).then_some(process.id)
     }
 
     /// Everyone who can be told something.
@@ -201,6 +220,9 @@ impl Supervisor {
             channel.send_with(line.trim_end(), vec![dup(socket.as_fd())?]);
         }
         state.iter().for_each(|block| channel.send_block(block));
+        for line in self.pauses.boot_lines(self.now_ms) {
+            channel.send(&line);
+        }
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
@@ -217,6 +239,7 @@ impl Supervisor {
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
+            news: (0, 0),
         });
         self.workers.places[id].due_ms = None;
         if let Some(process) = self.workers.processes.get(key) {
@@ -268,18 +291,19 @@ impl Supervisor {
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
-        // Nothing that a worker says makes main do more than believe that it lives.
+        // Nothing that a worker says makes main do more than believe that it lives, and
+        // tell others what it says. All that has come is taken: no more than one message.
         let mut accepting = false;
         let mut done = 0;
-        for _ in 0..WORKER_QUEUE_LINES_MAX {
-            let Some(line) = process.channel.next_line() else {
-                break;
-            };
+        let mut others = Vec::new();
+        while let Some(line) = process.channel.next_line() {
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
             if let Some(revision) = line.strip_prefix("done revision=") {
                 done = revision.parse().unwrap_or(done);
+            } else if line.contains(' ') {
+                others.push(line);
             }
         }
         if accepting {
@@ -288,6 +312,7 @@ impl Supervisor {
         if done > 0 {
             self.done(key, done);
         }
+        others.iter().for_each(|line| self.heard(key, line));
     }
 
     fn accepts(&mut self, key: Key) {
@@ -354,6 +379,7 @@ impl Supervisor {
         };
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
+        self.forget_worker(key);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.ledger.close_page(process.row, self.roster.all());

@@ -340,6 +340,7 @@ impl Worker {
             back: None,
             door: key,
             tried: Vec::new(),
+            held: None,
             lanes: None,
             bulk: 0,
             reset: false,

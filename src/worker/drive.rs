@@ -4,6 +4,7 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
+use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
 use crate::metrics::text::Cursor;
@@ -11,12 +12,13 @@ use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
-use crate::session::{BackAct, Event, Reuse, Session, Side, Unconnected, World};
+use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
+use crate::worker::hold::{Admission, Holds};
 use crate::worker::lend::Lanes;
 use crate::worker::pool::{Backs, Found};
 
@@ -30,6 +32,8 @@ pub struct Slot {
     pub door: Key,
     /// Backends to which this request found no connection.
     pub tried: Vec<Key>,
+    /// The paused cluster that it waits for.
+    pub held: Option<Rc<Target>>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -71,6 +75,7 @@ pub struct Turn<'w> {
     pub slot: &'w mut Slot,
     pub world: World<'w>,
     pub backs: &'w mut Backs,
+    pub holds: &'w mut Holds,
     pub poll: &'w Epoll,
     pub access: &'w mut AccessLog,
     pub complaints: &'w mut Complaints,
@@ -316,9 +321,23 @@ impl Turn<'_> {
         let Some(x) = self.slot.session.exchange() else {
             return;
         };
-        let Some(cluster) = x.target.as_ref().map(|target| target.key) else {
+        let Some(target) = &x.target else {
             return;
         };
+        let cluster = target.key;
+        match self
+            .holds
+            .admit(&target.cluster.id, self.key, self.now_ms())
+        {
+            Admission::NotPaused => {}
+            Admission::Held => {
+                self.slot.held = Some(Rc::clone(target));
+                return self.on(Event::Held);
+            }
+            Admission::Full(seconds) => {
+                return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
+            }
+        }
         let (now_ms, tried) = (self.now_ms(), &mut self.slot.tried);
         match self
             .backs
@@ -333,6 +352,15 @@ impl Turn<'_> {
             }
             Found::Started(key) => self.slot.back = Some(key),
             Found::Nothing(why) => self.on(Event::Unconnected(why)),
+        }
+    }
+
+    /// The pause is over: it looks for a backend among those that there are now.
+    pub fn resume(&mut self) {
+        if let Some(target) = self.slot.held.take() {
+            self.slot.tried.clear();
+            let target = self.backs.target(&target.cluster.id);
+            self.on(Event::Resumed(target));
         }
     }
 

@@ -9,9 +9,11 @@ mod access;
 mod count;
 mod doors;
 mod drive;
+mod hold;
 mod lend;
 mod link;
 mod pool;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,6 +42,7 @@ use accept::Queue;
 use access::{AccessLog, Complaints};
 use doors::Entrance;
 use drive::{Slot, Turn};
+use hold::Holds;
 use pool::Backs;
 
 pub use link::main;
@@ -94,6 +97,7 @@ pub struct Worker {
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
+    holds: Holds,
     tools: Tools,
     access: AccessLog,
     complaints: Complaints,
@@ -154,6 +158,8 @@ impl Worker {
                 tally.clone(),
             ),
             tally,
+            // Half of the buffers is for those who do not wait for a paused cluster.
+            holds: Holds::new((buffers / 2).max(1)),
             tools: Tools {
                 random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
@@ -193,6 +199,7 @@ impl Worker {
             self.look_at_timers();
             self.say_good_bye();
             self.feed_starving();
+            self.tell_news();
             self.access.flush_if_due(self.now_ms());
         }
         self.cut_all();
@@ -210,6 +217,12 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.holds.over_ms());
+        if self.may_tell() {
+            earlier(self.backs.watches.due_ms());
+            earlier(self.backs.news.due_ms());
+            earlier(self.holds.tell_at_ms());
+        }
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
@@ -298,6 +311,7 @@ impl Worker {
             slot,
             world: self.tools.world(&entrance.door, self.now_us, self.draining),
             backs: &mut self.backs,
+            holds: &mut self.holds,
             poll: &self.poll,
             access: &mut self.access,
             complaints: &mut self.complaints,
@@ -310,6 +324,11 @@ impl Worker {
         if slot.session.is_closed() {
             self.close(key);
             return;
+        }
+        if !slot.session.is_held() {
+            if let Some(target) = slot.held.take() {
+                self.holds.leave(&target.cluster.id, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -324,6 +343,9 @@ impl Worker {
             return;
         };
         self.timers.cancel(key.index);
+        if let Some(target) = slot.held {
+            self.holds.leave(&target.cluster.id, key);
+        }
         if let Some(back) = slot.back {
             self.backs.close(back);
         }
@@ -342,6 +364,9 @@ impl Worker {
 
     fn look_at_timers(&mut self) {
         let now_ms = self.now_ms();
+        for cluster in self.holds.over(now_ms) {
+            self.resume_cluster(&cluster);
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.timers.advance(now_ms, &mut expired);
         for index in expired.drain(..) {

@@ -22,6 +22,7 @@ use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
 use crate::sys::socket;
 use crate::timer::Wheel;
+use crate::worker::watch::{News, Watches};
 
 /// A pooled connection that went idle less than this ago is not taken for dead.
 const RECENT_MS: u64 = 500;
@@ -48,6 +49,14 @@ struct Backend {
     removed: bool,
     /// Connections, pooled or not.
     connections: u32,
+    /// Orders of main to watch it.
+    watchers: Vec<u64>,
+    /// It was left alone, and not connected to since; why.
+    down: bool,
+    why: String,
+    /// What main was told of that, and whether there is news.
+    told_down: bool,
+    has_news: bool,
 }
 
 impl Backend {
@@ -74,6 +83,17 @@ pub struct Backs {
     tally: Tally,
     /// How long an idle connection is kept.
     keepalive_ms: u64,
+    /// Backends with connections that the last changes have taken requests from.
+    departed: Vec<Key>,
+    pub watches: Watches,
+    pub news: News,
+}
+
+/// A backend that went down, or came up again.
+pub struct Report {
+    pub conf: Rc<state::Backend>,
+    /// Why it is down; `None`: it is up.
+    pub down: Option<String>,
 }
 
 /// What came of asking for a connection.
@@ -93,6 +113,9 @@ impl Backs {
             timers: Wheel::new(now_ms),
             tally,
             keepalive_ms,
+            departed: Vec::new(),
+            watches: Watches::default(),
+            news: News::default(),
         }
     }
 
@@ -160,6 +183,11 @@ impl Backs {
             pool: Vec::new(),
             removed: false,
             connections: 0,
+            watchers: Vec::new(),
+            down: false,
+            why: String::new(),
+            told_down: false,
+            has_news: false,
         }));
     }
 
@@ -175,6 +203,9 @@ impl Backs {
             BackendState::Ready => Vec::new(),
             BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
         };
+        if conf.state != BackendState::Ready {
+            self.departed.push(key);
+        }
         backend.server = Rc::new(Server {
             backend: conf,
             series: backend.server.series,
@@ -207,6 +238,7 @@ impl Backs {
             return;
         };
         backend.removed = true;
+        self.departed.push(key);
         for conn in std::mem::take(&mut backend.pool) {
             self.drop_conn(conn);
         }
@@ -221,6 +253,47 @@ impl Backs {
         {
             self.backends.remove(backend);
         }
+    }
+
+    // ---- what main is told ----------------------------------------------
+
+    /// Changes follow that belong together.
+    pub fn begin_changes(&mut self) {
+        self.departed.clear();
+    }
+
+    /// Main wants to know how many connections are left to those that the last changes
+    /// have taken requests from.
+    pub fn watch(&mut self, order: u64) {
+        let mut connections = 0;
+        for key in std::mem::take(&mut self.departed) {
+            let backend = self.backends.get_mut(key);
+            // Drained and then removed, it stands there twice.
+            if let Some(backend) = backend.filter(|b| !b.watchers.contains(&order)) {
+                connections += backend.connections;
+                let watches = &self.watches;
+                backend.watchers.retain(|order| watches.knows(*order));
+                backend.watchers.push(order);
+            }
+        }
+        self.watches.add(order, connections);
+    }
+
+    /// The next backend that is not any more what main was told it is.
+    pub fn report(&mut self, now_ms: u64) -> Option<Report> {
+        while let Some(key) = self.news.next(now_ms) {
+            let Some(backend) = self.backends.get_mut(key) else {
+                continue;
+            };
+            backend.has_news = false;
+            if backend.down != backend.told_down {
+                backend.told_down = backend.down;
+                let conf = Rc::clone(&backend.server.backend);
+                let down = backend.down.then(|| backend.why.clone());
+                return Some(Report { conf, down });
+            }
+        }
+        None
     }
 
     // ---- connections ----------------------------------------------------
@@ -326,6 +399,7 @@ impl Backs {
         let row = self.tally.row(server.server.series);
         row.add(Count::Connections, 1);
         row.add(Count::Open, 1);
+        self.watches.gained(&server.watchers);
         let key = self.conns.insert(Back {
             conn: Conn::new(stream, false),
             owner: Some(owner),
@@ -353,35 +427,45 @@ impl Backs {
 
     /// A connect succeeded.
     pub fn connected(&mut self, backend: Key) {
-        if let Some(backend) = self.backends.get_mut(backend) {
-            backend.health.connected();
-            self.tally.row(backend.server.series).set(Count::Avoided, 0);
+        let Some(server) = self.backends.get_mut(backend) else {
+            return;
+        };
+        server.health.connected();
+        self.tally.row(server.server.series).set(Count::Avoided, 0);
+        if server.down {
+            server.down = false;
+            self.has_news(backend);
+        }
+    }
+
+    fn has_news(&mut self, backend: Key) {
+        let Some(server) = self.backends.get_mut(backend) else {
+            return;
+        };
+        if !std::mem::replace(&mut server.has_news, true) {
+            self.news.add(backend);
         }
     }
 
     /// A connect failed.
     pub fn failed(&mut self, backend: Key, why: &str, now_ms: u64) {
-        let Some(backend) = self.backends.get_mut(backend) else {
+        let Some(server) = self.backends.get_mut(backend) else {
             return;
         };
-        let row = self.tally.row(backend.server.series);
+        let row = self.tally.row(server.server.series);
         row.add(Count::ConnectFailed, 1);
-        let conf = &backend.server.backend;
-        if backend.health.failed(now_ms) {
+        let conf = server.conf();
+        log::debug!(
+            "backend {} of cluster {} at {}: {why}",
+            conf.id,
+            conf.cluster,
+            conf.address
+        );
+        if server.health.failed(now_ms) && !server.down {
             row.set(Count::Avoided, 1);
-            log::warn!(
-                "backend {} of cluster {} at {} is left alone for a while: {why}",
-                conf.id,
-                conf.cluster,
-                conf.address
-            );
-        } else {
-            log::debug!(
-                "backend {} of cluster {} at {}: {why}",
-                conf.id,
-                conf.cluster,
-                conf.address
-            );
+            server.down = true;
+            server.why = why.to_string();
+            self.has_news(backend);
         }
     }
 
@@ -434,6 +518,7 @@ impl Backs {
         if let Some(server) = self.backends.get_mut(back.backend) {
             server.connections -= 1;
             self.tally.row(server.server.series).take_one(Count::Open);
+            self.watches.lost(&server.watchers);
         }
     }
 

@@ -116,6 +116,7 @@ impl Case<'_> {
             End::BackendConnectTimeout | End::TunnelTimeout => timeout,
             End::ProxyShutdown => false,
             End::ProxyNoRoom => self.narrow,
+            End::ProxyQueueFull => slot.turned_away.contains(&i),
         }
     }
 
@@ -165,7 +166,7 @@ impl Case<'_> {
             End::ClientNoRoute => 404,
             End::ClientTimeout => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
-            End::BackendNone | End::BackendRefused => 503,
+            End::BackendNone | End::BackendRefused | End::ProxyQueueFull => 503,
             End::BackendTimeout | End::BackendConnectTimeout => 504,
             // Begun, then overtaken by what the client did.
             End::ClientReset | End::ClientClosed => return,
