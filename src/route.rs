@@ -88,6 +88,26 @@ impl<T> Router<T> {
         }
     }
 
+    /// Where the rule with that very identity leads.
+    pub fn get(&self, hostname: &HostRule, path: &PathRule, method: Option<&str>) -> Option<&T> {
+        let paths = match hostname {
+            HostRule::Exact(name) => self.exact.get(name.as_str())?,
+            HostRule::Suffix(name) => self.suffix.get(name.as_str())?,
+            HostRule::Any => &self.any,
+        };
+        let methods = match path {
+            PathRule::Exact(path) => paths.exact.get(path.as_str())?,
+            PathRule::Prefix(path) => paths.prefix.get(path.as_str())?,
+        };
+        match method {
+            None => methods.any.as_ref(),
+            Some(method) => {
+                let mut named = methods.by_name.iter();
+                named.find(|(name, _)| **name == *method).map(|(_, to)| to)
+            }
+        }
+    }
+
     /// Shows every place that a rule leads to.
     pub fn for_each(&mut self, mut show: impl FnMut(&mut T)) {
         let hosts = self.exact.values_mut().chain(self.suffix.values_mut());

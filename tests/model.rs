@@ -259,6 +259,8 @@ impl Lab {
             _ => self.say(who),
         }
         let control = &mut self.proxy.steer();
+        let checked = control.ok("state check");
+        assert!(checked.last.starts_with("ok agrees=true"), "{checked:?}");
         let dump = control.dump();
         assert!(
             dump == self.model.dump(),
@@ -497,10 +499,16 @@ fn explain_knows_closed_doors() {
         ("state=down", "no, it is down"),
     ] {
         control.ok(&format!("backend update cluster=main id=main-0 {update}"));
-        let text = control.ok(&question).data.join("\n");
-        assert!(text.contains(why), "{text}");
+        let reply = control.ask(&question);
+        assert!(reply.data.join("\n").contains(why), "{reply:?}");
+        assert!(reply.last.contains("the answer would be 503"), "{reply:?}");
     }
     control.ok(&format!("listener disable address={}", proxy.address()));
-    let text = control.ok(&question).data.join("\n");
+    let reply = control.ask(&question);
+    let text = reply.data.join("\n");
     assert!(text.contains("no, the listener is disabled"), "{text}");
+    assert!(
+        reply.last.contains("the connection would be refused"),
+        "{reply:?}"
+    );
 }

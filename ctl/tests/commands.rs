@@ -112,6 +112,25 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "explain url=http://a.example/x/y?z client=192.0.2.7",
+        &[
+            "explain",
+            "--url",
+            "http://a.example/x/y?z",
+            "--client",
+            "192.0.2.7",
+        ],
+    ),
+    (
+        "explain url=http://a.example/x/y?z listener=M client=192.0.2.7",
+        &[
+            "explain",
+            "url=http://a.example/x/y?z",
+            "listener=M",
+            "client=192.0.2.7",
+        ],
+    ),
+    (
         "explain listener=M hostname=b.example",
         &["explain", "listener=M", "hostname=b.example"],
     ),
@@ -184,7 +203,18 @@ const STEPS: &[(&str, &[&str])] = &[
     ("clusters", &["clusters"]),
     ("state dump", &["state", "dump"]),
     ("state diff", &["state", "diff"]),
+    ("state check", &["state", "check"]),
     ("state stats", &["state", "stats"]),
+    ("connections list", &["connections"]),
+    (
+        "connections list older=1",
+        &["connections", "list", "--older", "1"],
+    ),
+    (
+        "connections kill id=1.2.3",
+        &["connections", "kill", "--id", "1.2.3"],
+    ),
+    ("connections kill", &["connections", "kill"]),
     // A connection of their own each: begun, and forgotten.
     ("begin", &["begin"]),
     ("commit revision=0", &["commit", "revision=0"]),

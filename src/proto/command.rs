@@ -6,13 +6,14 @@
 
 use super::line::{join, split, Word};
 use super::table::{find, Row, COMMANDS};
-use crate::config::fields::{of_text, Fault, Fields};
+use crate::config::fields::{fault, of_text, Fault, Fields};
 use crate::config::keys::{self, Key, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
+use crate::proto::selection::Selection;
 use crate::proto::update::Update;
 use crate::state::{Change, Code, Refused, Timeouts};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -23,7 +24,14 @@ pub enum Command {
     StateDump,
     /// What differs from the configuration file as it was read last.
     StateDiff,
+    /// What workers have, against what main has.
+    StateCheck,
     StateStats,
+    /// The client connections that are there, or their end.
+    Connections {
+        kill: bool,
+        selection: Selection,
+    },
     Begin,
     Commit {
         /// Only if this is the revision still.
@@ -58,10 +66,12 @@ pub enum Command {
 /// A request that is explained, not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    pub listener: SocketAddr,
-    pub hostname: String,
-    pub path: String,
+    pub url: Option<String>,
+    pub listener: Option<SocketAddr>,
+    pub hostname: Option<String>,
+    pub path: Option<String>,
     pub method: String,
+    pub client: Option<IpAddr>,
 }
 
 /// The kinds of objects.
@@ -86,11 +96,14 @@ impl Command {
             | Command::Reload
             | Command::Logging { .. }
             | Command::WorkerRestart { .. }
+            | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
             | Command::StateDump
             | Command::StateDiff
+            | Command::StateCheck
             | Command::StateStats
+            | Command::Connections { kill: false, .. }
             | Command::Events
             | Command::Explain(_)
             | Command::Status
@@ -155,6 +168,14 @@ impl Change {
             }
         };
         line_of(&[noun, verb], words)
+    }
+}
+
+impl Selection {
+    /// A line without its LF.
+    pub fn command(&self, kill: bool) -> String {
+        let verb = if kill { "kill" } else { "list" };
+        line_of(&["connections", verb], self.words())
     }
 }
 
@@ -319,6 +340,7 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
     Ok(match (row.noun, row.verb) {
         ("state", "dump") => Command::StateDump,
         ("state", "diff") => Command::StateDiff,
+        ("state", "check") => Command::StateCheck,
         ("state", _) => Command::StateStats,
         ("begin", _) => Command::Begin,
         ("commit", _) => Command::Commit {
@@ -331,14 +353,15 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("logging", _) => Command::Logging {
             level: fields.text("level")?,
         },
-        ("explain", _) => Command::Explain(Question {
-            listener: fields.address("listener")?,
-            hostname: fields.text("hostname")?,
-            path: fields.text_or_none("path").unwrap_or_else(|| "/".into()),
-            method: fields
-                .text_or_none("method")
-                .unwrap_or_else(|| "GET".into()),
-        }),
+        ("explain", _) => Command::Explain(question(fields)?),
+        ("connections", "kill") => Command::Connections {
+            kill: true,
+            selection: Selection::some_of(fields)?,
+        },
+        ("connections", _) => Command::Connections {
+            kill: false,
+            selection: Selection::of(fields)?,
+        },
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("workers", _) => Command::Workers,
@@ -353,6 +376,24 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         _ => Command::Help { word: argument },
     })
+}
+
+fn question(mut fields: Fields) -> Result<Question, Fault> {
+    let question = Question {
+        url: fields.text_or_none("url"),
+        listener: fields.address("listener").ok(),
+        hostname: fields.text_or_none("hostname"),
+        path: fields.text_or_none("path"),
+        method: fields
+            .text_or_none("method")
+            .unwrap_or_else(|| "GET".into()),
+        client: fields.ip_or_none("client"),
+    };
+    if question.url.is_some() && (question.hostname.is_some() || question.path.is_some()) {
+        let what = "says the hostname and the path: give either it, or hostname and path";
+        return Err(fault("url", what));
+    }
+    Ok(question)
 }
 
 pub(super) fn refused(fault: Fault, command: &str) -> Refused {

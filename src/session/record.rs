@@ -19,6 +19,7 @@ pub enum End {
     BackendCut,
     TunnelTimeout,
     ProxyShutdown,
+    ProxyKilled,
     ProxyNoRoom,
 }
 
@@ -45,7 +46,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 16] = [
+    pub const ALL: [End; 17] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -61,6 +62,7 @@ impl End {
         End::BackendCut,
         End::TunnelTimeout,
         End::ProxyShutdown,
+        End::ProxyKilled,
         End::ProxyNoRoom,
     ];
 
@@ -82,6 +84,7 @@ impl End {
             End::BackendCut => "backend_cut",
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
+            End::ProxyKilled => "proxy_killed",
             End::ProxyNoRoom => "proxy_no_room",
         }
     }

@@ -16,7 +16,7 @@ use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
 use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Side, Unconnected, World};
-use crate::state::{Backend, Listener, Protocol};
+use crate::state::{Backend, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -119,7 +119,7 @@ fn accept(
     x.target = Some(Rc::clone(target));
     let edge = Edge {
         client: c.peer.ip(),
-        trusted: is_trusted(c, &world.door.listener),
+        trusted: world.door.listener.trusts(c.peer.ip()),
         listener: world.door.listener.address,
         request_id: &x.record.id,
     };
@@ -151,14 +151,6 @@ fn reuse(x: &Exchange) -> Reuse {
         (false, true) => Reuse::Any,
         (false, false) => Reuse::Recent,
     }
-}
-
-fn is_trusted(c: &Common, listener: &Listener) -> bool {
-    let ip = c.peer.ip().to_canonical();
-    listener
-        .trusted_proxies
-        .iter()
-        .any(|range| range.contains(ip))
 }
 
 /// The client went away before it had asked for anything whole.

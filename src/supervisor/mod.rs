@@ -5,9 +5,13 @@
 //! control clients are events like any other.
 
 mod apply;
+mod check;
 mod commands;
+mod connections;
 mod control;
+mod explain;
 mod files;
+mod inquiry;
 mod notify;
 mod outbox;
 mod roles;
@@ -29,6 +33,8 @@ use crate::limits::{
 use crate::net::board::Board;
 use crate::net::logging;
 use crate::net::token::{self, Kind};
+use crate::proto::digest::Digest;
+use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
@@ -37,6 +43,7 @@ use apply::{Pending, Trial};
 use commands::Dumps;
 use control::Control;
 use files::Logs;
+use inquiry::Inquiry;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
@@ -64,6 +71,8 @@ enum Stage {
 struct Supervisor {
     settings: Settings,
     state: State,
+    /// Of the state.
+    digest: Digest,
     stage: Stage,
     poll: Epoll,
     signals: Signals,
@@ -80,6 +89,8 @@ struct Supervisor {
     revision: u64,
     /// Transactions that workers have still to do.
     pending: Vec<Pending>,
+    /// What workers are being asked.
+    inquiries: Slab<Inquiry>,
     /// A commit that waits to be confirmed.
     trial: Option<Trial>,
     /// The configuration file, and the state that it described when it was read last.
@@ -132,6 +143,7 @@ impl Supervisor {
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
             settings,
+            digest: Digest::of(&state),
             state,
             stage: Stage::Starting,
             poll,
@@ -144,6 +156,7 @@ impl Supervisor {
             failure: None,
             revision: 0,
             pending: Vec::new(),
+            inquiries: Slab::default(),
             trial: None,
             file,
             filed,

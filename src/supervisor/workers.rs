@@ -19,7 +19,7 @@ use std::process::Child;
 
 use crate::channel::Channel;
 use crate::config::Settings;
-use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
+use crate::limits::WORKERS_MAX;
 use crate::net::board::Cell;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
@@ -36,7 +36,7 @@ const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub enum Life {
     Starting,
     Accepting,
     /// It takes nothing new, and is told to stop then.
@@ -45,15 +45,17 @@ enum Life {
     },
 }
 
-struct Process {
+pub struct Process {
     /// The place that it carries.
-    id: usize,
+    pub id: usize,
     /// Its row on the board.
-    row: usize,
-    life: Life,
-    child: Child,
-    channel: Channel,
-    started_ms: u64,
+    pub row: usize,
+    pub life: Life,
+    pub child: Child,
+    pub channel: Channel,
+    /// The other end of the channel is gone: its death will be told by SIGCHLD.
+    pub closed: bool,
+    pub started_ms: u64,
     /// The last thing that it said.
     heard_ms: u64,
     /// A ping that was not answered yet.
@@ -73,7 +75,7 @@ struct Place {
 
 pub struct Workers {
     places: Vec<Place>,
-    processes: Slab<Process>,
+    pub processes: Slab<Process>,
 }
 
 impl Workers {
@@ -122,9 +124,8 @@ impl Workers {
 
     /// Everyone who can be told something.
     pub fn channels(&mut self) -> impl Iterator<Item = (Key, &mut Channel)> {
-        self.processes
-            .iter_mut()
-            .map(|(key, process)| (key, &mut process.channel))
+        let open = self.processes.iter_mut().filter(|(_, p)| !p.closed);
+        open.map(|(key, process)| (key, &mut process.channel))
     }
 
     /// When to look after them again.
@@ -194,6 +195,7 @@ impl Supervisor {
             life: Life::Starting,
             child,
             channel,
+            closed: false,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
@@ -241,24 +243,25 @@ impl Supervisor {
             true => self
                 .poll
                 .modify(channel, interest, token::pack(Kind::Channel, key)),
-            // Its death will be told by SIGCHLD.
             false => self.poll.remove(channel),
         };
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
-        // Nothing that a worker says makes main do more than believe that it lives.
+        process.closed = !open;
+        // What has come is one message: more of it than that never lies here.
         let mut accepting = false;
         let mut done = 0;
-        for _ in 0..WORKER_QUEUE_LINES_MAX {
-            let Some(line) = process.channel.next_line() else {
-                break;
-            };
+        let mut answers = Vec::new();
+        while let Some(line) = process.channel.next_line() {
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
             if let Some(revision) = line.strip_prefix("done revision=") {
                 done = revision.parse().unwrap_or(done);
+            }
+            if line.contains(" for=") {
+                answers.push(line);
             }
         }
         if accepting {
@@ -266,6 +269,10 @@ impl Supervisor {
         }
         if done > 0 {
             self.done(key, done);
+        }
+        answers.iter().for_each(|line| self.hear(key, line));
+        if !open {
+            self.stop_asking(key);
         }
     }
 
@@ -328,6 +335,7 @@ impl Supervisor {
     }
 
     fn died(&mut self, key: Key, how: &str) {
+        self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };

@@ -19,6 +19,7 @@ use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
+use crate::proto::reply;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
@@ -78,6 +79,7 @@ pub fn main() -> io::Result<()> {
     log::debug!("accepting, {most} connections at most");
     // What main has said since then came along with the rest.
     worker.obey_lines();
+    worker.send_the_rest();
     worker.run()
 }
 
@@ -185,11 +187,33 @@ fn value(line: &str, wanted: &str) -> Option<String> {
 
 impl Worker {
     fn tell(&mut self, line: &str) {
+        self.tell_all(&[line]);
+    }
+
+    fn tell_all(&mut self, lines: &[impl AsRef<str>]) {
         if let Some(channel) = &mut self.channel {
-            channel.send(line);
+            lines.iter().for_each(|line| channel.send(line.as_ref()));
             if channel.flush().is_err() {
                 self.orphaned();
             }
+        }
+    }
+
+    /// What main has not taken yet goes when it does.
+    fn send_the_rest(&mut self) {
+        let Some(channel) = &mut self.channel else {
+            return;
+        };
+        if channel.flush().is_err() {
+            return self.orphaned();
+        }
+        let interest = match channel.is_blocked() {
+            true => epoll::IN | epoll::OUT,
+            false => epoll::IN,
+        };
+        let token = token::pack_single(Kind::Channel);
+        if let Err(e) = self.poll.modify(channel.as_fd(), interest, token) {
+            log::error!("epoll_ctl for the channel to main: {e}");
         }
     }
 
@@ -199,8 +223,9 @@ impl Worker {
         };
         let open = channel.receive().unwrap_or(false);
         self.obey_lines();
-        if !open {
-            self.orphaned();
+        match open {
+            true => self.send_the_rest(),
+            false => self.orphaned(),
         }
     }
 
@@ -290,6 +315,12 @@ impl Worker {
                 let revision = value(line, "revision").unwrap_or_default();
                 self.tell(&format!("done revision={revision}"));
             }
+            _ if line.starts_with("page ") => self.tell_page(line),
+            _ if line.starts_with("check ") => {
+                let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];
+                pairs.extend(self.digest().pairs());
+                self.tell(reply::data("checked", &pairs).trim_end());
+            }
             _ if line.starts_with("logging ") => {
                 logging::set_filter(&value(line, "level").unwrap_or_default());
             }
@@ -299,5 +330,25 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// `page for=TAG from=SLOT command="connections …"`: the command is the client's own.
+    fn tell_page(&mut self, line: &str) {
+        let tag = value(line, "for").unwrap_or_default();
+        let from = value(line, "from").and_then(|from| from.parse().ok());
+        let command = value(line, "command").unwrap_or_default();
+        let (from, kill, selection) =
+            match (from, Command::decode(&command, &self.settings.timeouts)) {
+                (Some(from), Ok(Command::Connections { kill, selection })) => {
+                    (from, kill, selection)
+                }
+                _ => return log::error!("main said {line:?}, which names no connections"),
+            };
+        let page = self.page(&selection, kill, from, &tag);
+        let mut lines = page.lines;
+        let mut end = vec![("for", tag), ("killed", page.killed.to_string())];
+        end.extend(page.next.map(|next| ("next", next.to_string())));
+        lines.push(reply::data("page", &end).trim_end().to_string());
+        self.tell_all(&lines);
     }
 }

@@ -1,0 +1,96 @@
+//! What this worker has of the configuration, as a digest that main compares with its own.
+//!
+//! It is read from what requests are served by (doors, routes, clusters,
+//! backends), before and after each change, so that a change that went wrong
+//! shows. Each costs a look-up.
+
+use crate::proto::digest::Digest;
+use crate::state::{Change, Frontend};
+use crate::worker::Worker;
+
+/// Around one change.
+pub struct Before(Option<Change>);
+
+impl Worker {
+    /// What a change will replace or remove.
+    pub(super) fn before(&self, change: &Change) -> Before {
+        match change {
+            // There is none: main has checked that.
+            Change::ListenerAdd(_)
+            | Change::ClusterAdd(_)
+            | Change::FrontendAdd(_)
+            | Change::BackendAdd(_) => Before(None),
+            _ => Before(self.held(change)),
+        }
+    }
+
+    /// The change was done: what is there instead.
+    pub(super) fn account(&mut self, before: Before, change: &Change) {
+        if let Some(was) = before.0 {
+            self.digest.remove(&was);
+        }
+        if let Some(is) = self.held(change) {
+            self.digest.add(&is);
+        }
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The object that a change is about, as it is now, as the change that adds it.
+    fn held(&self, change: &Change) -> Option<Change> {
+        match change {
+            Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) => {
+                self.held_listener(listener.address)
+            }
+            Change::ListenerRemove { address } => self.held_listener(*address),
+            Change::ClusterAdd(cluster) | Change::ClusterUpdate(cluster) => {
+                self.held_cluster(&cluster.id)
+            }
+            Change::ClusterRemove { id } => self.held_cluster(id),
+            Change::FrontendAdd(frontend) => {
+                let Frontend {
+                    listener,
+                    hostname,
+                    path,
+                    method,
+                    cluster: _,
+                } = frontend;
+                let router = &self.doors.get(self.door_at(*listener)?)?.door.router;
+                let target = router.get(hostname, path, method.as_deref())?;
+                let cluster = target.cluster.id.clone();
+                Some(Change::FrontendAdd(Frontend {
+                    cluster,
+                    ..frontend.clone()
+                }))
+            }
+            Change::FrontendRemove { identity } => self.held(&Change::FrontendAdd(Frontend {
+                listener: identity.listener,
+                hostname: identity.hostname.clone(),
+                path: identity.path.clone(),
+                method: identity.method.clone(),
+                cluster: String::new(),
+            })),
+            Change::BackendAdd(backend) | Change::BackendUpdate(backend) => {
+                self.held_backend(&backend.cluster, &backend.id)
+            }
+            Change::BackendRemove { cluster, id } => self.held_backend(cluster, id),
+        }
+    }
+
+    fn held_listener(&self, address: std::net::SocketAddr) -> Option<Change> {
+        let entrance = self.doors.get(self.door_at(address)?)?;
+        Some(Change::ListenerAdd((*entrance.door.listener).clone()))
+    }
+
+    fn held_cluster(&self, id: &str) -> Option<Change> {
+        let target = self.backs.target(id)?;
+        Some(Change::ClusterAdd((*target.cluster).clone()))
+    }
+
+    fn held_backend(&self, cluster: &str, id: &str) -> Option<Change> {
+        let backend = self.backs.backend(cluster, id)?;
+        Some(Change::BackendAdd((*backend).clone()))
+    }
+}
