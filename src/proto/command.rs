@@ -6,14 +6,14 @@
 
 use super::line::{join, split, Word};
 use super::table::{find, Row, COMMANDS};
-use crate::config::fields::{fault, of_text, Fault, Fields};
+use crate::config::fields::{of_text, Fault, Fields};
 use crate::config::keys::{self, Key, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
+use crate::proto::question::Question;
 use crate::proto::selection::Selection;
 use crate::proto::update::Update;
 use crate::state::{Change, Code, Refused, Timeouts};
-use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -61,17 +61,6 @@ pub enum Command {
         hard: bool,
         timeout: Option<u32>,
     },
-}
-
-/// A request that is explained, not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    pub url: Option<String>,
-    pub listener: Option<SocketAddr>,
-    pub hostname: Option<String>,
-    pub path: Option<String>,
-    pub method: String,
-    pub client: Option<IpAddr>,
 }
 
 /// The kinds of objects.
@@ -168,14 +157,6 @@ impl Change {
             }
         };
         line_of(&[noun, verb], words)
-    }
-}
-
-impl Selection {
-    /// A line without its LF.
-    pub fn command(&self, kill: bool) -> String {
-        let verb = if kill { "kill" } else { "list" };
-        line_of(&["connections", verb], self.words())
     }
 }
 
@@ -353,7 +334,7 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("logging", _) => Command::Logging {
             level: fields.text("level")?,
         },
-        ("explain", _) => Command::Explain(question(fields)?),
+        ("explain", _) => Command::Explain(Question::of(fields)?),
         ("connections", "kill") => Command::Connections {
             kill: true,
             selection: Selection::some_of(fields)?,
@@ -378,29 +359,11 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
     })
 }
 
-fn question(mut fields: Fields) -> Result<Question, Fault> {
-    let question = Question {
-        url: fields.text_or_none("url"),
-        listener: fields.address("listener").ok(),
-        hostname: fields.text_or_none("hostname"),
-        path: fields.text_or_none("path"),
-        method: fields
-            .text_or_none("method")
-            .unwrap_or_else(|| "GET".into()),
-        client: fields.ip_or_none("client"),
-    };
-    if question.url.is_some() && (question.hostname.is_some() || question.path.is_some()) {
-        let what = "says the hostname and the path: give either it, or hostname and path";
-        return Err(fault("url", what));
-    }
-    Ok(question)
-}
-
 pub(super) fn refused(fault: Fault, command: &str) -> Refused {
     Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
-fn line_of(bare: &[&str], pairs: Words) -> String {
+pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
     let bare = bare.iter().map(|word| Word::Bare(word.to_string()));
     let pairs = pairs
         .into_iter()

@@ -6,12 +6,13 @@
 //! reply = *( data line ) ( "ok" *( SP key=value ) / "error" SP code SP "text" ) LF
 //! ```
 //! `line` has the grammar, `table` the words, `command` their meaning, `reply`
-//! the answers; `selection` says which connections are meant, `digest` what a
+//! the answers; `question` and `selection` are what commands ask about, `digest` what a
 //! process has.
 
 pub mod command;
 pub mod digest;
 pub mod line;
+pub mod question;
 pub mod reply;
 pub mod selection;
 pub mod table;

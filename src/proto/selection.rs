@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::config::fields::{fault, Fault, Fields};
 use crate::config::keys::CONNECTIONS;
 use crate::config::object::{word, Words};
+use crate::proto::command::line_of;
 use crate::state::Cidr;
 
 /// What must hold of a connection: all that is given. Nothing given: every one is meant.
@@ -85,6 +86,12 @@ impl Selection {
             names.join(", ")
         );
         Err(fault("id", what))
+    }
+
+    /// A line without its LF.
+    pub fn command(&self, kill: bool) -> String {
+        let verb = if kill { "kill" } else { "list" };
+        line_of(&["connections", verb], self.words())
     }
 
     /// In the order of the table.

@@ -12,7 +12,7 @@ use crate::http::rewrite::{self, Edge};
 use crate::parser::host::{self, Host};
 use crate::parser::http11::{self, Fields, Parse, Refusal};
 use crate::parser::target;
-use crate::proto::command::Question;
+use crate::proto::question::Question;
 use crate::proto::reply;
 use crate::route::Router;
 use crate::slab::Key;

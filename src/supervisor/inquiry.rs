@@ -99,12 +99,9 @@ impl Supervisor {
     pub(super) fn let_go(&mut self, client: Key) {
         let gone = self.control.clients.remove(client);
         let inquiry = gone.and_then(|client| client.inquiry);
-        match inquiry.and_then(|key| self.inquiries.remove(key)) {
-            Some(Inquiry {
-                topic: Topic::Roll(roll),
-                ..
-            }) => roll.break_off(),
-            _ => {}
+        let inquiry = inquiry.and_then(|key| self.inquiries.remove(key));
+        if let Some(Topic::Roll(roll)) = inquiry.map(|inquiry| inquiry.topic) {
+            roll.break_off();
         }
     }
 
