@@ -321,6 +321,15 @@ mod tests {
     fn what_is_removed_is_gone_and_takes_no_room() {
         let mut router = router(&[("a", "/x", None, 1), ("*.b", "/", Some("GET"), 2)]);
         router.remove(&host("a"), &prefix("/x"), Some("GET"));
+        // By identity, not by what it takes.
+        assert_eq!(router.get(&host("a"), &prefix("/x"), None), Some(&1));
+        assert_eq!(router.get(&host("a"), &prefix("/x"), Some("GET")), None);
+        assert_eq!(router.get(&host("a"), &prefix("/x/y"), None), None);
+        assert_eq!(
+            router.get(&host("*.b"), &prefix("/"), Some("GET")),
+            Some(&2)
+        );
+        assert_eq!(router.get(&host("x.b"), &prefix("/"), Some("GET")), None);
         assert_eq!(find(&router, "a", "/x"), Some(1));
         router.remove(&host("a"), &prefix("/x"), None);
         router.remove(&host("*.b"), &prefix("/"), Some("GET"));

@@ -404,6 +404,58 @@ fn status_is_a_table_or_an_object() {
     assert_eq!(refused, wanted);
 }
 
+/// Connections that say less than others stand in the same table.
+#[test]
+fn connections_are_a_table_or_an_object() {
+    let backend = Backend::scripted(|peer, _| peer.request().map(drop));
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let socket = proxy.path("command.sock").display().to_string();
+    let text = |words: &[&str]| {
+        let output = sozuctl(&[&["-s", &socket], words].concat());
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("text"),
+        )
+    };
+    let (mut idle, mut busy) = (proxy.client(), proxy.client());
+    idle.send("GET / HTTP/1.1");
+    busy.send("GET /a b HTTP/1.1\r\n\r\n").response();
+    let mut busy = proxy.client();
+    busy.send("POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let own = busy.local().to_string();
+    let (table, place) = wait_until("both are seen", || {
+        let (_, table) = text(&["connections"]);
+        let place = table.lines().next()?.find("request")?;
+        let head = table.contains("  head  ");
+        (head && table.contains("  running  ")).then_some((table, place))
+    });
+    let line = table.lines().find(|line| line.contains(&own));
+    let line = line.unwrap_or_else(|| panic!("{table}"));
+    assert_eq!(line.get(place..), Some("POST /long"), "{table}");
+    let (_, json) = text(&["--json", "connections", "list", "--client", "127.0.0.1"]);
+    assert!(json.contains("\"worker\":0,"), "{json}");
+    assert!(json.contains("\"request\":\"POST /long\"}"), "{json}");
+    let id = line.split_whitespace().nth(1).expect("an id");
+    assert_eq!(
+        text(&["connections", "kill", "--id", id]),
+        (Some(0), "killed=1\n".into())
+    );
+    busy.ends();
+    let (code, json) = text(&["--json", "state", "check"]);
+    assert_eq!(code, Some(0), "{json}");
+    assert!(
+        json.contains("\"agrees\":true}],\"result\":{\"agrees\":true"),
+        "{json}"
+    );
+    // What came before a refusal is shown, too.
+    let (code, shown) = text(&["explain", "hostname=a", "url=http://a/"]);
+    assert_eq!((code, shown.as_str()), (Some(1), ""));
+    proxy.control("backend update cluster=main id=main-0 state=down");
+    let (code, shown) = text(&["explain", "hostname=a"]);
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("no, it is down"), "{shown}");
+}
+
 #[test]
 fn top_shows_one_sample() {
     let backend = Backend::named("ok");
