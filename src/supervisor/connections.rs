@@ -45,19 +45,6 @@ pub struct Roll {
 }
 
 impl Roll {
-    /// What was killed is killed, whether anybody hears of it or not.
-    pub fn break_off(&self) {
-        if self.kill {
-            let Roll {
-                command,
-                who,
-                killed,
-                ..
-            } = self;
-            log::info!("{command}, by {who}, who is gone: broken off when {killed} were closed");
-        }
-    }
-
     /// A worker is done with, or gone.
     fn leave(&mut self) {
         self.at = None;
@@ -136,6 +123,22 @@ impl Supervisor {
                 return None;
             }
             roll.leave();
+        }
+    }
+
+    /// Who asked is gone. What was killed is killed: that is told as at the end.
+    pub(super) fn break_off(&mut self, roll: Roll) {
+        let Roll {
+            command,
+            who,
+            killed,
+            kill,
+            ..
+        } = roll;
+        if kill {
+            log::info!("{command}, by {who}, who is gone: broken off, at least {killed} closed");
+            let pairs = [("command", command), ("killed", killed.to_string())];
+            self.tell_event("kill", &pairs);
         }
     }
 

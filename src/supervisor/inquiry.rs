@@ -101,7 +101,7 @@ impl Supervisor {
         let inquiry = gone.and_then(|client| client.inquiry);
         let inquiry = inquiry.and_then(|key| self.inquiries.remove(key));
         if let Some(Topic::Roll(roll)) = inquiry.map(|inquiry| inquiry.topic) {
-            roll.break_off();
+            self.break_off(roll);
         }
     }
 
