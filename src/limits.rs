@@ -144,6 +144,14 @@ pub const REASON_CHARS_MAX: usize = 200;
 pub const PROGRESS_MS: u64 = 1_000;
 /// … and when nothing has changed.
 pub const PROGRESS_IDLE_MS: u64 = 5_000;
+/// Connections about which a worker tells main at once, or that it closes at once …
+pub const CONNECTIONS_PAGE: usize = 128;
+/// … and slots that it looks at for them, before others have their turn.
+pub const CONNECTIONS_LOOKED_AT: u32 = 4096;
+/// Longest line of a worker about one connection, in bytes; its names and its request are shorter.
+pub const CONNECTION_LINE_BYTES_MAX: usize = 4096;
+/// How much of a request is shown of a connection, in bytes.
+pub const REQUEST_SHOWN_BYTES_MAX: usize = 256;
 /// Warnings about backends that one worker writes in a second.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.

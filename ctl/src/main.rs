@@ -90,6 +90,9 @@ fn ask(options: &Options) -> Result<(), Failure> {
         Ok(result) => printer.end(&result),
         // Listening for so long was what was asked.
         Err(failure) if line == "events" && options.limit.is_some() && failure.is_late() => Ok(()),
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            printer.give_up()?;
+            Err(failure)
+        }
     }
 }

@@ -18,7 +18,7 @@ pub struct Printer<W: Write> {
     out: W,
     json: bool,
     text: String,
-    /// Lines with the same keys, which are a table once it is complete.
+    /// Lines about the same, which are a table once it is complete.
     table: Vec<Vec<Word>>,
     /// Some lines were printed as they are.
     has_commands: bool,
@@ -79,6 +79,12 @@ impl<W: Write> Printer<W> {
         self.write(0)
     }
 
+    /// There is no last line that says ok; what came before it is shown to a person all the same.
+    pub fn give_up(mut self) -> Result<(), Failure> {
+        self.flush_table();
+        self.write(0)
+    }
+
     fn readable(&mut self, line: &str, words: Vec<Word>) {
         let subject = words.iter().filter(|word| key(word).is_none()).count();
         if subject != 1 || words.len() == 1 {
@@ -123,12 +129,13 @@ fn key(word: &Word) -> Option<&str> {
     }
 }
 
+/// Lines about the same, of which some may say less than others: their first words agree.
 fn alike(one: &[Word], other: &[Word]) -> bool {
-    let same = |(one, other): (&Word, &Word)| match key(one) {
-        Some(name) => key(other) == Some(name),
-        None => one == other,
+    let start = |words: &[Word]| {
+        let subject = words.first().cloned();
+        (subject, words.get(1).and_then(key).map(str::to_string))
     };
-    one.len() == other.len() && one.iter().zip(other).all(same)
+    start(one) == start(other)
 }
 
 fn is_help(table: &[Vec<Word>]) -> bool {
@@ -136,16 +143,20 @@ fn is_help(table: &[Vec<Word>]) -> bool {
     first == Some(&Word::Bare("help".into()))
 }
 
-/// Rows that are alike: a column for each key, below its name.
+/// A column for each key, below its name; what a row does not say is left empty.
 fn table_of(table: &[Vec<Word>]) -> String {
     let help = is_help(table);
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let names = |words: &Vec<Word>| {
-        let name = |word: &Word| key(word).unwrap_or_default().to_string();
-        words.iter().map(name).collect::<Vec<String>>()
+    let names = names_of(table);
+    let row = |words: &Vec<Word>| {
+        let named = |name: &String| {
+            let mut words = words.iter();
+            let found = words.find(|word| key(word).unwrap_or_default() == name);
+            found.map(cell).unwrap_or_default()
+        };
+        names.iter().map(named).collect::<Vec<String>>()
     };
-    rows.extend(table.first().map(names));
-    rows.extend(table.iter().map(|words| words.iter().map(cell).collect()));
+    let mut rows: Vec<Vec<String>> = table.iter().map(row).collect();
+    rows.insert(0, names);
     for row in &mut rows {
         // Every line of help starts with that word, and a lone column of
         // commands needs no name.
@@ -155,6 +166,25 @@ fn table_of(table: &[Vec<Word>]) -> String {
         rows.remove(0);
     }
     columns(&rows)
+}
+
+/// The keys of all rows: each behind the one that it stands behind where it comes first.
+fn names_of(table: &[Vec<Word>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for words in table {
+        let mut place = 0;
+        for word in words {
+            let name = key(word).unwrap_or_default();
+            match names.iter().position(|known| known == name) {
+                Some(known) => place = known + 1,
+                None => {
+                    names.insert(place, name.to_string());
+                    place += 1;
+                }
+            }
+        }
+    }
+    names
 }
 
 /// The value; quoted if it would break the line.
@@ -215,6 +245,21 @@ main  0.1.0    1
         id  pid  state
 worker  0   20   running
 worker  1   3    at a loss
+";
+        assert_eq!(shown(&lines, "", false), wanted);
+    }
+
+    #[test]
+    fn what_a_row_does_not_say_is_left_empty() {
+        let lines = [
+            "connection id=1 state=idle bytes=0",
+            "connection id=2 state=running cluster=web bytes=10 request=\"GET /a b\"",
+            "connection id=30 state=idle bytes=0",
+        ];
+        let wanted = "            id  state    cluster  bytes  request
+connection  1   idle              0
+connection  2   running  web      10     GET /a b
+connection  30  idle              0
 ";
         assert_eq!(shown(&lines, "", false), wanted);
     }

@@ -122,6 +122,25 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "explain url=http://a.example/x/y?z client=192.0.2.7",
+        &[
+            "explain",
+            "--url",
+            "http://a.example/x/y?z",
+            "--client",
+            "192.0.2.7",
+        ],
+    ),
+    (
+        "explain url=http://a.example/x/y?z listener=M client=192.0.2.7",
+        &[
+            "explain",
+            "url=http://a.example/x/y?z",
+            "listener=M",
+            "client=192.0.2.7",
+        ],
+    ),
+    (
         "explain listener=M hostname=b.example",
         &["explain", "listener=M", "hostname=b.example"],
     ),
@@ -194,7 +213,18 @@ const STEPS: &[(&str, &[&str])] = &[
     ("clusters", &["clusters"]),
     ("state dump", &["state", "dump"]),
     ("state diff", &["state", "diff"]),
+    ("state check", &["state", "check"]),
     ("state stats", &["state", "stats"]),
+    ("connections list", &["connections"]),
+    (
+        "connections list older=1",
+        &["connections", "list", "--older", "1"],
+    ),
+    (
+        "connections kill id=1.2.3",
+        &["connections", "kill", "--id", "1.2.3"],
+    ),
+    ("connections kill", &["connections", "kill"]),
     // A connection of their own each: begun, and forgotten.
     ("begin", &["begin"]),
     ("commit revision=0", &["commit", "revision=0"]),
@@ -410,6 +440,58 @@ fn progress_is_for_terminals() {
     );
     gate.admit(1);
     assert_eq!(peer.response().text(), "late");
+}
+
+/// Connections that say less than others stand in the same table.
+#[test]
+fn connections_are_a_table_or_an_object() {
+    let backend = Backend::scripted(|peer, _| peer.request().map(drop));
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let socket = proxy.path("command.sock").display().to_string();
+    let text = |words: &[&str]| {
+        let output = sozuctl(&[&["-s", &socket], words].concat());
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("text"),
+        )
+    };
+    let (mut idle, mut busy) = (proxy.client(), proxy.client());
+    idle.send("GET / HTTP/1.1");
+    busy.send("GET /a b HTTP/1.1\r\n\r\n").response();
+    let mut busy = proxy.client();
+    busy.send("POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let own = busy.local().to_string();
+    let (table, place) = wait_until("both are seen", || {
+        let (_, table) = text(&["connections"]);
+        let place = table.lines().next()?.find("request")?;
+        let head = table.contains("  head  ");
+        (head && table.contains("  running  ")).then_some((table, place))
+    });
+    let line = table.lines().find(|line| line.contains(&own));
+    let line = line.unwrap_or_else(|| panic!("{table}"));
+    assert_eq!(line.get(place..), Some("POST /long"), "{table}");
+    let (_, json) = text(&["--json", "connections", "list", "--client", "127.0.0.1"]);
+    assert!(json.contains("\"worker\":0,"), "{json}");
+    assert!(json.contains("\"request\":\"POST /long\"}"), "{json}");
+    let id = line.split_whitespace().nth(1).expect("an id");
+    assert_eq!(
+        text(&["connections", "kill", "--id", id]),
+        (Some(0), "killed=1\n".into())
+    );
+    busy.ends();
+    let (code, json) = text(&["--json", "state", "check"]);
+    assert_eq!(code, Some(0), "{json}");
+    assert!(
+        json.contains("\"agrees\":true}],\"result\":{\"agrees\":true"),
+        "{json}"
+    );
+    // What came before a refusal is shown, too.
+    let (code, shown) = text(&["explain", "hostname=a", "url=http://a/"]);
+    assert_eq!((code, shown.as_str()), (Some(1), ""));
+    proxy.control("backend update cluster=main id=main-0 state=down");
+    let (code, shown) = text(&["explain", "hostname=a"]);
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("no, it is down"), "{shown}");
 }
 
 #[test]

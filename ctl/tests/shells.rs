@@ -48,7 +48,7 @@ fn bash_completes() {
             "answer_500= answer_501= answer_502= answer_503= answer_504= answer_505=",
         ),
         ("sozuctl shutdown h", "hard"),
-        ("sozuctl state ", "dump diff stats save load"),
+        ("sozuctl state ", "dump diff check stats save load"),
         ("sozuctl state save ", "-f"),
         ("sozuctl completion ", "bash zsh fish"),
         ("sozuctl -", "-c -s -t --json -V -h"),

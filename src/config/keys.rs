@@ -33,6 +33,9 @@ pub enum Kind {
     Name,
     /// IP address and port.
     Address,
+    /// An IP address without a port.
+    Ip,
+    Url,
     Hostname,
     Path,
     Method,
@@ -62,6 +65,8 @@ impl Kind {
             Kind::Seconds => "seconds".into(),
             Kind::Name => "name".into(),
             Kind::Address => "IP:port".into(),
+            Kind::Ip => "IP".into(),
+            Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
             Kind::Path => "path".into(),
             Kind::Method => "method".into(),
@@ -142,8 +147,8 @@ const ANY_COUNT: Kind = Kind::Int {
 };
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
-use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
-use Kind::{Names, Ranges, Seconds, Target};
+use Kind::{Address, Answers, Bool, File, Hostname, Int, Ip, Levels, Method, Name, Path};
+use Kind::{Names, Ranges, Seconds, Target, Url};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -271,10 +276,24 @@ pub static LOGGING: &[Key] = &[
 /// In `explain`.
 #[rustfmt::skip]
 pub static EXPLAIN: &[Key] = &[
-    key("listener", Address, Required, "The address that the request comes in by."),
-    key("hostname", Name, Required, "The host that it asks for."),
-    key("path", Path, Is("/"), "The path that it asks for."),
+    key("url", Url, Empty, "What it asks for, as a whole; its port says which listener is meant."),
+    key("listener", Address, Empty, "The address that the request comes in by; needed if there are several that may be meant."),
+    key("hostname", Name, Empty, "The host that it asks for, if there is no url."),
+    key("path", Path, Empty, "The path that it asks for, if there is no url; / if it is not given."),
     key("method", Method, Is("GET"), "Its method."),
+    key("client", Ip, Empty, "The address that it comes from: what the backend is told of it is shown."),
+];
+
+/// In `connections list` and `connections kill`.
+#[rustfmt::skip]
+pub static CONNECTIONS: &[Key] = &[
+    key("id", Name, Empty, "The one of this id, as connections list prints it."),
+    key("worker", Int { min: 0, max: 63 }, Empty, "Those that this worker carries."),
+    key("listener", Address, Empty, "Those that came in by this address."),
+    key("cluster", Name, Empty, "Those whose request or tunnel leads to this cluster."),
+    key("backend", Name, Empty, "Those whose request or tunnel uses the backend of this name."),
+    key("client", Ranges, Empty, "Those that come from this address, or one of this range."),
+    key("older", Seconds, Empty, "Those that are at least so old."),
 ];
 
 /// `answer_404`: the one spelling of a status as a key of its own.

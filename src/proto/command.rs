@@ -11,9 +11,10 @@ use crate::config::fields::{Fault, Fields};
 use crate::config::keys::{self, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
+use crate::proto::question::Question;
+use crate::proto::selection::Selection;
 use crate::proto::update::Update;
 use crate::state::{Change, Code, Refused, Timeouts};
-use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -38,7 +39,14 @@ pub enum Command {
     StateDump,
     /// What differs from the configuration file as it was read last.
     StateDiff,
+    /// What workers have, against what main has.
+    StateCheck,
     StateStats,
+    /// The client connections that are there, or their end.
+    Connections {
+        kill: bool,
+        selection: Selection,
+    },
     Begin,
     Commit {
         /// Only if this is the revision still.
@@ -74,15 +82,6 @@ pub enum Command {
     },
 }
 
-/// A request that is explained, not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    pub listener: SocketAddr,
-    pub hostname: String,
-    pub path: String,
-    pub method: String,
-}
-
 /// The kinds of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noun {
@@ -108,11 +107,14 @@ impl Command {
             | Command::Reload
             | Command::Logging { .. }
             | Command::WorkerRestart { .. }
+            | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
             | Command::StateDump
             | Command::StateDiff
+            | Command::StateCheck
             | Command::StateStats
+            | Command::Connections { kill: false, .. }
             | Command::Events
             | Command::Explain(_)
             | Command::Status
@@ -325,6 +327,7 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
     Ok(match (row.noun, row.verb) {
         ("state", "dump") => Command::StateDump,
         ("state", "diff") => Command::StateDiff,
+        ("state", "check") => Command::StateCheck,
         ("state", _) => Command::StateStats,
         ("begin", _) => Command::Begin,
         ("commit", _) => Command::Commit {
@@ -337,14 +340,15 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("logging", _) => Command::Logging {
             level: fields.text("level")?,
         },
-        ("explain", _) => Command::Explain(Question {
-            listener: fields.address("listener")?,
-            hostname: fields.text("hostname")?,
-            path: fields.text_or_none("path").unwrap_or_else(|| "/".into()),
-            method: fields
-                .text_or_none("method")
-                .unwrap_or_else(|| "GET".into()),
-        }),
+        ("explain", _) => Command::Explain(Question::of(fields)?),
+        ("connections", "kill") => Command::Connections {
+            kill: true,
+            selection: Selection::some_of(fields)?,
+        },
+        ("connections", _) => Command::Connections {
+            kill: false,
+            selection: Selection::of(fields)?,
+        },
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("workers", _) => Command::Workers,

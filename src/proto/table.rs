@@ -5,8 +5,8 @@
 
 use super::reply::data;
 use crate::config::keys::{
-    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
-    LOGGING, METRICS, PAUSE, SHUTDOWN, UNSET, WAIT, WORKER,
+    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, CONNECTIONS, EXPLAIN, FRONTEND,
+    LISTENER, LOGGING, METRICS, PAUSE, SHUTDOWN, UNSET, WAIT, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -107,18 +107,21 @@ pub static COMMANDS: &[Row] = &[
     row("backend", "list", "Prints the backends as the commands that add them."),
     row("state", "dump", "Prints the commands that rebuild the state, in a canonical order."),
     row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
+    row("state", "check", "Compares what every worker has with what main has."),
     row("state", "stats", "Prints how many of each kind there are, and the revision."),
     row("begin", "", "Starts a transaction: the changes that follow are done together or not at all."),
     row("commit", "", "Does the changes since begin, in every worker.").keys(COMMIT),
     row("confirm", "", "Keeps what was committed with confirm=SECONDS, which is undone otherwise."),
     row("abort", "", "Forgets the changes since begin."),
     row("reload", "", "Reads the configuration file again and does what has changed, removals included."),
-    row("explain", "", "Tells where a request would go, and sends nothing.").keys(EXPLAIN),
+    row("explain", "", "Tells where a request would go and why, and sends nothing.").keys(EXPLAIN),
     row("events", "", "Prints every change, death of a worker, and backend that goes down or comes up, as they come."),
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("workers", "", "Prints the worker processes: what each carries, and which retire."),
     row("metrics", "", "Prints what was counted of listeners, clusters and backends, and their latencies.").keys(METRICS),
+    row("connections", "list", "Prints the client connections, or those that fit every given key.").keys(CONNECTIONS),
+    row("connections", "kill", "Closes the client connections that fit every given key, of which one at least is needed.").keys(CONNECTIONS),
     row("worker", "restart", "Replaces a worker by a new process; the old one finishes what it has.").keys(WORKER),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),

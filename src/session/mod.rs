@@ -438,6 +438,22 @@ impl Session {
         matches!(self.phase, Phase::Idle)
     }
 
+    /// The name of its phase, as the picture above has it.
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Idle => "idle",
+            Phase::Head(_) => "head",
+            Phase::Waiting(_) => "waiting",
+            Phase::Held(_) => "held",
+            Phase::Running(_) => "running",
+            Phase::Answering(_) => "answering",
+            Phase::Logging(_) => "logging",
+            Phase::Tunnel(_) => "tunnel",
+            Phase::Lingering => "lingering",
+            Phase::Closed => "closed",
+        }
+    }
+
     pub fn peer(&self) -> SocketAddr {
         self.common.peer
     }

@@ -21,6 +21,7 @@ pub enum End {
     BackendCut,
     TunnelTimeout,
     ProxyShutdown,
+    ProxyKilled,
     ProxyNoRoom,
     ProxyQueueFull,
 }
@@ -48,7 +49,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 17] = [
+    pub const ALL: [End; 18] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -64,6 +65,7 @@ impl End {
         End::BackendCut,
         End::TunnelTimeout,
         End::ProxyShutdown,
+        End::ProxyKilled,
         End::ProxyNoRoom,
         End::ProxyQueueFull,
     ];
@@ -86,6 +88,7 @@ impl End {
             End::BackendCut => "backend_cut",
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
+            End::ProxyKilled => "proxy_killed",
             End::ProxyNoRoom => "proxy_no_room",
             End::ProxyQueueFull => "proxy_queue_full",
         }
@@ -109,9 +112,11 @@ impl End {
             | End::BackendClosed
             | End::BackendBadResponse
             | End::BackendCut => Some(Count::FailedBackend),
-            End::TunnelTimeout | End::ProxyShutdown | End::ProxyNoRoom | End::ProxyQueueFull => {
-                Some(Count::FailedProxy)
-            }
+            End::TunnelTimeout
+            | End::ProxyShutdown
+            | End::ProxyKilled
+            | End::ProxyNoRoom
+            | End::ProxyQueueFull => Some(Count::FailedProxy),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::session::{
     metrics, retire, tunnel, BackAct, Common, Event, Phase, Reuse, Server, Side, Target,
     Unconnected, World,
 };
-use crate::state::{Listener, Protocol};
+use crate::state::Protocol;
 
 // ---- the request's head -------------------------------------------------
 
@@ -129,7 +129,7 @@ fn accept(
     x.target = Some(Rc::clone(target));
     let edge = Edge {
         client: c.peer.ip(),
-        trusted: is_trusted(c, &world.door.listener),
+        trusted: world.door.listener.trusts(c.peer.ip()),
         listener: world.door.listener.address,
         request_id: &x.record.id,
     };
@@ -157,14 +157,6 @@ fn reuse(x: &Exchange) -> Reuse {
         (false, true) => Reuse::Any,
         (false, false) => Reuse::Recent,
     }
-}
-
-fn is_trusted(c: &Common, listener: &Listener) -> bool {
-    let ip = c.peer.ip().to_canonical();
-    listener
-        .trusted_proxies
-        .iter()
-        .any(|range| range.contains(ip))
 }
 
 /// The client went away before it had asked for anything whole.

@@ -81,6 +81,7 @@ impl Supervisor {
         let state = &self.state;
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
+        self.follow(&done);
         self.revision += 1;
         self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
@@ -98,6 +99,13 @@ impl Supervisor {
             answer: reply::ok(&pairs),
         });
         Ok(done)
+    }
+
+    /// The digest of the state is that of what it has become.
+    fn follow(&mut self, done: &Done) {
+        for (change, undo) in done.changes.iter().zip(&done.undo) {
+            self.digest.follow(change, undo);
+        }
     }
 
     /// Binds what the state has and we have not; else the address, and why not.
@@ -220,7 +228,8 @@ impl Supervisor {
             return;
         };
         match try_all(&mut self.state, &trial.undo, &self.settings.timeouts) {
-            Ok(_) => {
+            Ok(done) => {
+                self.follow(&done);
                 self.revision += 1;
                 log::warn!("ending before the last commit was confirmed: it is not kept");
             }

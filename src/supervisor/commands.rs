@@ -2,13 +2,11 @@
 
 use crate::limits::TRANSACTION_CHANGES_MAX;
 use crate::net::logging;
-use crate::parser::{host, target};
-use crate::proto::command::{Command, Question};
+use crate::proto::command::Command;
 use crate::proto::update::Step;
 use crate::proto::{reply, table};
-use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
+use crate::state::{Change, Code, Refused};
 use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
@@ -37,7 +35,9 @@ impl Supervisor {
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
-            Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
+            Command::StateCheck => self.check_state(key),
+            Command::Connections { kill, selection } => self.connections(kill, &selection, key),
+            Command::Explain(question) => self.explain(&question, key),
             Command::Change(change) => self.step(Step::Do(change), None, key),
             Command::Update(update) => self.step(Step::Update(update), None, key),
             Command::Wait { change, seconds } => match *change {
@@ -248,100 +248,6 @@ impl Supervisor {
     }
 
     // ---- questions ------------------------------------------------------
-
-    /// Where a request would go, and why.
-    fn explain(&self, question: &Question) -> Result<String, Refused> {
-        let missing = |what: &str| Refused::new(Code::Missing, what);
-        let no_listener =
-            || missing("no listener has this address: the connection would be refused");
-        let listener = self
-            .state
-            .listener(question.listener)
-            .ok_or_else(no_listener)?;
-        // As a request is read: without the port, the path resolved.
-        let invalid = |what: &str| Refused::new(Code::Invalid, format!("explain: {what}"));
-        let host = host::parse(question.hostname.as_bytes()).map_err(invalid)?;
-        let method = question.method.as_bytes();
-        let mut room = Vec::new();
-        let target = target::resolve(method, question.path.as_bytes(), &mut room)
-            .map_err(|refusal| invalid(refusal.what))?;
-        let mut lines = Change::ListenerAdd(listener.clone()).encode() + "\n";
-        let mut router = Router::default();
-        // Only what can match: main does not look at 100,000 frontends for one question.
-        let rules = rules_for(host.name);
-        for rule in &rules {
-            for frontend in self.state.frontends_at(listener.address, rule) {
-                let FrontendId {
-                    hostname,
-                    path,
-                    method,
-                    ..
-                } = &*frontend.identity;
-                router.insert(hostname, path, method.as_deref(), frontend);
-            }
-        }
-        let no_frontend =
-            || missing("no frontend of this listener matches: the answer would be 404");
-        let frontend = router
-            .find(host.name, target.path(), method)
-            .ok_or_else(no_frontend)?;
-        lines += &(Change::FrontendAdd((*frontend).clone()).encode() + "\n");
-        lines += &text_of(
-            self.state
-                .cluster(&frontend.cluster)
-                .cloned()
-                .map(Change::ClusterAdd),
-        );
-        lines += &self.pauses.line(&frontend.cluster, self.now_ms);
-        for backend in self.state.backends_of(&frontend.cluster) {
-            let chosen = match listener.enabled {
-                true => chosen(&self.state, backend),
-                false => "no, the listener is disabled",
-            };
-            let pairs = [
-                ("id", backend.id.to_string()),
-                ("address", backend.address.to_string()),
-                ("chosen", chosen.to_string()),
-            ];
-            lines += &reply::data("candidate", &pairs);
-        }
-        Ok(lines)
-    }
-
-    fn stats(&self) -> String {
-        reply::ok(&[
-            ("revision", self.revision.to_string()),
-            ("listeners", self.state.listeners().count().to_string()),
-            ("clusters", self.state.clusters().count().to_string()),
-            ("frontends", self.state.frontends().count().to_string()),
-            ("backends", self.state.backends().count().to_string()),
-        ])
-    }
-
-    fn status(&self) -> String {
-        let stage = match self.stage {
-            Stage::Starting => "starting",
-            Stage::Serving => "serving",
-            Stage::Draining { .. } => "draining",
-            Stage::Stopping { .. } => "stopping",
-        };
-        let main = reply::data(
-            "main",
-            &[
-                ("version", env!("CARGO_PKG_VERSION").to_string()),
-                ("pid", std::process::id().to_string()),
-                ("state", stage.to_string()),
-                ("uptime_s", (self.now_ms / 1000).to_string()),
-                ("revision", self.revision.to_string()),
-                ("max_connections", self.max_connections.to_string()),
-                ("listeners", self.state.listeners().count().to_string()),
-                ("clusters", self.state.clusters().count().to_string()),
-                ("frontends", self.state.frontends().count().to_string()),
-                ("backends", self.state.backends().count().to_string()),
-            ],
-        );
-        main + &self.worker_lines() + &self.pauses.lines(self.now_ms)
-    }
 }
 
 /// Changes as the lines that say them.
@@ -352,20 +258,6 @@ pub(super) fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
         .collect()
 }
 
-/// The hostnames of frontends that take this one.
-fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
-    let mut room = [0; 256];
-    let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
-    let suffix = name.split_once('.').map(|(_, suffix)| suffix.into());
-    let suffix = suffix.map(HostRule::Suffix);
-    let rules = [
-        Some(HostRule::Exact(name.into())),
-        suffix,
-        Some(HostRule::Any),
-    ];
-    rules.into_iter().flatten().collect()
-}
-
 fn spoilt(first: &Refused) -> Refused {
     let what = format!("the transaction is spoilt by {first}: abort it");
     Refused::new(first.code, what)
@@ -373,20 +265,4 @@ fn spoilt(first: &Refused) -> Refused {
 
 fn no_transaction() -> Refused {
     Refused::new(Code::Missing, "there is no transaction: begin one first")
-}
-
-/// Whether a backend is among those that requests are spread over, and if not, why.
-fn chosen(state: &State, backend: &Backend) -> &'static str {
-    let takes = |backend: &Backend| backend.weight > 0 && backend.state == BackendState::Ready;
-    let others = |backup| {
-        let mut all = state.backends_of(&backend.cluster);
-        all.any(|other| other.backup == backup && takes(other))
-    };
-    match backend.state {
-        BackendState::Drain => "no, it drains",
-        BackendState::Down => "no, it is down",
-        BackendState::Ready if backend.weight == 0 => "no, its weight is 0",
-        BackendState::Ready if backend.backup && others(false) => "no, it is a backup",
-        BackendState::Ready => "yes, by weight",
-    }
 }

@@ -46,6 +46,8 @@ pub struct Client {
     pub awaits_end: bool,
     /// What it asked for is being done: until then nothing more is taken from it.
     pub waiting: bool,
+    /// What workers are being asked for it.
+    pub inquiry: Option<Key>,
     /// The changes since its `begin`.
     pub transaction: Option<Transaction>,
     /// It wants to hear what happens.
@@ -155,6 +157,7 @@ impl Control {
             ended: false,
             awaits_end: false,
             waiting: false,
+            inquiry: None,
             transaction: None,
             listens: false,
             heard_ms: now_ms,
@@ -199,7 +202,7 @@ impl AsFd for Control {
 impl Supervisor {
     pub(super) fn client_ready(&mut self, key: Key, ready: u32) {
         if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
-            self.control.clients.remove(key);
+            self.let_go(key);
             return;
         }
         self.serve_client(key, ready & epoll::HUP != 0);
@@ -223,7 +226,7 @@ impl Supervisor {
             client.heard_ms = self.now_ms;
         }
         if failed || client.is_done() || hung_up && !client.behind && client.outbox.is_empty() {
-            self.control.clients.remove(key);
+            self.let_go(key);
             return;
         }
         let reading = if client.may_ask() { epoll::IN } else { 0 };
@@ -238,8 +241,10 @@ impl Supervisor {
             .modify(client.stream.as_fd(), reading | writing, token)
         {
             log::error!("epoll_ctl for a control client: {e}");
-            self.control.clients.remove(key);
+            self.let_go(key);
+            return;
         }
+        self.go_on(key);
     }
 
     /// What it has waited for is done.

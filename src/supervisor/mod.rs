@@ -5,11 +5,15 @@
 //! control clients are events like any other.
 
 mod apply;
+mod check;
 mod commands;
+mod connections;
 mod control;
 mod crowd;
 mod dumps;
+mod explain;
 mod files;
+mod inquiry;
 mod memory;
 mod notify;
 mod orders;
@@ -20,6 +24,7 @@ mod reload;
 mod roles;
 mod saved;
 mod series;
+mod status;
 mod waits;
 mod workers;
 
@@ -39,6 +44,8 @@ use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
+use crate::proto::digest::Digest;
+use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::epoll::{self, Epoll, Events};
 pub use crate::sys::process::keep_no_large_pieces;
@@ -48,6 +55,7 @@ use apply::{Pending, Trial};
 use control::Control;
 use dumps::Dumps;
 use files::Logs;
+use inquiry::Inquiry;
 use memory::Litter;
 use orders::Orders;
 use pauses::Pauses;
@@ -81,6 +89,8 @@ enum Stage {
 struct Supervisor {
     settings: Settings,
     state: State,
+    /// Of the state.
+    digest: Digest,
     stage: Stage,
     poll: Epoll,
     signals: Signals,
@@ -105,6 +115,8 @@ struct Supervisor {
     waits: Vec<Wait>,
     /// What those who wait for the end were told.
     draining: Option<Progress>,
+    /// What workers are being asked.
+    inquiries: Slab<Inquiry>,
     /// A commit that waits to be confirmed.
     trial: Option<Trial>,
     /// The configuration file, and the state that it described when it was read last.
@@ -169,6 +181,7 @@ impl Supervisor {
             ledger,
             roster,
             settings,
+            digest: Digest::of(&state),
             state,
             stage: Stage::Starting,
             poll,
@@ -185,6 +198,7 @@ impl Supervisor {
             pauses: Pauses::default(),
             waits: Vec::new(),
             draining: None,
+            inquiries: Slab::default(),
             trial: None,
             file,
             filed,

@@ -119,7 +119,7 @@ impl Supervisor {
             Some(Said::Backend { cluster, id, down }) => {
                 self.backend_changed(worker, &cluster, &id, down);
             }
-            None => {}
+            None => self.hear(worker, line),
         }
     }
 

@@ -37,7 +37,7 @@ const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub enum Life {
     Starting,
     Accepting,
     /// It takes nothing new, and is told to stop then.
@@ -46,15 +46,17 @@ enum Life {
     },
 }
 
-struct Process {
+pub struct Process {
     /// The place that it carries.
-    id: usize,
+    pub id: usize,
     /// Its row on the board.
-    row: usize,
-    life: Life,
-    child: Child,
-    channel: Channel,
-    started_ms: u64,
+    pub row: usize,
+    pub life: Life,
+    pub child: Child,
+    pub channel: Channel,
+    /// The other end of the channel is gone: its death will be told by SIGCHLD.
+    pub closed: bool,
+    pub started_ms: u64,
     /// The last thing that it said.
     heard_ms: u64,
     /// A ping that was not answered yet.
@@ -64,19 +66,19 @@ struct Process {
 }
 
 #[derive(Default)]
-struct Place {
+pub struct Place {
     /// A process is started then.
-    due_ms: Option<u64>,
+    pub(super) due_ms: Option<u64>,
     /// Deaths in youth, one after another.
     failures: u32,
-    restarts: u64,
+    pub(super) restarts: u64,
     /// The control client that has asked for a new process.
     asked_by: Option<Key>,
 }
 
 pub struct Workers {
-    places: Vec<Place>,
-    processes: Slab<Process>,
+    pub(super) places: Vec<Place>,
+    pub processes: Slab<Process>,
 }
 
 impl Workers {
@@ -142,9 +144,8 @@ impl Workers {
 
     /// Everyone who can be told something.
     pub fn channels(&mut self) -> impl Iterator<Item = (Key, &mut Channel)> {
-        self.processes
-            .iter_mut()
-            .map(|(key, process)| (key, &mut process.channel))
+        let open = self.processes.iter_mut().filter(|(_, p)| !p.closed);
+        open.map(|(key, process)| (key, &mut process.channel))
     }
 
     /// When to look after them again.
@@ -236,6 +237,7 @@ impl Supervisor {
             life: Life::Starting,
             child,
             channel,
+            closed: false,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
@@ -285,12 +287,12 @@ impl Supervisor {
             true => self
                 .poll
                 .modify(channel, interest, token::pack(Kind::Channel, key)),
-            // Its death will be told by SIGCHLD.
             false => self.poll.remove(channel),
         };
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
+        process.closed = !open;
         // Nothing that a worker says makes main do more than believe that it lives, and
         // tell others what it says. All that has come is taken: no more than one message.
         let mut accepting = false;
@@ -313,6 +315,9 @@ impl Supervisor {
             self.done(key, done);
         }
         others.iter().for_each(|line| self.heard(key, line));
+        if !open {
+            self.stop_asking(key);
+        }
     }
 
     fn accepts(&mut self, key: Key) {
@@ -374,6 +379,7 @@ impl Supervisor {
     }
 
     fn died(&mut self, key: Key, how: &str) {
+        self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
@@ -508,59 +514,6 @@ impl Supervisor {
             .processes
             .iter()
             .for_each(|(_, process)| process.kill());
-    }
-
-    /// The data lines of `status` and `workers`.
-    pub(super) fn worker_lines(&self) -> String {
-        let waiting = |id: &usize| self.workers.places[*id].due_ms.is_some();
-        let missing = (0..self.workers.places.len()).filter(waiting).map(|id| {
-            let pairs = [
-                ("id", id.to_string()),
-                ("pid", "0".into()),
-                ("state", "waiting".into()),
-            ];
-            reply::data("worker", &pairs)
-        });
-        let mut processes: Vec<&Process> = self
-            .workers
-            .processes
-            .iter()
-            .map(|(_, process)| process)
-            .collect();
-        processes.sort_by_key(|process| (process.id, process.started_ms));
-        let lines = processes
-            .into_iter()
-            .map(|process| self.worker_line(process));
-        lines.chain(missing).collect()
-    }
-
-    fn worker_line(&self, process: &Process) -> String {
-        let count = |cell| self.board.get(process.row, cell).to_string();
-        let state = match process.life {
-            Life::Starting => "starting",
-            Life::Accepting => "running",
-            Life::Retiring { .. } => "retiring",
-        };
-        let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
-        reply::data(
-            "worker",
-            &[
-                ("id", process.id.to_string()),
-                ("pid", process.child.id().to_string()),
-                ("state", state.to_string()),
-                ("uptime_s", uptime.to_string()),
-                ("connections", count(Cell::Connections)),
-                ("accepted", count(Cell::Accepted)),
-                ("requests", count(Cell::Requests)),
-                (
-                    "restarts",
-                    self.workers.places[process.id].restarts.to_string(),
-                ),
-                ("at_limit", count(Cell::AtLimit)),
-                ("surplus", count(Cell::Surplus)),
-                ("log_lost", count(Cell::LogLost)),
-            ],
-        )
     }
 }
 

@@ -44,25 +44,36 @@ impl Worker {
         series: Series,
         socket: Option<TcpListener>,
     ) -> Option<(SocketAddr, TcpListener)> {
+        let before = self.before(&change);
+        let given_up = self.do_change(&change, series, socket);
+        self.account(before, &change);
+        given_up
+    }
+
+    fn do_change(
+        &mut self,
+        change: &Change,
+        series: Series,
+        socket: Option<TcpListener>,
+    ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
         let socket = socket.filter(|_| !self.draining);
         match change {
-            Change::ListenerAdd(listener) => self.add_listener(listener, series, socket),
+            Change::ListenerAdd(listener) => self.add_listener(listener.clone(), series, socket),
             Change::ListenerUpdate(listener) => {
-                let address = listener.address;
-                let given_up = self.update_listener(listener, socket);
-                return given_up.map(|socket| (address, socket));
+                let given_up = self.update_listener(listener.clone(), socket);
+                return given_up.map(|socket| (listener.address, socket));
             }
             Change::ListenerRemove { address } => {
-                let given_up = self.remove_listener(address);
-                return given_up.map(|socket| (address, socket));
+                let given_up = self.remove_listener(*address);
+                return given_up.map(|socket| (*address, socket));
             }
-            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster, series),
-            Change::ClusterUpdate(cluster) => self.update_cluster(cluster),
-            Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
-            Change::BackendAdd(backend) => self.backs.add_backend(backend, series),
-            Change::BackendUpdate(backend) => self.backs.update_backend(backend),
-            Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
+            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster.clone(), series),
+            Change::ClusterUpdate(cluster) => self.update_cluster(cluster.clone()),
+            Change::ClusterRemove { id } => self.backs.remove_cluster(id),
+            Change::BackendAdd(backend) => self.backs.add_backend(backend.clone(), series),
+            Change::BackendUpdate(backend) => self.backs.update_backend(backend.clone()),
+            Change::BackendRemove { cluster, id } => self.backs.remove_backend(cluster, id),
             Change::FrontendAdd(frontend) => {
                 let target = self.backs.target(&frontend.cluster);
                 let identity = &frontend.identity;
@@ -88,7 +99,7 @@ impl Worker {
     }
 
     /// The open door of an address.
-    fn door_at(&self, address: SocketAddr) -> Option<Key> {
+    pub(super) fn door_at(&self, address: SocketAddr) -> Option<Key> {
         let open =
             |entrance: &Entrance| !entrance.removed && entrance.door.listener.address == address;
         self.doors
@@ -338,6 +349,7 @@ impl Worker {
             session: Session::new(peer, &mut world),
             front: Worker::conn_of(stream),
             back: None,
+            accepted_us: self.now_us,
             door: key,
             tried: Vec::new(),
             held: None,

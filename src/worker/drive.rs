@@ -28,6 +28,8 @@ pub struct Slot {
     pub front: Conn,
     /// The backend connection that the session uses.
     pub back: Option<Key>,
+    /// When it was accepted, in microseconds of the worker's clock.
+    pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
     /// Backends to which this request found no connection.

@@ -89,6 +89,7 @@ pub fn main() -> io::Result<()> {
     log::debug!("accepting, {most} connections at most");
     // What main has said since then came along with the rest.
     worker.obey_lines();
+    worker.watch_channel();
     worker.run()
 }
 
@@ -234,8 +235,12 @@ fn told(report: &Report) -> String {
 
 impl Worker {
     fn tell(&mut self, line: &str) {
+        self.tell_all(&[line]);
+    }
+
+    fn tell_all(&mut self, lines: &[impl AsRef<str>]) {
         if let Some(channel) = &mut self.channel {
-            channel.send(line);
+            lines.iter().for_each(|line| channel.send(line.as_ref()));
             if channel.flush().is_err() {
                 self.orphaned();
             }
@@ -436,6 +441,12 @@ impl Worker {
             _ if line.starts_with("watch ") || line.starts_with("unwatch ") => {
                 self.obey_watch(line);
             }
+            _ if line.starts_with("page ") => self.tell_page(line),
+            _ if line.starts_with("check ") => {
+                let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];
+                pairs.extend(self.digest().pairs());
+                self.tell(reply::data("checked", &pairs).trim_end());
+            }
             _ if line.starts_with("logging ") => {
                 logging::set_filter(&value(line, "level").unwrap_or_default());
                 self.tell_obeyed(line);
@@ -446,5 +457,25 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// `page for=TAG from=SLOT command="connections …"`: the command is the client's own.
+    fn tell_page(&mut self, line: &str) {
+        let tag = value(line, "for").unwrap_or_default();
+        let from = value(line, "from").and_then(|from| from.parse().ok());
+        let command = value(line, "command").unwrap_or_default();
+        let (from, kill, selection) =
+            match (from, Command::decode(&command, &self.settings.timeouts)) {
+                (Some(from), Ok(Command::Connections { kill, selection })) => {
+                    (from, kill, selection)
+                }
+                _ => return log::error!("main said {line:?}, which names no connections"),
+            };
+        let page = self.page(&selection, kill, from, &tag);
+        let mut lines = page.lines;
+        let mut end = vec![("for", tag), ("killed", page.killed.to_string())];
+        end.extend(page.next.map(|next| ("next", next.to_string())));
+        lines.push(reply::data("page", &end).trim_end().to_string());
+        self.tell_all(&lines);
     }
 }

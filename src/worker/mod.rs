@@ -10,9 +10,11 @@ mod count;
 mod doors;
 mod drive;
 mod hold;
+mod holdings;
 mod lend;
 mod link;
 mod pool;
+mod roll;
 mod watch;
 
 use std::collections::VecDeque;
@@ -30,6 +32,7 @@ use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
+use crate::proto::digest::Digest;
 use crate::random::Random;
 use crate::session::record::End;
 use crate::session::{Door, Event, Scratch, Side, Spare, World};
@@ -88,6 +91,8 @@ pub struct Worker {
     start: Instant,
     now_us: u64,
     doors: Slab<Entrance>,
+    /// Of what is configured here.
+    digest: Digest,
     queue: Queue,
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
@@ -146,6 +151,7 @@ impl Worker {
             start,
             now_us: 1,
             doors: Slab::default(),
+            digest: Digest::default(),
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,

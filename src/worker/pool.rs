@@ -222,7 +222,14 @@ impl Backs {
                 .get(**key)
                 .is_some_and(|b| *b.conf().id == *id)
         };
-        cluster.backends.iter().find(of_id).copied()
+        // What was added last is asked for first.
+        cluster.backends.iter().rev().find(of_id).copied()
+    }
+
+    /// A server as it is configured here.
+    pub fn backend(&self, cluster: &str, id: &str) -> Option<Rc<state::Backend>> {
+        let backend = self.backends.get(self.backend_key(cluster, id)?)?;
+        Some(Rc::clone(&backend.server.backend))
     }
 
     /// New requests go elsewhere; running ones finish.

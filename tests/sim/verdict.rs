@@ -114,7 +114,8 @@ impl Case<'_> {
             End::ClientTimeout => timeout && self.may_be_blamed(i),
             End::BackendTimeout => timeout && (self.odd || self.narrow || backend),
             End::BackendConnectTimeout | End::TunnelTimeout => timeout,
-            End::ProxyShutdown => false,
+            // Nobody does either here.
+            End::ProxyShutdown | End::ProxyKilled => false,
             End::ProxyNoRoom => self.narrow,
             End::ProxyQueueFull => slot.turned_away.contains(&i),
         }
