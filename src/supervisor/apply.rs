@@ -119,7 +119,9 @@ impl Supervisor {
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let blocks = channel::blocks(changes.iter().map(Change::encode));
+        let lines = changes.iter().map(Change::encode);
+        let lines = lines.chain([revision.trim_end().to_string()]);
+        let blocks = channel::blocks(lines);
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
             for (address, socket) in opened {
@@ -130,7 +132,6 @@ impl Supervisor {
                 }
             }
             blocks.iter().for_each(|block| channel.send_block(block));
-            channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
             told.push(key);

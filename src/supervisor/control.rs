@@ -38,6 +38,8 @@ pub struct Client {
     stream: UnixStream,
     reader: LineReader,
     pub outbox: Outbox,
+    /// What epoll watches it for.
+    interest: u32,
     /// Lines that have come may not be answered yet: there were too many for one turn.
     behind: bool,
     /// It has shut its side: what is asked is answered, then it is let go.
@@ -151,6 +153,7 @@ impl Control {
             stream,
             reader: LineReader::default(),
             outbox: Outbox::default(),
+            interest: epoll::IN,
             behind: false,
             ended: false,
             awaits_end: false,
@@ -198,7 +201,11 @@ impl AsFd for Control {
 
 impl Supervisor {
     pub(super) fn client_ready(&mut self, key: Key, ready: u32) {
-        if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
+        let client = self.control.clients.get(key);
+        if client.is_some_and(|client| ready & epoll::IN != 0 && !client.may_ask()) {
+            // It says more before it is answered: not to be heard until then.
+            self.watch_client(key, 0);
+        } else if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
             self.control.clients.remove(key);
             return;
         }
@@ -232,11 +239,20 @@ impl Supervisor {
             true => 0,
             false => epoll::OUT,
         };
+        // Most are answered before they ask again: they stay watched for that meanwhile.
+        let interest = reading | writing;
+        if interest | epoll::IN != client.interest | epoll::IN || interest & !client.interest != 0 {
+            self.watch_client(key, interest);
+        }
+    }
+
+    fn watch_client(&mut self, key: Key, interest: u32) {
+        let Some(client) = self.control.clients.get_mut(key) else {
+            return;
+        };
+        client.interest = interest;
         let token = token::pack(Kind::ControlClient, key);
-        if let Err(e) = self
-            .poll
-            .modify(client.stream.as_fd(), reading | writing, token)
-        {
+        if let Err(e) = self.poll.modify(client.stream.as_fd(), interest, token) {
             log::error!("epoll_ctl for a control client: {e}");
             self.control.clients.remove(key);
         }

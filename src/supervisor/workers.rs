@@ -53,6 +53,8 @@ struct Process {
     life: Life,
     child: Child,
     channel: Channel,
+    /// epoll says when it takes more.
+    watched_out: bool,
     started_ms: u64,
     /// The last thing that it said.
     heard_ms: u64,
@@ -202,6 +204,7 @@ impl Supervisor {
             life: Life::Starting,
             child,
             channel,
+            watched_out: true,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
@@ -240,19 +243,22 @@ impl Supervisor {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
-        let interest = if process.channel.is_blocked() {
+        let blocked = process.channel.is_blocked();
+        let interest = if blocked {
             epoll::IN | epoll::OUT
         } else {
             epoll::IN
         };
         let channel = process.channel.as_fd();
         let watched = match open {
+            true if blocked == process.watched_out => Ok(()),
             true => self
                 .poll
                 .modify(channel, interest, token::pack(Kind::Channel, key)),
             // Its death will be told by SIGCHLD.
             false => self.poll.remove(channel),
         };
+        process.watched_out = blocked;
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
@@ -413,15 +419,12 @@ impl Supervisor {
 
     /// epoll says when those that do not take everything now take more.
     pub(super) fn watch_blocked_workers(&mut self) {
-        for (key, channel) in self
-            .workers
-            .channels()
-            .filter(|(_, channel)| channel.is_blocked())
-        {
+        let all = self.workers.processes.iter_mut();
+        for (key, process) in all.filter(|(_, process)| process.channel.is_blocked()) {
+            process.watched_out = true;
             let token = token::pack(Kind::Channel, key);
-            let watched = self
-                .poll
-                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token);
+            let channel = process.channel.as_fd();
+            let watched = self.poll.modify(channel, epoll::IN | epoll::OUT, token);
             if let Err(e) = watched {
                 log::error!("epoll_ctl for a worker: {e}");
             }
