@@ -115,7 +115,7 @@ const SCRIPT: &[(&str, &str)] = &[
     ("state stats x=y", "unknown"),
     ("listener remove address=$L", "in_use"),
     ("cluster remove id=web", "in_use"),
-    ("explain listener=$L hostname=a.example.com path=/api method=GET", "ok"),
+    ("explain listener=$L hostname=a.example.com path=/api method=GET", "missing"),
     ("explain listener=$N hostname=a", "missing"),
     ("explain listener=$L", "invalid"),
     ("explain url=http://b.example.com/ listener=$N client=192.0.2.7", "missing"),

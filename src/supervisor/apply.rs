@@ -131,11 +131,12 @@ impl Supervisor {
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let mut lines = Vec::with_capacity(changes.len());
+        let mut lines = Vec::with_capacity(changes.len() + 1);
         for change in changes {
             let series = self.roster.follow(change, &self.ledger);
             lines.push(series::told(series, change));
         }
+        lines.push(revision.trim_end().to_string());
         let blocks = channel::blocks(lines.into_iter());
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
@@ -147,7 +148,6 @@ impl Supervisor {
                 }
             }
             blocks.iter().for_each(|block| channel.send_block(block));
-            channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
             told.push(key);

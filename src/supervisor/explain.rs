@@ -31,7 +31,8 @@ const NAMED_MAX: usize = 8;
 impl Supervisor {
     pub(super) fn explain(&mut self, question: &Question, key: Key) -> Result<String, Refused> {
         let mut lines = String::new();
-        match explain(&self.state, question, &mut lines) {
+        let paused = |cluster: &str| self.pauses.line(cluster, self.now_ms);
+        match explain(&self.state, &paused, question, &mut lines) {
             Ok(()) => Ok(lines + &reply::ok(&[])),
             Err(refused) => {
                 self.client(key)?.outbox.push(&lines);
@@ -41,7 +42,12 @@ impl Supervisor {
     }
 }
 
-fn explain(state: &State, question: &Question, lines: &mut String) -> Result<(), Refused> {
+fn explain(
+    state: &State,
+    paused: &dyn Fn(&str) -> String,
+    question: &Question,
+    lines: &mut String,
+) -> Result<(), Refused> {
     let mut room = Vec::new();
     let asked = Asked::of(question, &mut room)?;
     let listener = listener_meant(state, question.listener, asked.port)?;
@@ -49,7 +55,7 @@ fn explain(state: &State, question: &Question, lines: &mut String) -> Result<(),
     if let Some(client) = question.client {
         *lines += &client_lines(listener, client, &asked)?;
     }
-    let led = lead(state, listener, &asked, lines);
+    let led = lead(state, paused, listener, &asked, lines);
     if !listener.enabled {
         let address = listener.address;
         let what = format!("listener {address} is disabled: the connection would be refused, until listener enable address={address}");
@@ -154,6 +160,7 @@ fn names<'a>(listeners: impl Iterator<Item = &'a Rc<Listener>>) -> String {
 /// The frontend, the cluster and its backends; an error is what the client sees instead of one of these.
 fn lead(
     state: &State,
+    paused: &dyn Fn(&str) -> String,
     listener: &Listener,
     asked: &Asked,
     lines: &mut String,
@@ -175,6 +182,7 @@ fn lead(
     *lines += &text_of([Change::FrontendAdd(frontend.clone())]);
     let cluster = state.cluster(&frontend.cluster).cloned();
     *lines += &text_of(cluster.map(Change::ClusterAdd));
+    *lines += &paused(&frontend.cluster);
     let mut takes_any = false;
     for backend in state.backends_of(&frontend.cluster) {
         let (takes, why) = chosen(state, backend);

@@ -6,7 +6,6 @@
 //! meanwhile, or the client goes away, that part of it is over.
 
 use crate::limits::CONNECTION_LINE_BYTES_MAX;
-use crate::net::token::{self, Kind};
 use crate::proto::line::{split, Word};
 use crate::slab::Key;
 use crate::state::Refused;
@@ -14,8 +13,6 @@ use crate::supervisor::check::Check;
 use crate::supervisor::connections::Roll;
 use crate::supervisor::workers::Life;
 use crate::supervisor::Supervisor;
-use crate::sys::epoll;
-use std::os::fd::AsFd;
 
 /// A question under way.
 pub struct Inquiry {
@@ -166,12 +163,7 @@ impl Supervisor {
         // A failure means that it died, which SIGCHLD tells.
         let _ = process.channel.flush();
         if process.channel.is_blocked() {
-            let token = token::pack(Kind::Channel, worker);
-            let interest = epoll::IN | epoll::OUT;
-            let watched = self.poll.modify(process.channel.as_fd(), interest, token);
-            if let Err(e) = watched {
-                log::error!("epoll_ctl for worker {}: {e}", process.id);
-            }
+            self.watch_blocked_workers();
         }
         true
     }

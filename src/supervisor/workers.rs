@@ -54,6 +54,8 @@ pub struct Process {
     pub life: Life,
     pub child: Child,
     pub channel: Channel,
+    /// epoll says when it takes more.
+    watched_out: bool,
     /// The other end of the channel is gone: its death will be told by SIGCHLD.
     pub closed: bool,
     pub started_ms: u64,
@@ -237,6 +239,7 @@ impl Supervisor {
             life: Life::Starting,
             child,
             channel,
+            watched_out: true,
             closed: false,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
@@ -277,18 +280,21 @@ impl Supervisor {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
-        let interest = if process.channel.is_blocked() {
+        let blocked = process.channel.is_blocked();
+        let interest = if blocked {
             epoll::IN | epoll::OUT
         } else {
             epoll::IN
         };
         let channel = process.channel.as_fd();
         let watched = match open {
+            true if blocked == process.watched_out => Ok(()),
             true => self
                 .poll
                 .modify(channel, interest, token::pack(Kind::Channel, key)),
             false => self.poll.remove(channel),
         };
+        process.watched_out = blocked;
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
@@ -461,15 +467,13 @@ impl Supervisor {
 
     /// epoll says when those that do not take everything now take more.
     pub(super) fn watch_blocked_workers(&mut self) {
-        for (key, channel) in self
-            .workers
-            .channels()
-            .filter(|(_, channel)| channel.is_blocked())
-        {
+        let all = self.workers.processes.iter_mut();
+        let blocked = |process: &Process| process.channel.is_blocked() && !process.closed;
+        for (key, process) in all.filter(|(_, process)| blocked(process)) {
+            process.watched_out = true;
             let token = token::pack(Kind::Channel, key);
-            let watched = self
-                .poll
-                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token);
+            let channel = process.channel.as_fd();
+            let watched = self.poll.modify(channel, epoll::IN | epoll::OUT, token);
             if let Err(e) = watched {
                 log::error!("epoll_ctl for a worker: {e}");
             }
@@ -482,6 +486,7 @@ impl Supervisor {
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
         }
+        self.watch_blocked_workers();
     }
 
     /// From now on who ends is not replaced.
