@@ -9,7 +9,7 @@ use crate::proto::command::{Command, Noun, Question};
 use crate::proto::{reply, table};
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, HostRule, Refused, State};
+use crate::state::{Backend, BackendState, Change, Code, HostRule, Protocol, Refused, State};
 use crate::supervisor::apply::{Obstacle, Step, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::{Stage, Supervisor};
@@ -314,8 +314,12 @@ impl Supervisor {
                 router.insert(&frontend.hostname, &frontend.path, method, frontend);
             }
         }
-        let no_frontend =
-            || missing("no frontend of this listener matches: the answer would be 404");
+        let no_frontend = || match listener.protocol {
+            Protocol::Metrics => {
+                missing("this listener leads nowhere: it answers GET /metrics, all else is 404")
+            }
+            _ => missing("no frontend of this listener matches: the answer would be 404"),
+        };
         let frontend = router
             .find(host.name, target.path(), method)
             .ok_or_else(no_frontend)?;

@@ -10,7 +10,7 @@ use crate::metrics::{quantile, Count, Series, Totals};
 use crate::net::ledger::{Ledger, Note};
 use crate::proto::reply;
 use crate::slab::Key;
-use crate::state::{Change, Refused};
+use crate::state::{Change, Code, Refused};
 use crate::supervisor::Supervisor;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +126,10 @@ pub fn line(series: Key) -> String {
 impl Supervisor {
     /// The data lines of `metrics`: all, or those of one cluster and its backends.
     pub(super) fn metrics(&mut self, cluster: Option<&str>, key: Key) -> Result<String, Refused> {
+        if let Some(id) = cluster.filter(|id| self.state.cluster(id).is_none()) {
+            let what = format!("cluster {id} does not exist");
+            return Err(Refused::new(Code::Missing, what));
+        }
         let named = |id: &str| cluster.is_none_or(|wanted| wanted == id);
         let mut text = String::new();
         if cluster.is_none() {
