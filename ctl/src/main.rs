@@ -11,6 +11,7 @@ mod json;
 mod link;
 mod local;
 mod options;
+mod rates;
 mod show;
 mod state;
 mod target;

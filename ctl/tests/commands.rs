@@ -198,6 +198,8 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     ("status", &["status"]),
     ("workers", &["workers"]),
+    ("metrics", &["metrics"]),
+    ("metrics cluster=old", &["metrics", "--cluster", "old"]),
     ("worker restart id=0", &["worker", "restart", "--id", "0"]),
     ("ping", &["ping"]),
     ("version", &["version"]),

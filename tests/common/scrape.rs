@@ -135,6 +135,13 @@ impl Scrape {
         samples.map(|(_, value)| *value).collect()
     }
 
+    /// The names of a sample's labels.
+    pub fn labels(&self, name: &str) -> BTreeSet<&str> {
+        let of = self.samples.keys().filter(|(known, _)| known == name);
+        of.flat_map(|(_, labels)| labels.keys().map(String::as_str))
+            .collect()
+    }
+
     /// The figures, by their names.
     pub fn figures(&self) -> BTreeSet<&str> {
         self.types.keys().map(String::as_str).collect()
