@@ -1,7 +1,9 @@
 //! The text of the metrics as a strict reader takes it (Prometheus exposition
 //! format 0.0.4): whatever the format forbids fails the test.
 
+use super::control::Control;
 use super::peer::Peer;
+use super::{free_address, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -158,6 +160,27 @@ impl Scrape {
     pub fn same(&self, key: &(String, Labels)) -> Option<f64> {
         self.samples.get(key).copied()
     }
+}
+
+/// Adds a listener that serves the metrics.
+#[track_caller]
+pub fn serve_metrics(control: &mut Control, more: &str) -> SocketAddr {
+    let address = free_address();
+    control.insist(&format!(
+        "listener add address={address} protocol=metrics{more}"
+    ));
+    address
+}
+
+/// Waits until a sum over samples is that; of what is counted when an answer has already gone.
+#[track_caller]
+pub fn wait_sum(metrics: SocketAddr, name: &str, labels: &[(&str, &str)], wanted: f64) {
+    let mut last = 0.0;
+    let what = format!("{wanted} in {name} {labels:?}");
+    wait_until(&what, || {
+        last = Scrape::of(metrics).sum(name, labels);
+        (last == wanted).then_some(())
+    });
 }
 
 /// `a="b",c="d"}` with what is behind it.
