@@ -2,7 +2,8 @@
 //!
 //! A value is a number or a boolean where the key is one by the table of keys.
 //! A key that is in no table (of `status`, say) has a number where the value is
-//! a whole one, and a boolean where it is `true` or `false`. All else is a string.
+//! a whole one or any number of milliseconds or per second, and a boolean where
+//! it is `true` or `false`. All else is a string.
 
 use sozu_lib::config::keys::{
     Key, Kind, BACKEND, CLUSTER, COMMIT, CONNECTIONS, EXPLAIN, FRONTEND, GLOBAL, LISTENER,
@@ -82,6 +83,7 @@ fn push_value(out: &mut String, name: &str, value: &str) {
         Some(Kind::Int { .. } | Kind::Seconds) => is_number(value),
         Some(_) => false,
         // What `help` says of a key is text.
+        None if name.ends_with("_ms") || name.ends_with("_per_s") => is_decimal(value),
         None => (is_bool || is_number(value)) && name != "default",
     };
     match plain {
@@ -109,6 +111,17 @@ fn kind_of(name: &str) -> Option<Kind> {
 fn is_number(value: &str) -> bool {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     digits && (1..=DIGITS_MAX).contains(&value.len()) && (value == "0" || !value.starts_with('0'))
+}
+
+/// A whole number, or one with a fraction.
+fn is_decimal(value: &str) -> bool {
+    match value.split_once('.') {
+        Some((whole, fraction)) => {
+            let digits = !fraction.is_empty() && fraction.bytes().all(|b| b.is_ascii_digit());
+            is_number(whole) && digits
+        }
+        None => is_number(value),
+    }
 }
 
 fn push_string(out: &mut String, text: &str) {

@@ -12,6 +12,7 @@ mod link;
 mod local;
 mod options;
 mod progress;
+mod rates;
 mod show;
 mod state;
 mod target;

@@ -11,6 +11,9 @@ use sozu_lib::proto::line::{join, quote, split, Word};
 use crate::failure::Failure;
 use crate::json;
 
+/// Of a line with metrics these are shown even where all of them are 0.
+const ALWAYS_SHOWN: [&str; 2] = ["connections", "requests"];
+
 /// Bytes gathered before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -162,6 +165,12 @@ fn table_of(table: &[Vec<Word>]) -> String {
         // commands needs no name.
         row.drain(..usize::from(help));
     }
+    if rows
+        .first()
+        .is_some_and(|names| names.iter().any(|name| name == "buckets"))
+    {
+        narrow(&mut rows);
+    }
     if help && rows.first().is_some_and(|names| names.len() == 2) {
         rows.remove(0);
     }
@@ -185,6 +194,22 @@ fn names_of(table: &[Vec<Word>]) -> Vec<String> {
         }
     }
     names
+}
+
+/// Metrics have more columns than a screen: without the histogram, which is for
+/// programs, and without those where there is nothing but 0.
+fn narrow(rows: &mut [Vec<String>]) {
+    let names = rows.first().cloned().unwrap_or_default();
+    let shown = |(column, name): (usize, &String)| {
+        let mut cells = rows.iter().skip(1).filter_map(|row| row.get(column));
+        let empty = cells.all(|cell| cell == "0") && !ALWAYS_SHOWN.contains(&name.as_str());
+        name != "buckets" && !empty
+    };
+    let shown: Vec<bool> = names.iter().enumerate().map(shown).collect();
+    for row in rows {
+        let mut shown = shown.iter();
+        row.retain(|_| shown.next() == Some(&true));
+    }
 }
 
 /// The value; quoted if it would break the line.
@@ -274,6 +299,20 @@ connection  30  idle              0
         assert_eq!(shown(&lines, "added=1", false), wanted);
         assert_eq!(shown(&[], "revision=1", false), "revision=1\n");
         assert_eq!(shown(&[], "", false), "");
+    }
+
+    #[test]
+    fn metrics_fit_a_screen() {
+        let lines = [
+            "backend id=a connections=0 1xx=0 2xx=5 p50_ms=- buckets=0,5",
+            "backend id=b connections=0 1xx=0 2xx=0 p50_ms=- buckets=0,0",
+        ];
+        let wanted = "         id  connections  2xx  p50_ms
+backend  a   0            5    -
+backend  b   0            0    -
+";
+        assert_eq!(shown(&lines, "", false), wanted);
+        assert!(shown(&lines, "", true).contains("\"buckets\":\"0,5\""));
     }
 
     #[test]

@@ -238,6 +238,8 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     ("status", &["status"]),
     ("workers", &["workers"]),
+    ("metrics", &["metrics"]),
+    ("metrics cluster=old", &["metrics", "--cluster", "old"]),
     ("worker restart id=0", &["worker", "restart", "--id", "0"]),
     ("ping", &["ping"]),
     ("version", &["version"]),
@@ -492,22 +494,4 @@ fn connections_are_a_table_or_an_object() {
     let (code, shown) = text(&["explain", "hostname=a"]);
     assert_eq!(code, Some(1));
     assert!(shown.contains("no, it is down"), "{shown}");
-}
-
-#[test]
-fn top_shows_one_sample() {
-    let backend = Backend::named("ok");
-    let proxy = Setup::http().backends(&[backend.address()]).start();
-    let socket = proxy.path("command.sock").display().to_string();
-    let output = sozuctl(&["-s", &socket, "top", "--once"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.starts_with("sozu ") && text.contains("requests/s"),
-        "{text}"
-    );
-    let pid = proxy.worker().pid.to_string();
-    assert!(text.lines().any(|line| line.contains(&pid)), "{text}");
-    let output = sozuctl(&["-s", &socket, "--json", "top", "--once"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("\"result\":{\"requests_per_s\":0,"), "{text}");
 }

@@ -35,6 +35,8 @@ pub struct Reply<'a> {
     pub keep_alive: bool,
     /// The client speaks HTTP/1.0 and must be told that the connection stays open.
     pub http10: bool,
+    /// There is nothing here but what GET and HEAD read.
+    pub read_only: bool,
     /// It answers a HEAD request: the head alone.
     pub head_only: bool,
     /// The client should wait so many seconds before it comes back. 0: nobody knows.
@@ -64,7 +66,10 @@ impl Reply<'_> {
         );
         if status == 405 {
             // RFC 9110 section 15.5.6 demands the list of what is allowed.
-            out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+            out.extend_from_slice(match self.read_only {
+                true => b"Allow: GET, HEAD\r\n",
+                false => b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n",
+            });
         }
         if self.retry_after > 0 {
             let _ = write!(out, "Retry-After: {}\r\n", self.retry_after);
@@ -93,6 +98,7 @@ mod tests {
             request_id: b"abc",
             keep_alive: true,
             http10: false,
+            read_only: false,
             head_only: false,
             retry_after: 0,
             page: None,
@@ -114,6 +120,7 @@ mod tests {
             request_id: b"abc",
             keep_alive: false,
             http10: true,
+            read_only: false,
             head_only: true,
             retry_after: 7,
             page: Some("later"),

@@ -155,7 +155,7 @@ pub struct Acts {
     /// Find a backend connection.
     pub connect: Option<Reuse>,
     /// Write the next piece of the metrics, then say `Told`.
-    pub tell: Option<Cursor>,
+    pub tell: bool,
     /// Shut the sending side once nothing is pending.
     pub shut_front: bool,
     pub shut_back: bool,

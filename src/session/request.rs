@@ -218,6 +218,7 @@ pub(super) fn answer(
         request_id: &x.record.id,
         keep_alive: x.keep_alive,
         http10: !x.asked.http11,
+        read_only: world.door.listener.protocol == Protocol::Metrics,
         head_only: x.asked.head_method,
         retry_after: x.retry_after,
         page: page.map(String::as_str),
@@ -239,7 +240,7 @@ pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Pha
         return Phase::Answering(x);
     }
     if x.told.is_some() {
-        c.acts.tell = x.told;
+        c.acts.tell = true;
         return Phase::Answering(x);
     }
     c.acts.log = true;
@@ -248,7 +249,11 @@ pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Pha
 
 pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
     c.acts.reset_front = true;
-    let (end, detail) = (x.record.end, x.record.detail);
+    let (end, detail) = match x.record.end {
+        // What is told of the metrics does not blame anybody.
+        End::Ok => (End::ClientTimeout, "the answer was not read in time"),
+        end => (end, x.record.detail),
+    };
     finish(c, x, end, detail)
 }
 

@@ -23,7 +23,7 @@ impl Supervisor {
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
-            Command::Metrics { cluster } => self.once(|main| main.metrics(cluster.as_deref()), key),
+            Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
             Command::WorkerRestart { id } => {
                 log::info!("worker restart {id} by {}", self.client(key)?.who);
                 self.client(key)?.waiting = true;

@@ -431,8 +431,6 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
-        let deaths = self.ledger.note(Note::Deaths) + 1;
-        self.ledger.set_note(Note::Deaths, deaths);
         let pause_ms = match place.failures {
             0 => 0,
             n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,
@@ -440,6 +438,8 @@ impl Supervisor {
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
         }
+        let deaths = self.workers.places.iter().map(|place| place.restarts);
+        self.ledger.set_note(Note::Deaths, deaths.sum());
         log::error!("worker {id}, pid {pid}, died ({how}); its connections are lost, a new one starts in {pause_ms} ms");
     }
 

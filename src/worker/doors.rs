@@ -28,11 +28,14 @@ pub struct Entrance {
     watched: bool,
     /// Clients that came in by it.
     clients: usize,
+    /// The change with which it came.
+    since: u64,
 }
 
 impl Entrance {
-    pub fn is_removed(&self) -> bool {
-        self.removed
+    /// Whether it is counted, and has been there since that moment.
+    pub fn was_there(&self, moment: u64) -> bool {
+        !self.removed && self.since <= moment && self.door.series.is_some()
     }
 }
 
@@ -58,6 +61,7 @@ impl Worker {
     ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
         let socket = socket.filter(|_| !self.draining);
+        self.backs.changes();
         match change {
             Change::ListenerAdd(listener) => self.add_listener(listener.clone(), series, socket),
             Change::ListenerUpdate(listener) => {
@@ -125,6 +129,7 @@ impl Worker {
             removed: false,
             watched: false,
             clients: 0,
+            since: self.backs.moment(),
         });
     }
 

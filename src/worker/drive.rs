@@ -7,7 +7,6 @@ use std::io::ErrorKind::WouldBlock;
 use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
-use crate::metrics::text::Cursor;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
@@ -234,8 +233,8 @@ impl Turn<'_> {
             if let Some(reuse) = acts.connect {
                 self.connect(reuse);
             }
-            if let Some(cursor) = acts.tell {
-                self.tell(cursor);
+            if acts.tell {
+                self.tell();
             }
         }
     }
@@ -263,7 +262,9 @@ impl Turn<'_> {
     }
 
     /// The next piece of the metrics.
-    fn tell(&mut self, mut cursor: Cursor) {
+    fn tell(&mut self) {
+        let told = self.slot.session.exchange().and_then(|x| x.told);
+        let Some(mut cursor) = told else { return };
         let source = Figures {
             board: self.board,
             ledger: self.tally.ledger(),

@@ -57,6 +57,8 @@ struct Backend {
     /// What main was told of that, and whether there is news.
     told_down: bool,
     has_news: bool,
+    /// The change with which it came.
+    since: u64,
 }
 
 impl Backend {
@@ -72,6 +74,8 @@ impl Backend {
 struct Cluster {
     target: Rc<Target>,
     backends: Vec<Key>,
+    /// The change with which it came.
+    since: u64,
 }
 
 pub struct Backs {
@@ -81,6 +85,8 @@ pub struct Backs {
     pub conns: Slab<Back>,
     pub timers: Wheel,
     tally: Tally,
+    /// Changes of the configuration so far.
+    moment: u64,
     /// How long an idle connection is kept.
     keepalive_ms: u64,
     /// Backends with connections that the last changes have taken requests from.
@@ -112,6 +118,7 @@ impl Backs {
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
             tally,
+            moment: 0,
             keepalive_ms,
             departed: Vec::new(),
             watches: Watches::default(),
@@ -120,6 +127,15 @@ impl Backs {
     }
 
     // ---- what is configured ---------------------------------------------
+
+    /// Another change is about to be made.
+    pub fn changes(&mut self) {
+        self.moment += 1;
+    }
+
+    pub fn moment(&self) -> u64 {
+        self.moment
+    }
 
     pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>, series: Series) {
         let id = cluster.id.clone();
@@ -135,6 +151,7 @@ impl Backs {
         let key = self.clusters.insert(Cluster {
             target,
             backends: Vec::new(),
+            since: self.moment,
         });
         if let Some(inserted) = self.clusters.get_mut(key) {
             inserted.target = Rc::new(Target {
@@ -188,6 +205,7 @@ impl Backs {
             why: String::new(),
             told_down: false,
             has_news: false,
+            since: self.moment,
         }));
     }
 
@@ -531,18 +549,20 @@ impl Backs {
 
     // ---- to be told -----------------------------------------------------
 
-    /// The first cluster at that place or behind it.
-    pub fn cluster_from(&self, from: u32) -> Option<(u32, &Target)> {
-        let (key, cluster) = self.clusters.iter_from(from).next()?;
+    /// The first cluster at that place or behind it that is counted, and has been
+    /// there since that moment.
+    pub fn cluster_from(&self, from: u32, moment: u64) -> Option<(u32, &Target)> {
+        let told = |c: &Cluster| c.since <= moment && c.target.series.is_some();
+        let mut clusters = self.clusters.iter_from(from);
+        let (key, cluster) = clusters.find(|(_, cluster)| told(cluster))?;
         Some((key.index, &cluster.target))
     }
 
-    /// The first backend at that place or behind it.
-    pub fn backend_from(&self, from: u32) -> Option<(u32, &Server)> {
-        let (key, backend) = self
-            .backends
-            .iter_from(from)
-            .find(|(_, backend)| !backend.removed)?;
+    /// The same of backends.
+    pub fn backend_from(&self, from: u32, moment: u64) -> Option<(u32, &Server)> {
+        let told = |b: &Backend| !b.removed && b.since <= moment && b.server.series.is_some();
+        let mut backends = self.backends.iter_from(from);
+        let (key, backend) = backends.find(|(_, backend)| told(backend))?;
         Some((key.index, &backend.server))
     }
 
