@@ -142,8 +142,30 @@ pub const DUMPS_MAX: usize = 16;
 pub const DUMPS_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Workers that were told to stop are killed after so many milliseconds.
 pub const STOP_GRACE_MS: u64 = 2_000;
-/// Lines taken from a worker in one turn.
-pub const WORKER_QUEUE_LINES_MAX: usize = 1024;
+/// Requests that one worker holds for one paused cluster: what a busy site gets in a second.
+pub const HELD_PER_CLUSTER_MAX: usize = 1024;
+/// Longest pause of a cluster, in seconds.
+pub const PAUSE_SECONDS_MAX: u32 = 3600;
+/// Clusters that are paused at one time: a worker looks at each in every turn.
+pub const PAUSES_MAX: usize = 1024;
+/// How often a worker tells main how a number goes on, in milliseconds.
+pub const TELL_MS: u64 = 200;
+/// Backends that one worker calls up or down in a second; the others wait for the next one.
+pub const BACKEND_NEWS_PER_SECOND_MAX: u32 = 100;
+/// Longest reason that a worker gives for a backend's being down, in characters.
+pub const REASON_CHARS_MAX: usize = 200;
+/// How often whoever waits is told how far it has come, in milliseconds …
+pub const PROGRESS_MS: u64 = 1_000;
+/// … and when nothing has changed.
+pub const PROGRESS_IDLE_MS: u64 = 5_000;
+/// Connections about which a worker tells main at once, or that it closes at once …
+pub const CONNECTIONS_PAGE: usize = 128;
+/// … and slots that it looks at for them, before others have their turn.
+pub const CONNECTIONS_LOOKED_AT: u32 = 4096;
+/// Longest line of a worker about one connection, in bytes; its names and its request are shorter.
+pub const CONNECTION_LINE_BYTES_MAX: usize = 4096;
+/// How much of a request is shown of a connection, in bytes.
+pub const REQUEST_SHOWN_BYTES_MAX: usize = 256;
 /// Warnings about backends that one worker writes in a second.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 10;
 /// Changes of one transaction.

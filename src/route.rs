@@ -88,6 +88,26 @@ impl<T> Router<T> {
         }
     }
 
+    /// Where the rule with that very identity leads.
+    pub fn get(&self, hostname: &HostRule, path: &PathRule, method: Option<&str>) -> Option<&T> {
+        let paths = match hostname {
+            HostRule::Exact(name) => self.exact.get(name)?,
+            HostRule::Suffix(name) => self.suffix.get(name)?,
+            HostRule::Any => &self.any,
+        };
+        let methods = match path {
+            PathRule::Exact(path) => paths.exact.get(path)?,
+            PathRule::Prefix(path) => paths.prefix.get(path)?,
+        };
+        match method {
+            None => methods.any.as_ref(),
+            Some(method) => {
+                let mut named = methods.by_name.iter();
+                named.find(|(name, _)| **name == *method).map(|(_, to)| to)
+            }
+        }
+    }
+
     /// Shows every place that a rule leads to.
     pub fn for_each(&mut self, mut show: impl FnMut(&mut T)) {
         let hosts = self.exact.values_mut().chain(self.suffix.values_mut());
@@ -301,6 +321,15 @@ mod tests {
     fn what_is_removed_is_gone_and_takes_no_room() {
         let mut router = router(&[("a", "/x", None, 1), ("*.b", "/", Some("GET"), 2)]);
         router.remove(&host("a"), &prefix("/x"), Some("GET"));
+        // By identity, not by what it takes.
+        assert_eq!(router.get(&host("a"), &prefix("/x"), None), Some(&1));
+        assert_eq!(router.get(&host("a"), &prefix("/x"), Some("GET")), None);
+        assert_eq!(router.get(&host("a"), &prefix("/x/y"), None), None);
+        assert_eq!(
+            router.get(&host("*.b"), &prefix("/"), Some("GET")),
+            Some(&2)
+        );
+        assert_eq!(router.get(&host("x.b"), &prefix("/"), Some("GET")), None);
         assert_eq!(find(&router, "a", "/x"), Some(1));
         router.remove(&host("a"), &prefix("/x"), None);
         router.remove(&host("*.b"), &prefix("/"), Some("GET"));

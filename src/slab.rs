@@ -102,6 +102,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// No slot has this index or a greater one.
+    pub fn end(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.iter_from(0)
     }

@@ -2,10 +2,11 @@
 //!
 //! A value is a number or a boolean where the key is one by the table of keys.
 //! A key that is in no table (of `status`, say) has a number where the value is
-//! a whole one. All else is a string.
+//! a whole one or any number of milliseconds or per second, and a boolean where
+//! it is `true` or `false`. All else is a string.
 
 use sozu_lib::config::keys::{
-    Key, Kind, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, GLOBAL, LISTENER,
+    Key, Kind, BACKEND, CLUSTER, COMMIT, CONNECTIONS, EXPLAIN, FRONTEND, GLOBAL, LISTENER,
 };
 use sozu_lib::proto::line::Word;
 
@@ -76,12 +77,14 @@ fn bare(word: &Word) -> Option<&str> {
 }
 
 fn push_value(out: &mut String, name: &str, value: &str) {
+    let is_bool = value == "true" || value == "false";
     let plain = match kind_of(name) {
-        Some(Kind::Bool) => value == "true" || value == "false",
+        Some(Kind::Bool) => is_bool,
         Some(Kind::Int { .. } | Kind::Seconds) => is_number(value),
         Some(_) => false,
         // What `help` says of a key is text.
-        None => is_number(value) && name != "default",
+        None if name.ends_with("_ms") || name.ends_with("_per_s") => is_decimal(value),
+        None => (is_bool || is_number(value)) && name != "default",
     };
     match plain {
         true => out.push_str(value),
@@ -90,8 +93,15 @@ fn push_value(out: &mut String, name: &str, value: &str) {
 }
 
 fn kind_of(name: &str) -> Option<Kind> {
-    let tables: [&[Key]; 7] = [
-        LISTENER, CLUSTER, FRONTEND, BACKEND, COMMIT, EXPLAIN, GLOBAL,
+    let tables: [&[Key]; 8] = [
+        LISTENER,
+        CLUSTER,
+        FRONTEND,
+        BACKEND,
+        COMMIT,
+        CONNECTIONS,
+        EXPLAIN,
+        GLOBAL,
     ];
     let mut keys = tables.into_iter().flatten();
     keys.find(|key| key.is(name)).map(|key| key.kind)
@@ -101,6 +111,17 @@ fn kind_of(name: &str) -> Option<Kind> {
 fn is_number(value: &str) -> bool {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     digits && (1..=DIGITS_MAX).contains(&value.len()) && (value == "0" || !value.starts_with('0'))
+}
+
+/// A whole number, or one with a fraction.
+fn is_decimal(value: &str) -> bool {
+    match value.split_once('.') {
+        Some((whole, fraction)) => {
+            let digits = !fraction.is_empty() && fraction.bytes().all(|b| b.is_ascii_digit());
+            is_number(whole) && digits
+        }
+        None => is_number(value),
+    }
 }
 
 fn push_string(out: &mut String, text: &str) {
@@ -148,6 +169,10 @@ mod tests {
             (
                 "backend add cluster=5 id=b weight=50 backup=false",
                 r#"{"subject":"backend add","cluster":"5","id":"b","weight":50,"backup":false}"#,
+            ),
+            (
+                "worker id=0 agrees=true pid=1",
+                r#"{"subject":"worker","id":"0","agrees":true,"pid":1}"#,
             ),
             (
                 "help key=weight default=100",

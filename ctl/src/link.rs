@@ -36,10 +36,13 @@ impl Patience {
         let noun = words.next().unwrap_or_default();
         match (noun, words.next().unwrap_or_default()) {
             ("shutdown" | "upgrade" | "events", _) => Patience::Forever,
+            // Every worker is asked; a stuck one is waited for as with a change.
+            ("connections", _) | ("state", "check") => Patience::First(CHANGE_LIMIT),
             ("commit" | "reload", _) => Patience::First(CHANGE_LIMIT),
             (_, "add" | "remove" | "update" | "replace" | "enable" | "disable") => {
                 Patience::First(CHANGE_LIMIT)
             }
+            (_, "pause" | "resume") => Patience::First(CHANGE_LIMIT),
             _ => Patience::First(QUESTION_LIMIT),
         }
     }

@@ -11,6 +11,8 @@ mod json;
 mod link;
 mod local;
 mod options;
+mod progress;
+mod rates;
 mod show;
 mod state;
 mod target;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use failure::Failure;
 use link::Link;
 use options::Options;
+use progress::Progress;
 use show::Printer;
 
 fn main() -> ExitCode {
@@ -72,11 +75,25 @@ fn ask(options: &Options) -> Result<(), Failure> {
     let line = words::line_of(&options.words).map_err(Failure::usage)?;
     let mut link = Link::open(&socket, options.limit)?;
     let mut printer = Printer::new(io::stdout().lock(), options.json);
-    let answer = link.ask(&line, &mut |line| printer.line(line));
+    let mut progress = Progress::new();
+    let answer = link.ask(&line, &mut |line| match progress::of_line(line) {
+        Some(text) => {
+            progress.show(&text);
+            Ok(())
+        }
+        None => {
+            progress.clear();
+            printer.line(line)
+        }
+    });
+    drop(progress);
     match answer {
         Ok(result) => printer.end(&result),
         // Listening for so long was what was asked.
         Err(failure) if line == "events" && options.limit.is_some() && failure.is_late() => Ok(()),
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            printer.give_up()?;
+            Err(failure)
+        }
     }
 }

@@ -11,6 +11,9 @@ use sozu_lib::proto::line::{join, quote, split, Word};
 use crate::failure::Failure;
 use crate::json;
 
+/// Of a line with metrics these are shown even where all of them are 0.
+const ALWAYS_SHOWN: [&str; 2] = ["connections", "requests"];
+
 /// Bytes gathered before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -18,7 +21,7 @@ pub struct Printer<W: Write> {
     out: W,
     json: bool,
     text: String,
-    /// Lines with the same keys, which are a table once it is complete.
+    /// Lines about the same, which are a table once it is complete.
     table: Vec<Vec<Word>>,
     /// Some lines were printed as they are.
     has_commands: bool,
@@ -79,6 +82,12 @@ impl<W: Write> Printer<W> {
         self.write(0)
     }
 
+    /// There is no last line that says ok; what came before it is shown to a person all the same.
+    pub fn give_up(mut self) -> Result<(), Failure> {
+        self.flush_table();
+        self.write(0)
+    }
+
     fn readable(&mut self, line: &str, words: Vec<Word>) {
         let subject = words.iter().filter(|word| key(word).is_none()).count();
         if subject != 1 || words.len() == 1 {
@@ -123,12 +132,13 @@ fn key(word: &Word) -> Option<&str> {
     }
 }
 
+/// Lines about the same, of which some may say less than others: their first words agree.
 fn alike(one: &[Word], other: &[Word]) -> bool {
-    let same = |(one, other): (&Word, &Word)| match key(one) {
-        Some(name) => key(other) == Some(name),
-        None => one == other,
+    let start = |words: &[Word]| {
+        let subject = words.first().cloned();
+        (subject, words.get(1).and_then(key).map(str::to_string))
     };
-    one.len() == other.len() && one.iter().zip(other).all(same)
+    start(one) == start(other)
 }
 
 fn is_help(table: &[Vec<Word>]) -> bool {
@@ -136,25 +146,70 @@ fn is_help(table: &[Vec<Word>]) -> bool {
     first == Some(&Word::Bare("help".into()))
 }
 
-/// Rows that are alike: a column for each key, below its name.
+/// A column for each key, below its name; what a row does not say is left empty.
 fn table_of(table: &[Vec<Word>]) -> String {
     let help = is_help(table);
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let names = |words: &Vec<Word>| {
-        let name = |word: &Word| key(word).unwrap_or_default().to_string();
-        words.iter().map(name).collect::<Vec<String>>()
+    let names = names_of(table);
+    let row = |words: &Vec<Word>| {
+        let named = |name: &String| {
+            let mut words = words.iter();
+            let found = words.find(|word| key(word).unwrap_or_default() == name);
+            found.map(cell).unwrap_or_default()
+        };
+        names.iter().map(named).collect::<Vec<String>>()
     };
-    rows.extend(table.first().map(names));
-    rows.extend(table.iter().map(|words| words.iter().map(cell).collect()));
+    let mut rows: Vec<Vec<String>> = table.iter().map(row).collect();
+    rows.insert(0, names);
     for row in &mut rows {
         // Every line of help starts with that word, and a lone column of
         // commands needs no name.
         row.drain(..usize::from(help));
     }
+    if rows
+        .first()
+        .is_some_and(|names| names.iter().any(|name| name == "buckets"))
+    {
+        narrow(&mut rows);
+    }
     if help && rows.first().is_some_and(|names| names.len() == 2) {
         rows.remove(0);
     }
     columns(&rows)
+}
+
+/// The keys of all rows: each behind the one that it stands behind where it comes first.
+fn names_of(table: &[Vec<Word>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for words in table {
+        let mut place = 0;
+        for word in words {
+            let name = key(word).unwrap_or_default();
+            match names.iter().position(|known| known == name) {
+                Some(known) => place = known + 1,
+                None => {
+                    names.insert(place, name.to_string());
+                    place += 1;
+                }
+            }
+        }
+    }
+    names
+}
+
+/// Metrics have more columns than a screen: without the histogram, which is for
+/// programs, and without those where there is nothing but 0.
+fn narrow(rows: &mut [Vec<String>]) {
+    let names = rows.first().cloned().unwrap_or_default();
+    let shown = |(column, name): (usize, &String)| {
+        let mut cells = rows.iter().skip(1).filter_map(|row| row.get(column));
+        let empty = cells.all(|cell| cell == "0") && !ALWAYS_SHOWN.contains(&name.as_str());
+        name != "buckets" && !empty
+    };
+    let shown: Vec<bool> = names.iter().enumerate().map(shown).collect();
+    for row in rows {
+        let mut shown = shown.iter();
+        row.retain(|_| shown.next() == Some(&true));
+    }
 }
 
 /// The value; quoted if it would break the line.
@@ -220,6 +275,21 @@ worker  1   3    at a loss
     }
 
     #[test]
+    fn what_a_row_does_not_say_is_left_empty() {
+        let lines = [
+            "connection id=1 state=idle bytes=0",
+            "connection id=2 state=running cluster=web bytes=10 request=\"GET /a b\"",
+            "connection id=30 state=idle bytes=0",
+        ];
+        let wanted = "            id  state    cluster  bytes  request
+connection  1   idle              0
+connection  2   running  web      10     GET /a b
+connection  30  idle              0
+";
+        assert_eq!(shown(&lines, "", false), wanted);
+    }
+
+    #[test]
     fn commands_stay_commands() {
         let lines = [
             "cluster add id=a answer_503=\"x\\ny\"",
@@ -229,6 +299,20 @@ worker  1   3    at a loss
         assert_eq!(shown(&lines, "added=1", false), wanted);
         assert_eq!(shown(&[], "revision=1", false), "revision=1\n");
         assert_eq!(shown(&[], "", false), "");
+    }
+
+    #[test]
+    fn metrics_fit_a_screen() {
+        let lines = [
+            "backend id=a connections=0 1xx=0 2xx=5 p50_ms=- buckets=0,5",
+            "backend id=b connections=0 1xx=0 2xx=0 p50_ms=- buckets=0,0",
+        ];
+        let wanted = "         id  connections  2xx  p50_ms
+backend  a   0            5    -
+backend  b   0            0    -
+";
+        assert_eq!(shown(&lines, "", false), wanted);
+        assert!(shown(&lines, "", true).contains("\"buckets\":\"0,5\""));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! `state save`, `state load`, `state diff -f` and `apply`: files against the running state.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use sozu_lib::proto::line::Word;
 use sozu_lib::proto::update::{difference, Step};
@@ -12,11 +11,9 @@ use crate::failure::Failure;
 use crate::file;
 use crate::link::Link;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::show::Printer;
 use crate::target::{self, Dump};
-
-/// How often a terminal sees how far it has come.
-const PROGRESS: Duration = Duration::from_millis(100);
 
 /// What stands behind the words of these commands.
 #[derive(Debug, Default)]
@@ -221,22 +218,10 @@ fn none(_: &str) -> Result<(), Failure> {
 
 /// Sends the lines of a transaction; a terminal sees how far it has come.
 fn send(link: &mut Link, lines: &[String]) -> Result<(), (usize, Failure)> {
-    let mut error = io::stderr();
-    let watched = error.is_terminal();
-    let mut told = Instant::now();
-    let mut shown = false;
-    let result = link.ask_all(lines, &mut |count| {
-        if watched && told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            shown = true;
-            // Nothing depends on it.
-            let _ = write!(error, "\r{count} of {}", lines.len());
-        }
-    });
-    if shown {
-        let _ = write!(error, "\r\x1b[K");
-    }
-    result
+    let mut progress = Progress::new();
+    link.ask_all(lines, &mut |count| {
+        progress.now_and_then(|| format!("{count} of {}", lines.len()));
+    })
 }
 
 fn say(options: &Options, lines: &[String], result: &[Word]) -> Result<(), Failure> {

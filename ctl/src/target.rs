@@ -52,7 +52,10 @@ pub fn steps(path: &Path, text: &str, timeouts: &Timeouts) -> Result<Vec<Step>, 
         let command =
             command.map_err(|refused| at(path, number, refused.code.name(), &refused.what))?;
         if !matches!(command, Command::Change(_) | Command::Update(_)) {
-            let what = "this is no change: a state file has add, remove and update only";
+            let what = match command {
+                Command::Wait { .. } => "a state file is loaded at once: leave wait out",
+                _ => "this is no change: a state file has add, remove and update only",
+            };
             return Err(at(path, number, "invalid", what));
         }
         steps.push(Step {
@@ -193,6 +196,8 @@ mod tests {
             ""
         );
         assert!(says("cluster add id=a\n\ncluster ad id=b").starts_with("file:3: "));
+        let waits = "cluster add id=a\nbackend remove cluster=a id=b wait=1";
+        assert!(says(waits).contains("leave wait out"));
         for line in ["commit", "status", "cluster list", "begin", "shutdown"] {
             assert!(
                 says(line).starts_with("file:1: this is no change"),

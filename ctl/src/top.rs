@@ -1,17 +1,18 @@
-//! `top`: what the workers do, every second.
+//! `top`: what workers, clusters and backends do, every second.
 //!
-//! Rates are differences of two answers to `status`. Without a terminal it is
-//! the same text once a second, and with `--json` one object for each.
+//! Rates are differences of two answers to `status` and to `metrics`. Without a
+//! terminal it is the same text once a second, and with `--json` one object for each.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use sozu_lib::proto::line::{split, Word};
+use sozu_lib::proto::line::{join, split, Word};
 
 use crate::failure::Failure;
 use crate::link::Link;
 use crate::local;
 use crate::options::Options;
+use crate::rates::{self, number, value, Rate};
 use crate::show::{columns, Printer};
 use crate::terminal::{Key, Terminal};
 
@@ -19,11 +20,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Columns of the longest bar.
 const BAR: usize = 30;
 
-/// One answer to `status`, and one to `metrics` where there is that command.
+/// One answer to `status`, and one to `metrics`.
 struct Sample {
     at: Instant,
     lines: Vec<Vec<Word>>,
-    metrics: Vec<String>,
+    metrics: Vec<Vec<Word>>,
 }
 
 pub fn run(options: &Options, words: &[String]) -> Result<(), Failure> {
@@ -73,23 +74,16 @@ pub fn run(options: &Options, words: &[String]) -> Result<(), Failure> {
 struct Watch {
     before: Option<Sample>,
     now: Sample,
-    /// The proxy has a command `metrics`.
-    metrics: bool,
 }
 
 impl Watch {
     fn start(link: &mut Link) -> Result<Watch, Failure> {
-        let metrics = link.ask("help metrics", &mut |_| Ok(())).is_ok();
-        let now = Sample::take(link, metrics)?;
-        Ok(Watch {
-            before: None,
-            now,
-            metrics,
-        })
+        let now = Sample::take(link)?;
+        Ok(Watch { before: None, now })
     }
 
     fn poll(&mut self, link: &mut Link) -> Result<(), Failure> {
-        let now = Sample::take(link, self.metrics)?;
+        let now = Sample::take(link)?;
         self.before = Some(std::mem::replace(&mut self.now, now));
         Ok(())
     }
@@ -97,7 +91,10 @@ impl Watch {
     fn json(&self) -> Result<(), Failure> {
         let mut printer = Printer::new(io::stdout().lock(), true);
         for words in &self.now.lines {
-            printer.line(&sozu_lib::proto::line::join(words))?;
+            printer.line(&join(words))?;
+        }
+        for rate in self.rates() {
+            printer.line(&join(&rate.words()))?;
         }
         let sum = |key| self.workers().map(|worker| self.rate(worker, key)).sum();
         let pairs = [
@@ -128,8 +125,19 @@ impl Watch {
         let earlier = before.lines.iter().find(same);
         let earlier = earlier.map_or(0, |words| number(words, key));
         let count = number(worker, key).saturating_sub(earlier);
-        let seconds = (self.now.at - before.at).as_secs_f64();
-        count as f64 / seconds.max(0.001)
+        count as f64 / self.seconds().max(0.001)
+    }
+
+    /// Between the two samples.
+    fn seconds(&self) -> f64 {
+        let before = self.before.as_ref().map_or(self.now.at, |before| before.at);
+        (self.now.at - before).as_secs_f64()
+    }
+
+    /// Of listeners, clusters and backends; in the first moment nothing has happened.
+    fn rates(&self) -> Vec<Rate<'_>> {
+        let before = self.before.as_ref().unwrap_or(&self.now);
+        rates::between(&before.metrics, &self.now.metrics, self.seconds())
     }
 
     fn text(&self) -> String {
@@ -149,8 +157,9 @@ impl Watch {
             count("restarts"),
         );
         text += &self.table();
-        if !self.now.metrics.is_empty() {
-            text += &format!("\n{}\n", self.now.metrics.join("\n"));
+        let clusters = rates::table(&self.rates());
+        if !clusters.is_empty() {
+            text += &format!("\n{clusters}");
         }
         text
     }
@@ -186,7 +195,7 @@ impl Watch {
 }
 
 impl Sample {
-    fn take(link: &mut Link, metrics: bool) -> Result<Sample, Failure> {
+    fn take(link: &mut Link) -> Result<Sample, Failure> {
         let mut lines = Vec::new();
         link.ask("status", &mut |line| {
             lines.extend(split(line));
@@ -197,12 +206,10 @@ impl Sample {
             lines,
             metrics: Vec::new(),
         };
-        if metrics {
-            link.ask("metrics", &mut |line| {
-                sample.metrics.push(line.to_string());
-                Ok(())
-            })?;
-        }
+        link.ask("metrics", &mut |line| {
+            sample.metrics.extend(split(line));
+            Ok(())
+        })?;
         Ok(sample)
     }
 }
@@ -228,18 +235,6 @@ fn time(seconds: u64) -> String {
         0 => clock,
         days => format!("{days} d {clock}"),
     }
-}
-
-fn value<'a>(words: &'a [Word], name: &str) -> &'a str {
-    let value = |word: &'a Word| match word {
-        Word::Pair { key, value } if key == name => Some(value.as_str()),
-        _ => None,
-    };
-    words.iter().find_map(value).unwrap_or("-")
-}
-
-fn number(words: &[Word], name: &str) -> u64 {
-    value(words, name).parse().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -270,7 +265,6 @@ mod tests {
         let watch = Watch {
             before: Some(sample(at, &before)),
             now: sample(at + Duration::from_secs(2), &now),
-            metrics: false,
         };
         let text = watch.text();
         assert!(text.starts_with("sozu 1.2.3 serving, pid 9, for 1 d 01:01:01\n"));

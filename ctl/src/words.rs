@@ -72,6 +72,8 @@ static OLD: &[Old] = &[
     old("listener tcp add", "listener add").also("protocol", "tcp"),
     old("listener activate", "listener enable"),
     old("listener deactivate", "listener disable"),
+    // Not Sōzu's: what one mostly wants of them.
+    old("connections", "connections list"),
     old("query applications", "cluster list"),
     old("query clusters", "cluster list"),
     old("logging level LEVEL", "logging"),

@@ -4,7 +4,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use common::{control_at, program, sozuctl, wait_until, Backend, Proxy, Setup};
+use common::{control_at, ok, program, sozuctl, wait_until, Backend, Gate, Proxy, Setup};
 use sozu_lib::proto::table::COMMANDS;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +52,12 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cluster", "update", "--id", "web", "--unset", "answer_404"],
     ),
     ("cluster list", &["query", "applications"]),
+    (
+        "cluster pause id=web max=30",
+        &["cluster", "pause", "--id", "web", "--max", "30"],
+    ),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
+    ("cluster resume id=web", &["cluster", "resume", "id=web"]),
     (
         "backend add cluster=web id=b address=127.0.0.1:1 weight=5",
         &[
@@ -116,6 +122,25 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "explain url=http://a.example/x/y?z client=192.0.2.7",
+        &[
+            "explain",
+            "--url",
+            "http://a.example/x/y?z",
+            "--client",
+            "192.0.2.7",
+        ],
+    ),
+    (
+        "explain url=http://a.example/x/y?z listener=M client=192.0.2.7",
+        &[
+            "explain",
+            "url=http://a.example/x/y?z",
+            "listener=M",
+            "client=192.0.2.7",
+        ],
+    ),
+    (
         "explain listener=M hostname=b.example",
         &["explain", "listener=M", "hostname=b.example"],
     ),
@@ -153,8 +178,8 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "backend remove cluster=web id=c",
-        &["backend", "remove", "cluster=web", "id=c"],
+        "backend remove cluster=web id=c wait=30",
+        &["backend", "remove", "cluster=web", "id=c", "--wait", "30"],
     ),
     ("cluster remove id=web", &["cluster", "remove", "id=web"]),
     (
@@ -188,7 +213,18 @@ const STEPS: &[(&str, &[&str])] = &[
     ("clusters", &["clusters"]),
     ("state dump", &["state", "dump"]),
     ("state diff", &["state", "diff"]),
+    ("state check", &["state", "check"]),
     ("state stats", &["state", "stats"]),
+    ("connections list", &["connections"]),
+    (
+        "connections list older=1",
+        &["connections", "list", "--older", "1"],
+    ),
+    (
+        "connections kill id=1.2.3",
+        &["connections", "kill", "--id", "1.2.3"],
+    ),
+    ("connections kill", &["connections", "kill"]),
     // A connection of their own each: begun, and forgotten.
     ("begin", &["begin"]),
     ("commit revision=0", &["commit", "revision=0"]),
@@ -202,6 +238,8 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     ("status", &["status"]),
     ("workers", &["workers"]),
+    ("metrics", &["metrics"]),
+    ("metrics cluster=old", &["metrics", "--cluster", "old"]),
     ("worker restart id=0", &["worker", "restart", "--id", "0"]),
     ("ping", &["ping"]),
     ("version", &["version"]),
@@ -378,20 +416,82 @@ fn status_is_a_table_or_an_object() {
     assert_eq!(refused, wanted);
 }
 
+/// How far something has come is for terminals: others get the answer alone.
 #[test]
-fn top_shows_one_sample() {
-    let backend = Backend::named("ok");
+fn progress_is_for_terminals() {
+    let gate = Gate::default();
+    let backend = {
+        let gate = gate.clone();
+        Backend::replying(move |_| {
+            gate.pass();
+            ok("late")
+        })
+    };
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let mut peer = proxy.client();
+    peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.wait_requests(1);
+    let socket = proxy.path("command.sock").display().to_string();
+    let words = ["backend", "remove", "cluster=main", "id=main-0", "wait=2"];
+    let words = [&["-s", &socket, "--json"], &words[..]].concat();
+    let output = sozuctl(&words);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"ok\":true,\"data\":[],\"result\":{\"revision\":1,\"changes\":1,\"connections\":1}}\n"
+    );
+    gate.admit(1);
+    assert_eq!(peer.response().text(), "late");
+}
+
+/// Connections that say less than others stand in the same table.
+#[test]
+fn connections_are_a_table_or_an_object() {
+    let backend = Backend::scripted(|peer, _| peer.request().map(drop));
     let proxy = Setup::http().backends(&[backend.address()]).start();
     let socket = proxy.path("command.sock").display().to_string();
-    let output = sozuctl(&["-s", &socket, "top", "--once"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.starts_with("sozu ") && text.contains("requests/s"),
-        "{text}"
+    let text = |words: &[&str]| {
+        let output = sozuctl(&[&["-s", &socket], words].concat());
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("text"),
+        )
+    };
+    let (mut idle, mut busy) = (proxy.client(), proxy.client());
+    idle.send("GET / HTTP/1.1");
+    busy.send("GET /a b HTTP/1.1\r\n\r\n").response();
+    let mut busy = proxy.client();
+    busy.send("POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let own = busy.local().to_string();
+    let (table, place) = wait_until("both are seen", || {
+        let (_, table) = text(&["connections"]);
+        let place = table.lines().next()?.find("request")?;
+        let head = table.contains("  head  ");
+        (head && table.contains("  running  ")).then_some((table, place))
+    });
+    let line = table.lines().find(|line| line.contains(&own));
+    let line = line.unwrap_or_else(|| panic!("{table}"));
+    assert_eq!(line.get(place..), Some("POST /long"), "{table}");
+    let (_, json) = text(&["--json", "connections", "list", "--client", "127.0.0.1"]);
+    assert!(json.contains("\"worker\":0,"), "{json}");
+    assert!(json.contains("\"request\":\"POST /long\"}"), "{json}");
+    let id = line.split_whitespace().nth(1).expect("an id");
+    assert_eq!(
+        text(&["connections", "kill", "--id", id]),
+        (Some(0), "killed=1\n".into())
     );
-    let pid = proxy.worker().pid.to_string();
-    assert!(text.lines().any(|line| line.contains(&pid)), "{text}");
-    let output = sozuctl(&["-s", &socket, "--json", "top", "--once"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("\"result\":{\"requests_per_s\":0,"), "{text}");
+    busy.ends();
+    let (code, json) = text(&["--json", "state", "check"]);
+    assert_eq!(code, Some(0), "{json}");
+    assert!(
+        json.contains("\"agrees\":true}],\"result\":{\"agrees\":true"),
+        "{json}"
+    );
+    // What came before a refusal is shown, too.
+    let (code, shown) = text(&["explain", "hostname=a", "url=http://a/"]);
+    assert_eq!((code, shown.as_str()), (Some(1), ""));
+    proxy.control("backend update cluster=main id=main-0 state=down");
+    let (code, shown) = text(&["explain", "hostname=a"]);
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("no, it is down"), "{shown}");
 }

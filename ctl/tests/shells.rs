@@ -36,11 +36,11 @@ fn bash_completes() {
         ("sozuctl li", "listener"),
         ("sozuctl -c x -t 5 --json li", "listener"),
         ("sozuctl listener ", "add remove update enable disable list"),
-        ("sozuctl backend remove ", "cluster= id="),
+        ("sozuctl backend remove ", "cluster= id= wait="),
         ("sozuctl backend remove cluster=a:b i", "id="),
         (
             "sozuctl listener add address=[::1]:80 protocol=",
-            "http tcp",
+            "http tcp metrics",
         ),
         ("sozuctl listener add protocol=t", "tcp"),
         (
@@ -48,7 +48,7 @@ fn bash_completes() {
             "answer_500= answer_501= answer_502= answer_503= answer_504= answer_505=",
         ),
         ("sozuctl shutdown h", "hard"),
-        ("sozuctl state ", "dump diff stats save load"),
+        ("sozuctl state ", "dump diff check stats save load"),
         ("sozuctl state save ", "-f"),
         ("sozuctl completion ", "bash zsh fish"),
         ("sozuctl -", "-c -s -t --json -V -h"),
@@ -84,9 +84,9 @@ fn fish_completes() {
         ("sozuctl -c x li", "listener"),
         (
             "sozuctl listener add protocol=",
-            "protocol=http protocol=tcp",
+            "protocol=http protocol=metrics protocol=tcp",
         ),
-        ("sozuctl backend remove ", "cluster= id="),
+        ("sozuctl backend remove ", "cluster= id= wait="),
     ] {
         let Some(output) = run("fish", &["-N", "-c", &source, line]) else {
             return;

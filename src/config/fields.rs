@@ -6,11 +6,11 @@
 
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
-use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, TIMEOUT_SECONDS_MAX};
+use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::state::{check_path, Cidr, HostRule, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -18,6 +18,7 @@ pub enum Value {
     Int(u32),
     Text(String),
     Address(SocketAddr),
+    Ip(IpAddr),
     Host(HostRule),
     Ranges(Vec<Cidr>),
     Names(Vec<String>),
@@ -148,6 +149,13 @@ impl Fields {
         }
     }
 
+    pub fn ip_or_none(&mut self, name: &'static str) -> Option<IpAddr> {
+        match self.take(name) {
+            Some(Value::Ip(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     pub fn host(&mut self, name: &'static str) -> Result<HostRule, Fault> {
         match self.take(name) {
             Some(Value::Host(value)) => Ok(value),
@@ -213,6 +221,8 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         }
         Kind::Name => check_name(text).map(Value::Text),
         Kind::Address => address(text).map(Value::Address),
+        Kind::Ip => ip(text).map(Value::Ip),
+        Kind::Url => check_url(text).map(Value::Text),
         Kind::Hostname => HostRule::parse(text).map(Value::Host),
         Kind::Path => check_path(text).map(|()| Value::Text(text.into())),
         Kind::Method => check_method(text).map(Value::Text),
@@ -288,6 +298,30 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     match address.port() {
         0 => Err(format!("{text:?} has port 0: give one from 1 to 65535")),
         _ => Ok(address),
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    let wrong = || format!("{text:?} is not an IP address like 192.0.2.7 or ::1, without a port");
+    text.parse().map_err(|_| wrong())
+}
+
+/// Its parts are looked at by whoever asks with it.
+fn check_url(text: &str) -> Result<String, String> {
+    if text.len() > REQUEST_LINE_BYTES_MAX {
+        return Err(format!("a URL has at most {REQUEST_LINE_BYTES_MAX} bytes"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{text:?} is not ASCII without spaces: write other bytes as %xx"
+        ));
+    }
+    match text.get(..7).map(str::to_ascii_lowercase).as_deref() {
+        Some("http://") => Ok(text.to_string()),
+        Some("https:/") => Err("https is not served by this version".into()),
+        _ => Err(format!(
+            "{text:?} is not a URL like http://www.example.com:8080/a?b"
+        )),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{HEAD_BYTES_MAX, WEIGHT_MAX};
+use crate::limits::{HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -33,6 +33,9 @@ pub enum Kind {
     Name,
     /// IP address and port.
     Address,
+    /// An IP address without a port.
+    Ip,
+    Url,
     Hostname,
     Path,
     Method,
@@ -62,6 +65,8 @@ impl Kind {
             Kind::Seconds => "seconds".into(),
             Kind::Name => "name".into(),
             Kind::Address => "IP:port".into(),
+            Kind::Ip => "IP".into(),
+            Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
             Kind::Path => "path".into(),
             Kind::Method => "method".into(),
@@ -142,8 +147,8 @@ const ANY_COUNT: Kind = Kind::Int {
 };
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
-use Kind::{Address, Answers, Bool, File, Hostname, Int, Levels, Method, Name, Path};
-use Kind::{Names, Ranges, Seconds, Target};
+use Kind::{Address, Answers, Bool, File, Hostname, Int, Ip, Levels, Method, Name, Path};
+use Kind::{Names, Ranges, Seconds, Target, Url};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -231,6 +236,19 @@ pub static COMMIT: &[Key] = &[
     key("confirm", Seconds, Empty, "Undoes it after so long, unless confirm comes before."),
 ];
 
+/// In `cluster pause`.
+#[rustfmt::skip]
+pub static PAUSE: &[Key] = &[
+    key("id", Name, Required, "The name of the cluster."),
+    key("max", Int { min: 1, max: PAUSE_SECONDS_MAX }, Required, "After so many seconds it is over by itself."),
+];
+
+/// In what takes a backend from service.
+#[rustfmt::skip]
+pub static WAIT: &[Key] = &[
+    key("wait", Seconds, Empty, "Answers when it has no connection left, or after so long."),
+];
+
 /// In `shutdown`.
 #[rustfmt::skip]
 pub static SHUTDOWN: &[Key] = &[
@@ -258,10 +276,24 @@ pub static LOGGING: &[Key] = &[
 /// In `explain`.
 #[rustfmt::skip]
 pub static EXPLAIN: &[Key] = &[
-    key("listener", Address, Required, "The address that the request comes in by."),
-    key("hostname", Name, Required, "The host that it asks for."),
-    key("path", Path, Is("/"), "The path that it asks for."),
+    key("url", Url, Empty, "What it asks for, as a whole; its port says which listener is meant."),
+    key("listener", Address, Empty, "The address that the request comes in by; needed if there are several that may be meant."),
+    key("hostname", Name, Empty, "The host that it asks for, if there is no url."),
+    key("path", Path, Empty, "The path that it asks for, if there is no url; / if it is not given."),
     key("method", Method, Is("GET"), "Its method."),
+    key("client", Ip, Empty, "The address that it comes from: what the backend is told of it is shown."),
+];
+
+/// In `connections list` and `connections kill`.
+#[rustfmt::skip]
+pub static CONNECTIONS: &[Key] = &[
+    key("id", Name, Empty, "The one of this id, as connections list prints it."),
+    key("worker", Int { min: 0, max: 63 }, Empty, "Those that this worker carries."),
+    key("listener", Address, Empty, "Those that came in by this address."),
+    key("cluster", Name, Empty, "Those whose request or tunnel leads to this cluster."),
+    key("backend", Name, Empty, "Those whose request or tunnel uses the backend of this name."),
+    key("client", Ranges, Empty, "Those that come from this address, or one of this range."),
+    key("older", Seconds, Empty, "Those that are at least so old."),
 ];
 
 /// `answer_404`: the one spelling of a status as a key of its own.

@@ -35,8 +35,12 @@ pub struct Reply<'a> {
     pub keep_alive: bool,
     /// The client speaks HTTP/1.0 and must be told that the connection stays open.
     pub http10: bool,
+    /// There is nothing here but what GET and HEAD read.
+    pub read_only: bool,
     /// It answers a HEAD request: the head alone.
     pub head_only: bool,
+    /// The client should wait so many seconds before it comes back. 0: nobody knows.
+    pub retry_after: u32,
     /// The body that the configuration gives for this status.
     pub page: Option<&'a str>,
 }
@@ -62,7 +66,13 @@ impl Reply<'_> {
         );
         if status == 405 {
             // RFC 9110 section 15.5.6 demands the list of what is allowed.
-            out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+            out.extend_from_slice(match self.read_only {
+                true => b"Allow: GET, HEAD\r\n",
+                false => b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n",
+            });
+        }
+        if self.retry_after > 0 {
+            let _ = write!(out, "Retry-After: {}\r\n", self.retry_after);
         }
         if !self.keep_alive {
             out.extend_from_slice(b"Connection: close\r\n");
@@ -88,7 +98,9 @@ mod tests {
             request_id: b"abc",
             keep_alive: true,
             http10: false,
+            read_only: false,
             head_only: false,
+            retry_after: 0,
             page: None,
         };
         reply.write(&mut out);
@@ -96,7 +108,7 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert!(!head.contains("Connection"));
+        assert!(!head.contains("Connection") && !head.contains("Retry-After"));
         assert!(body.contains("404 Not Found") && body.contains("abc"));
     }
 
@@ -108,7 +120,9 @@ mod tests {
             request_id: b"abc",
             keep_alive: false,
             http10: true,
+            read_only: false,
             head_only: true,
+            retry_after: 7,
             page: Some("later"),
         };
         reply.write(&mut out);
@@ -116,5 +130,6 @@ mod tests {
         assert!(
             text.contains("Content-Length: 5\r\n") && text.ends_with("Connection: close\r\n\r\n")
         );
+        assert!(text.contains("\r\nRetry-After: 7\r\n"));
     }
 }

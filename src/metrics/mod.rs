@@ -2,7 +2,8 @@
 //!
 //! A series is one object's row of counters: `Count` names its places, `Totals`
 //! is such a row added up over all workers. Where the rows live is
-//! `net::ledger`'s business. doc/metrics.md describes every figure.
+//! `net::ledger`'s business. A worker gone mad may have written any number there:
+//! sums stop at the largest one. doc/metrics.md describes every figure.
 
 pub mod text;
 
@@ -84,7 +85,7 @@ impl Totals {
     /// Responses of every status.
     pub fn answered(&self) -> u64 {
         let first = Count::Answered1xx as usize;
-        self.cells[first..=Count::Answered5xx as usize].iter().sum()
+        sum(&self.cells[first..=Count::Answered5xx as usize])
     }
 
     /// How many observations each bucket has, the last one without bound.
@@ -93,23 +94,27 @@ impl Totals {
     }
 }
 
+fn sum(numbers: &[u64]) -> u64 {
+    numbers.iter().fold(0, |sum, n| sum.saturating_add(*n))
+}
+
 /// The duration that a share of all observations does not exceed, in
 /// microseconds: between the bounds of its bucket in proportion. `None`: there
 /// are no observations. Beyond the last bound it is that bound.
 pub fn quantile(buckets: &[u64], share: f64) -> Option<u64> {
-    let all: u64 = buckets.iter().sum();
+    let all = sum(buckets);
     if all == 0 {
         return None;
     }
     let wanted = (all as f64 * share).ceil().max(1.0) as u64;
-    let mut before = 0;
+    let mut before = 0u64;
     let mut low = 0;
     for (count, high) in buckets.iter().zip(BOUNDS_US) {
-        if before + count >= wanted {
+        if before.saturating_add(*count) >= wanted {
             let part = (wanted - before) as f64 / *count as f64;
             return Some(low + ((high - low) as f64 * part) as u64);
         }
-        before += count;
+        before = before.saturating_add(*count);
         low = high;
     }
     Some(low)
@@ -141,6 +146,20 @@ mod tests {
         assert_eq!(quantile(&buckets, 0.99), Some(10_000_000));
         buckets[3] = 0;
         assert_eq!(quantile(&buckets, 0.01), Some(10_000_000));
+    }
+
+    #[test]
+    fn any_number_may_stand_there() {
+        for cell in [u64::MAX, u64::MAX / 2, 1 << 63] {
+            let totals = Totals {
+                cells: [cell; CELLS],
+            };
+            assert_eq!(totals.answered(), u64::MAX);
+            for share in [0.0, 0.5, 0.99, 1.0] {
+                let us = quantile(totals.buckets(), share);
+                assert!(us.is_some_and(|us| us <= 10_000_000), "{us:?}");
+            }
+        }
     }
 
     #[test]

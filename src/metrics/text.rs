@@ -2,7 +2,8 @@
 //!
 //! Written in pieces: a `Cursor` remembers the figure and the object at which
 //! the last piece ended, so that ten thousand backends need no more memory than
-//! one. An object that comes or goes meanwhile is told from its next figure on.
+//! one. An object that comes meanwhile is not told before the next time: it might
+//! have another place now, and be told twice. One that goes is told no more.
 
 use std::fmt::Write;
 
@@ -105,7 +106,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_backend_connections", Of::Backend, Gauge, Value::Count(Count::Open), "Connections to it now, idle ones among them."),
     figure("sozu_backend_connections_total", Of::Backend, Counter, Value::Count(Count::Connections), "Connections to it that were begun."),
     figure("sozu_backend_connect_failures_total", Of::Backend, Counter, Value::Count(Count::ConnectFailed), "Connections to it that could not be made."),
-    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that leave it alone for a while after failed connects."),
+    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that avoid it since connects failed, until one succeeds."),
     figure("sozu_backend_responses_total", Of::Backend, Counter, Answered, "Responses by the first digit of their status."),
     figure("sozu_backend_failures_total", Of::Backend, Counter, Failed, "Exchanges with it that did not end well, by whose doing."),
     figure("sozu_backend_received_bytes_total", Of::Backend, Counter, Value::Count(Count::Received), "Bytes passed on to it."),
@@ -122,8 +123,11 @@ pub struct Object {
 
 /// Who knows the objects and numbers.
 pub trait Source {
+    /// How many changes there have been.
+    fn moment(&self) -> u64;
     /// The first object of that kind at this place or behind it, and its place.
-    fn object(&self, of: Of, from: u32) -> Option<(u32, Object)>;
+    /// It was there at that moment, and is counted.
+    fn object(&self, of: Of, from: u32, moment: u64) -> Option<(u32, Object)>;
     /// A number that is no counter of a row, of the object at that place.
     fn number(&self, name: &str, at: u32) -> u64;
 }
@@ -131,19 +135,22 @@ pub trait Source {
 /// Where the next piece begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    figure: usize,
+    figure: u32,
     object: u32,
+    /// When the first piece was written.
+    moment: Option<u64>,
 }
 
 impl Cursor {
     /// Appends at least one object's lines if there are any left, and no more than
     /// about `most` bytes. False: that was the end.
     pub fn write(&mut self, source: &dyn Source, most: usize, out: &mut String) -> bool {
-        while let Some(figure) = FIGURES.get(self.figure) {
+        let moment = *self.moment.get_or_insert_with(|| source.moment());
+        while let Some(figure) = FIGURES.get(self.figure as usize) {
             if self.object == 0 {
                 figure.write_head(out);
             }
-            while let Some((at, object)) = source.object(figure.of, self.object) {
+            while let Some((at, object)) = source.object(figure.of, self.object, moment) {
                 figure.write(&object, source, at, out);
                 self.object = at + 1;
                 if out.len() >= most {
@@ -207,9 +214,9 @@ impl Figure {
 
     fn write_histogram(&self, labels: &str, totals: &Totals, out: &mut String) {
         let name = self.name;
-        let mut all = 0;
+        let mut all = 0u64;
         for (i, count) in totals.buckets().iter().enumerate() {
-            all += count;
+            all = count.saturating_add(all);
             let _ = match BOUNDS_US.get(i) {
                 Some(us) => writeln!(
                     out,
@@ -245,11 +252,17 @@ pub fn label(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{HEAD_BYTES_MAX, METRICS_PIECE_BYTES, NAME_BYTES_MAX};
 
     struct Two;
 
     impl Source for Two {
-        fn object(&self, of: Of, from: u32) -> Option<(u32, Object)> {
+        fn moment(&self) -> u64 {
+            7
+        }
+
+        fn object(&self, of: Of, from: u32, moment: u64) -> Option<(u32, Object)> {
+            assert_eq!(moment, 7);
             let mut totals = Totals::default();
             totals.cells[super::super::bucket(300)] = 2;
             totals.cells[Count::Duration as usize] = 600;
@@ -301,6 +314,46 @@ mod tests {
             let seconds = figure.name.ends_with("_seconds");
             assert!(seconds || figure.kind != Histogram, "{}", figure.name);
             assert!(FIGURES[..i].iter().all(|other| other.name != figure.name));
+        }
+    }
+
+    /// Three objects with the longest names, and numbers of twenty digits.
+    struct Long(Of);
+
+    impl Source for Long {
+        fn moment(&self) -> u64 {
+            0
+        }
+
+        fn object(&self, of: Of, from: u32, _: u64) -> Option<(u32, Object)> {
+            let longest = "x".repeat(NAME_BYTES_MAX);
+            let labels = label("cluster", &longest) + "," + &label("backend", &longest);
+            let cells = [u64::MAX; super::super::CELLS];
+            let totals = Totals { cells };
+            (of == self.0 && from < 3).then_some((from, Object { labels, totals }))
+        }
+
+        fn number(&self, _: &str, _: u32) -> u64 {
+            u64::MAX
+        }
+    }
+
+    #[test]
+    fn every_piece_fits_a_buffer() {
+        for of in [
+            Of::Proxy,
+            Of::Worker,
+            Of::Listener,
+            Of::Cluster,
+            Of::Backend,
+        ] {
+            let (source, mut cursor, mut more) = (Long(of), Cursor::default(), true);
+            while more {
+                let mut piece = String::new();
+                more = cursor.write(&source, METRICS_PIECE_BYTES, &mut piece);
+                // A chunk's frame comes to it.
+                assert!(piece.len() + 32 < HEAD_BYTES_MAX, "{}", piece.len());
+            }
         }
     }
 

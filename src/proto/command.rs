@@ -5,25 +5,48 @@
 //! `Change::encode` and `Command::decode` are inverse, byte for byte.
 
 use super::line::{join, split, Word};
+use super::pairs::{fields_of, refused, take_wait};
 use super::table::{find, Row, COMMANDS};
-use crate::config::fields::{of_text, Fault, Fields};
-use crate::config::keys::{self, Key, GLOBAL};
+use crate::config::fields::{Fault, Fields};
+use crate::config::keys::{self, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
+use crate::proto::question::Question;
+use crate::proto::selection::Selection;
 use crate::proto::update::Update;
 use crate::state::{Change, Code, Refused, Timeouts};
-use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Change(Change),
     /// Some keys of something that is there.
     Update(Update),
+    /// A change whose answer waits so many seconds at most, until the backends that it
+    /// takes from service have no connection left.
+    Wait {
+        change: Box<Command>,
+        seconds: u32,
+    },
+    /// Holds the requests for a cluster, so many seconds at most.
+    Pause {
+        id: String,
+        max: u32,
+    },
+    Resume {
+        id: String,
+    },
     List(Noun),
     StateDump,
     /// What differs from the configuration file as it was read last.
     StateDiff,
+    /// What workers have, against what main has.
+    StateCheck,
     StateStats,
+    /// The client connections that are there, or their end.
+    Connections {
+        kill: bool,
+        selection: Selection,
+    },
     Begin,
     Commit {
         /// Only if this is the revision still.
@@ -59,15 +82,6 @@ pub enum Command {
     },
 }
 
-/// A request that is explained, not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    pub listener: SocketAddr,
-    pub hostname: String,
-    pub path: String,
-    pub method: String,
-}
-
 /// The kinds of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noun {
@@ -83,6 +97,9 @@ impl Command {
         match self {
             Command::Change(_)
             | Command::Update(_)
+            | Command::Wait { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
             | Command::Begin
             | Command::Commit { .. }
             | Command::Confirm
@@ -90,11 +107,14 @@ impl Command {
             | Command::Reload
             | Command::Logging { .. }
             | Command::WorkerRestart { .. }
+            | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
             | Command::StateDump
             | Command::StateDiff
+            | Command::StateCheck
             | Command::StateStats
+            | Command::Connections { kill: false, .. }
             | Command::Events
             | Command::Explain(_)
             | Command::Status
@@ -122,6 +142,19 @@ impl Command {
             }
         }
         let (row, argument) = row_of(&bare)?;
+        if let Some((seconds, pairs)) = take_wait(row, &pairs)? {
+            let change = Box::new(Command::of(row, argument, pairs, defaults)?);
+            return Ok(Command::Wait { change, seconds });
+        }
+        Command::of(row, argument, pairs, defaults)
+    }
+
+    fn of(
+        row: &'static Row,
+        argument: Option<String>,
+        pairs: Vec<(String, String)>,
+        defaults: &Timeouts,
+    ) -> Result<Command, Refused> {
         if row.verb == "update" {
             return Update::of(row, pairs).map(Command::Update);
         }
@@ -237,45 +270,6 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
     Refused::new(Code::Unknown, what)
 }
 
-/// Key=value words as checked values.
-pub(super) fn fields_of(
-    known: impl Iterator<Item = &'static Key> + Clone,
-    pairs: Vec<(String, String)>,
-    command: &str,
-) -> Result<Fields, Refused> {
-    let mut fields = Fields::default();
-    for (name, text) in pairs {
-        let mut named = known.clone();
-        if let Some(status) = keys::answer_status(&name) {
-            if named.any(|key| key.name == "answers") {
-                let inserted = fields.insert_answer(status, text);
-                inserted.map_err(|fault| refused(fault, command))?;
-                continue;
-            }
-        }
-        let Some(key) = named.find(|key| key.is(&name)) else {
-            return Err(unknown_key(known, &name, command));
-        };
-        let value = of_text(key.kind, &text)
-            .map_err(|what| Refused::new(Code::Invalid, format!("{command}: {name}: {what}")))?;
-        fields
-            .insert(key, value)
-            .map_err(|fault| refused(fault, command))?;
-    }
-    Ok(fields)
-}
-
-fn unknown_key(known: impl Iterator<Item = &'static Key>, name: &str, command: &str) -> Refused {
-    let hint = match keys::nearest(name, known.map(|key| key.name)) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "see help".to_string(),
-    };
-    Refused::new(
-        Code::Unknown,
-        format!("{command}: {name:?} is not a key of it: {hint}"),
-    )
-}
-
 /// The commands on listeners, clusters, frontends and backends.
 fn object_command(
     row: &Row,
@@ -314,6 +308,13 @@ fn object_command(
             Command::Update(Update::new(Noun::Listener, pairs))
         }
         ("listener", _) => Command::List(Noun::Listener),
+        ("cluster", "pause") => Command::Pause {
+            id: fields.text("id")?,
+            max: fields.int("max")?,
+        },
+        ("cluster", "resume") => Command::Resume {
+            id: fields.text("id")?,
+        },
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),
@@ -326,6 +327,7 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
     Ok(match (row.noun, row.verb) {
         ("state", "dump") => Command::StateDump,
         ("state", "diff") => Command::StateDiff,
+        ("state", "check") => Command::StateCheck,
         ("state", _) => Command::StateStats,
         ("begin", _) => Command::Begin,
         ("commit", _) => Command::Commit {
@@ -338,14 +340,15 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("logging", _) => Command::Logging {
             level: fields.text("level")?,
         },
-        ("explain", _) => Command::Explain(Question {
-            listener: fields.address("listener")?,
-            hostname: fields.text("hostname")?,
-            path: fields.text_or_none("path").unwrap_or_else(|| "/".into()),
-            method: fields
-                .text_or_none("method")
-                .unwrap_or_else(|| "GET".into()),
-        }),
+        ("explain", _) => Command::Explain(Question::of(fields)?),
+        ("connections", "kill") => Command::Connections {
+            kill: true,
+            selection: Selection::some_of(fields)?,
+        },
+        ("connections", _) => Command::Connections {
+            kill: false,
+            selection: Selection::of(fields)?,
+        },
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("workers", _) => Command::Workers,
@@ -363,10 +366,6 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         _ => Command::Help { word: argument },
     })
-}
-
-pub(super) fn refused(fault: Fault, command: &str) -> Refused {
-    Refused::new(Code::Invalid, format!("{command}: {fault}"))
 }
 
 pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
@@ -474,6 +473,26 @@ mod tests {
         }
         let word = Some("listener".to_string());
         assert_eq!(decode("help listener"), Ok(Command::Help { word }));
+    }
+
+    #[test]
+    fn a_change_that_is_waited_for() {
+        for change in [
+            "backend remove cluster=a id=b",
+            "backend update cluster=a id=b state=drain",
+        ] {
+            let waited = Command::Wait {
+                change: Box::new(decode(change).expect("a change")),
+                seconds: 30,
+            };
+            assert_eq!(decode(&format!("{change} wait=30")), Ok(waited));
+            assert!(!decode(&format!("{change} wait=30")).is_ok_and(|c| c.only_asks()));
+        }
+        let pause = Command::Pause {
+            id: "a".into(),
+            max: 3600,
+        };
+        assert_eq!(decode("cluster pause id=a max=3600"), Ok(pause));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use super::reply::data;
 use crate::config::keys::{
-    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, EXPLAIN, FRONTEND, LISTENER,
-    LOGGING, METRICS, SHUTDOWN, UNSET, WORKER,
+    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, CONNECTIONS, EXPLAIN, FRONTEND,
+    LISTENER, LOGGING, METRICS, PAUSE, SHUTDOWN, UNSET, WAIT, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -21,6 +21,8 @@ pub struct Row {
     keys: &'static [Key],
     /// Only these of them, where not all.
     only: &'static [&'static str],
+    /// Keys of the command itself.
+    own: &'static [Key],
     pub sentence: &'static str,
 }
 
@@ -34,6 +36,7 @@ const fn row(noun: &'static str, verb: &'static str, sentence: &'static str) -> 
         argument: None,
         keys: &[],
         only: &[],
+        own: &[],
         sentence,
     }
 }
@@ -49,6 +52,11 @@ impl Row {
         self
     }
 
+    const fn own(mut self, keys: &'static [Key]) -> Row {
+        self.own = keys;
+        self
+    }
+
     const fn argument(mut self, word: &'static str) -> Row {
         self.argument = Some(word);
         self
@@ -57,8 +65,9 @@ impl Row {
     pub fn takes(&self) -> impl Iterator<Item = &'static Key> + Clone {
         let only = self.only;
         let keys = self.keys.iter();
-        let own = keys.filter(move |key| only.is_empty() || only.contains(&key.name));
-        own.chain((self.verb == "update").then_some(&UNSET))
+        let keys = keys.filter(move |key| only.is_empty() || only.contains(&key.name));
+        let unset = (self.verb == "update").then_some(&UNSET);
+        keys.chain(self.own).chain(unset)
     }
 
     /// `listener add`, `shutdown [hard]`.
@@ -86,28 +95,33 @@ pub static COMMANDS: &[Row] = &[
     row("cluster", "add", "Adds a cluster, to which backends and frontends can be added.").keys(CLUSTER),
     row("cluster", "remove", "Removes a cluster without frontends and backends.").keys(CLUSTER).only(&["id"]),
     row("cluster", "update", "Changes the given keys of a cluster.").keys(CLUSTER),
+    row("cluster", "pause", "Holds new requests for a cluster, a bounded number, until resume; running ones go on.").keys(PAUSE),
+    row("cluster", "resume", "Lets the requests go that a pause has held, in order.").keys(PAUSE).only(&["id"]),
     row("cluster", "list", "Prints the clusters as the commands that add them."),
     row("frontend", "add", "Leads what a listener receives to a cluster.").keys(FRONTEND),
     row("frontend", "remove", "Stops leading it there.").keys(FRONTEND).only(&["listener", "hostname", "path", "path_type", "method"]),
     row("frontend", "list", "Prints the frontends as the commands that add them."),
     row("backend", "add", "Adds a backend to a cluster.").keys(BACKEND),
-    row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]),
-    row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND),
+    row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]).own(WAIT),
+    row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND).own(WAIT),
     row("backend", "list", "Prints the backends as the commands that add them."),
     row("state", "dump", "Prints the commands that rebuild the state, in a canonical order."),
     row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
+    row("state", "check", "Compares what every worker has with what main has."),
     row("state", "stats", "Prints how many of each kind there are, and the revision."),
     row("begin", "", "Starts a transaction: the changes that follow are done together or not at all."),
     row("commit", "", "Does the changes since begin, in every worker.").keys(COMMIT),
     row("confirm", "", "Keeps what was committed with confirm=SECONDS, which is undone otherwise."),
     row("abort", "", "Forgets the changes since begin."),
     row("reload", "", "Reads the configuration file again and does what has changed, removals included."),
-    row("explain", "", "Tells where a request would go, and sends nothing.").keys(EXPLAIN),
-    row("events", "", "Prints every change, and every death of a worker, as they come."),
+    row("explain", "", "Tells where a request would go and why, and sends nothing.").keys(EXPLAIN),
+    row("events", "", "Prints every change, death of a worker, and backend that goes down or comes up, as they come."),
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("workers", "", "Prints the worker processes: what each carries, and which retire."),
     row("metrics", "", "Prints what was counted of listeners, clusters and backends, and their latencies.").keys(METRICS),
+    row("connections", "list", "Prints the client connections, or those that fit every given key.").keys(CONNECTIONS),
+    row("connections", "kill", "Closes the client connections that fit every given key, of which one at least is needed.").keys(CONNECTIONS),
     row("worker", "restart", "Replaces a worker by a new process; the old one finishes what it has.").keys(WORKER),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),

@@ -5,7 +5,8 @@
 //! told, saved and merged (`difference`) has only the keys that differ again:
 //! two edits of different keys of one object both hold.
 
-use super::command::{fields_of, line_of, refused, Noun};
+use super::command::{line_of, Noun};
+use super::pairs::{fields_of, refused};
 use super::table::Row;
 use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::object::{self, Words};

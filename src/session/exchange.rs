@@ -47,6 +47,8 @@ pub struct Exchange {
     pub failed_connects: u8,
     /// Why the last of them could not.
     pub failure: Option<Unconnected>,
+    /// The client should not come back before so many seconds. 0: nothing is known of that.
+    pub retry_after: u32,
     /// Bytes of this request that the present backend connection has taken.
     pub taken: u64,
     /// The backend takes no more bytes; its answer may still come.
@@ -87,6 +89,7 @@ impl Default for Exchange {
             replayed: false,
             failed_connects: 0,
             failure: None,
+            retry_after: 0,
             taken: 0,
             up_broken: false,
             back_done: false,

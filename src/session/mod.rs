@@ -14,6 +14,7 @@
 //!                                      │ close        half-closed, waits for the client
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
+//! From Waiting it goes to Held while its cluster is paused, and back when that is over.
 //! A TCP session begins in Waiting and has no Head. One under TLS begins in
 //! Shaking, from where it goes to Idle.
 
@@ -97,6 +98,10 @@ pub enum Unconnected {
     TimedOut,
     /// None of the cluster can be used.
     NoBackend,
+    /// The cluster is paused for so many seconds yet, and too many wait for it already.
+    QueueFull {
+        seconds: u32,
+    },
 }
 
 /// What happened.
@@ -121,6 +126,10 @@ pub enum Event {
     /// The next piece of the metrics lies in `scratch.head`; where the one after it
     /// begins, if there is one.
     Told(Option<Cursor>),
+    /// The cluster is paused: it will be told when that is over.
+    Held,
+    /// It is over. Where the cluster of that name leads now, if there is one.
+    Resumed(Option<Rc<Target>>),
     /// The act `LOG` was performed.
     Logged,
     /// TLS is agreed upon, with a certificate for these names.
@@ -149,7 +158,7 @@ pub struct Acts {
     /// Find a backend connection.
     pub connect: Option<Reuse>,
     /// Write the next piece of the metrics, then say `Told`.
-    pub tell: Option<Cursor>,
+    pub tell: bool,
     /// Shut the sending side once nothing is pending.
     pub shut_front: bool,
     pub shut_back: bool,
@@ -176,6 +185,8 @@ enum Phase {
     Idle,
     Head(Box<Exchange>),
     Waiting(Box<Exchange>),
+    /// As Waiting, but it is not looked for a backend: the end of a pause is waited for.
+    Held(Box<Exchange>),
     Running(Box<Exchange>),
     Answering(Box<Exchange>),
     Logging(Box<Exchange>),
@@ -221,24 +232,13 @@ impl Session {
     pub fn on(&mut self, event: Event, world: &mut World) {
         use Event::*;
         use Side::*;
-        let c = &mut self.common;
-        let moving = matches!(
-            self.phase,
-            Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
-        );
-        if moving && matches!(event, Received(..) | Sent(..) | Lent(..)) {
-            c.since_us = world.now_us;
+        if self.is_moved_by(&event) {
+            self.common.since_us = world.now_us;
         }
+        let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
-            (Phase::Shaking, Secured(names)) => {
-                c.names = names;
-                c.since_us = world.now_us;
-                Phase::Idle
-            }
-            (Phase::Shaking, Ended(Front) | Lost(Front) | Unsendable(Front) | Timeout) => {
-                Phase::Closed
-            }
+            (Phase::Shaking, event) => c.shaken(event, world.now_us),
 
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
             (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
@@ -253,6 +253,9 @@ impl Session {
                 c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
+
+            (Phase::Waiting(x), Held) => request::held(c, x, world),
+            (Phase::Held(x), event) => request::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
@@ -297,6 +300,19 @@ impl Session {
         };
     }
 
+    /// Bytes that move put the deadline off.
+    fn is_moved_by(&self, event: &Event) -> bool {
+        let moving = matches!(
+            self.phase,
+            Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
+        );
+        moving
+            && matches!(
+                event,
+                Event::Received(..) | Event::Sent(..) | Event::Lent(..)
+            )
+    }
+
     /// What the worker is to do now. Each is told once.
     pub fn take_acts(&mut self) -> Acts {
         std::mem::take(&mut self.common.acts)
@@ -328,7 +344,9 @@ impl Session {
         let open = !self.common.front_ended;
         match (&self.phase, side) {
             (Phase::Shaking | Phase::Idle | Phase::Lingering, Side::Front) => true,
-            (Phase::Head(x) | Phase::Waiting(x), Side::Front) => open && x.up.has_room(),
+            (Phase::Head(x) | Phase::Waiting(x) | Phase::Held(x), Side::Front) => {
+                open && x.up.has_room()
+            }
             (Phase::Running(x), Side::Front) => open && !x.up_broken && x.up.has_room(),
             (Phase::Running(x), Side::Back) => !x.back_done && x.down.has_room(),
             (Phase::Tunnel(x), Side::Front) => !x.up_body.is_done() && x.up.has_room(),
@@ -406,6 +424,8 @@ impl Session {
             Phase::Idle => (t.keepalive, 0),
             Phase::Shaking | Phase::Head(_) => (t.request, 0),
             Phase::Waiting(_) => (t.connect, 0),
+            // Whoever paused its cluster has set the time.
+            Phase::Held(_) => return u64::MAX,
             Phase::Running(x) if request::waits_for_client(x) => (t.front, 0),
             Phase::Running(_) => (t.back, 0),
             Phase::Answering(_) => (t.front, 0),
@@ -420,8 +440,30 @@ impl Session {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// It waits for the end of a pause.
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Held(_))
+    }
+
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
+    }
+
+    /// The name of its phase, as the picture above has it.
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Shaking => "shaking",
+            Phase::Idle => "idle",
+            Phase::Head(_) => "head",
+            Phase::Waiting(_) => "waiting",
+            Phase::Held(_) => "held",
+            Phase::Running(_) => "running",
+            Phase::Answering(_) => "answering",
+            Phase::Logging(_) => "logging",
+            Phase::Tunnel(_) => "tunnel",
+            Phase::Lingering => "lingering",
+            Phase::Closed => "closed",
+        }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -461,6 +503,21 @@ impl Common {
         self.front_ended && x.up.raw().is_empty()
     }
 
+    /// What came of the handshake, or came instead.
+    fn shaken(&mut self, event: Event, now_us: u64) -> Phase {
+        match event {
+            Event::Secured(names) => {
+                self.names = names;
+                self.since_us = now_us;
+                Phase::Idle
+            }
+            Event::Ended(_) | Event::Lost(_) | Event::Unsendable(_) | Event::Timeout => {
+                Phase::Closed
+            }
+            _ => Phase::Shaking,
+        }
+    }
+
     /// Says that nothing more comes, and waits for the client to say so too: a
     /// close with unread bytes would be a reset, which destroys what was sent.
     fn linger(&mut self, now_us: u64) -> Phase {
@@ -479,6 +536,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)
@@ -491,6 +549,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)
@@ -503,6 +562,7 @@ impl Phase {
         match self {
             Phase::Head(x)
             | Phase::Waiting(x)
+            | Phase::Held(x)
             | Phase::Running(x)
             | Phase::Answering(x)
             | Phase::Logging(x)

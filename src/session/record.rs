@@ -21,7 +21,9 @@ pub enum End {
     BackendCut,
     TunnelTimeout,
     ProxyShutdown,
+    ProxyKilled,
     ProxyNoRoom,
+    ProxyQueueFull,
 }
 
 /// The fields of a line of the access log, in the order in which it is written.
@@ -47,7 +49,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 16] = [
+    pub const ALL: [End; 18] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -63,7 +65,9 @@ impl End {
         End::BackendCut,
         End::TunnelTimeout,
         End::ProxyShutdown,
+        End::ProxyKilled,
         End::ProxyNoRoom,
+        End::ProxyQueueFull,
     ];
 
     /// The word in the access log; doc/access_log.md explains each.
@@ -84,7 +88,9 @@ impl End {
             End::BackendCut => "backend_cut",
             End::TunnelTimeout => "tunnel_timeout",
             End::ProxyShutdown => "proxy_shutdown",
+            End::ProxyKilled => "proxy_killed",
             End::ProxyNoRoom => "proxy_no_room",
+            End::ProxyQueueFull => "proxy_queue_full",
         }
     }
 }
@@ -106,7 +112,11 @@ impl End {
             | End::BackendClosed
             | End::BackendBadResponse
             | End::BackendCut => Some(Count::FailedBackend),
-            End::TunnelTimeout | End::ProxyShutdown | End::ProxyNoRoom => Some(Count::FailedProxy),
+            End::TunnelTimeout
+            | End::ProxyShutdown
+            | End::ProxyKilled
+            | End::ProxyNoRoom
+            | End::ProxyQueueFull => Some(Count::FailedProxy),
         }
     }
 }

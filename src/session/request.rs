@@ -9,17 +9,19 @@ use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
 use crate::limits::CONNECT_RETRIES_MAX;
+use crate::metrics::text::Cursor;
 use crate::parser::host;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
-use crate::session::response::{complete, finish, flow_down};
+use crate::session::response::{complete, finish, flow_down, front_lost};
 use crate::session::{
-    metrics, retire, tunnel, BackAct, Common, Phase, Reuse, Server, Side, Unconnected, World,
+    metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Target,
+    Unconnected, World,
 };
-use crate::state::{HostRule, Listener, Protocol};
+use crate::state::{HostRule, Names, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -115,31 +117,21 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
-    if c.names
-        .as_ref()
-        .is_some_and(|names| !covers(names, hostname))
-    {
-        x.up.skip(len);
-        return Err(refusal(
-            421,
-            "not the host of this connection's certificate",
-        ));
+    match lead(c, &request, hostname, world.door) {
+        Ok(Lead::To(target)) => x.target = Some(target),
+        Ok(Lead::Told(cursor)) => {
+            x.up.skip(len);
+            x.told = Some(cursor);
+            return Ok(());
+        }
+        Err(refusal) => {
+            x.up.skip(len);
+            return Err(refusal);
+        }
     }
-    if world.door.listener.protocol == Protocol::Metrics {
-        let asked = metrics::asked(&request);
-        x.up.skip(len);
-        x.told = Some(asked?);
-        return Ok(());
-    }
-    let router = &world.door.router;
-    let Some(target) = router.find(hostname, request.routed_path(), request.method) else {
-        x.up.skip(len);
-        return Err(refusal(404, "no frontend matches"));
-    };
-    x.target = Some(Rc::clone(target));
     let edge = Edge {
         client: c.peer.ip(),
-        trusted: is_trusted(c, &world.door.listener),
+        trusted: world.door.listener.trusts(c.peer.ip()),
         listener: world.door.listener.address,
         secure: world.door.listener.protocol == Protocol::Https,
         request_id: &x.record.id,
@@ -156,6 +148,28 @@ fn accept(
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
     Ok(())
+}
+
+/// Where a request leads: to a cluster, or to the metrics.
+enum Lead {
+    To(Rc<Target>),
+    Told(Cursor),
+}
+
+fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<Lead, Refusal> {
+    let uncovered = |names: &Names| !covers(names, hostname);
+    if c.names.as_ref().is_some_and(uncovered) {
+        let what = "not the host of this connection's certificate";
+        return Err(refusal(421, what));
+    }
+    if door.listener.protocol == Protocol::Metrics {
+        return metrics::asked(request).map(Lead::Told);
+    }
+    let found = door
+        .router
+        .find(hostname, request.routed_path(), request.method);
+    let target = found.map(|target| Lead::To(Rc::clone(target)));
+    target.ok_or(refusal(404, "no frontend matches"))
 }
 
 /// Whether a certificate stands for a host (RFC 9110 section 7.4).
@@ -181,14 +195,6 @@ fn reuse(x: &Exchange) -> Reuse {
         (false, true) => Reuse::Any,
         (false, false) => Reuse::Recent,
     }
-}
-
-fn is_trusted(c: &Common, listener: &Listener) -> bool {
-    let ip = c.peer.ip().to_canonical();
-    listener
-        .trusted_proxies
-        .iter()
-        .any(|range| range.contains(ip))
 }
 
 /// The client went away before it had asked for anything whole.
@@ -252,7 +258,9 @@ pub(super) fn answer(
         request_id: &x.record.id,
         keep_alive: x.keep_alive,
         http10: !x.asked.http11,
+        read_only: world.door.listener.protocol == Protocol::Metrics,
         head_only: x.asked.head_method,
+        retry_after: x.retry_after,
         page: page.map(String::as_str),
     };
     reply.write(&mut world.scratch.head);
@@ -272,7 +280,7 @@ pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Pha
         return Phase::Answering(x);
     }
     if x.told.is_some() {
-        c.acts.tell = x.told;
+        c.acts.tell = true;
         return Phase::Answering(x);
     }
     c.acts.log = true;
@@ -281,7 +289,11 @@ pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Pha
 
 pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
     c.acts.reset_front = true;
-    let (end, detail) = (x.record.end, x.record.detail);
+    let (end, detail) = match x.record.end {
+        // What is told of the metrics does not blame anybody.
+        End::Ok => (End::ClientTimeout, "the answer was not read in time"),
+        end => (end, x.record.detail),
+    };
     finish(c, x, end, detail)
 }
 
@@ -317,7 +329,12 @@ pub(super) fn unconnected(
     why: Unconnected,
     world: &mut World,
 ) -> Phase {
-    if why != Unconnected::NoBackend && x.failed_connects < CONNECT_RETRIES_MAX {
+    if let Unconnected::QueueFull { seconds } = why {
+        x.retry_after = seconds;
+        x.failure = None;
+    }
+    let worth_trying = matches!(why, Unconnected::Refused | Unconnected::TimedOut);
+    if worth_trying && x.failed_connects < CONNECT_RETRIES_MAX {
         x.failed_connects += 1;
         x.failure = Some(why);
         c.acts.connect = Some(reuse(&x));
@@ -329,6 +346,9 @@ pub(super) fn unconnected(
         Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
         Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
         Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
+        Unconnected::QueueFull { .. } => {
+            (End::ProxyQueueFull, 503, "too many wait for the cluster")
+        }
     };
     x.record.end = end;
     if is_tcp(&x) {
@@ -337,6 +357,74 @@ pub(super) fn unconnected(
     }
     answer(c, x, status, what, world)
 }
+
+// ---- while the cluster is paused ----------------------------------------
+
+pub(super) fn held(c: &mut Common, x: Box<Exchange>, world: &mut World) -> Phase {
+    match c.front_ended && !is_tcp(&x) {
+        true => given_up(c, x, world),
+        false => Phase::Held(x),
+    }
+}
+
+pub(super) fn while_held(
+    c: &mut Common,
+    x: Box<Exchange>,
+    event: Event,
+    world: &mut World,
+) -> Phase {
+    match event {
+        Event::Resumed(target) => resumed(c, x, target, world),
+        Event::Received(Side::Front, n) => match received(c, x, n, world) {
+            Phase::Waiting(x) => Phase::Held(x),
+            // What came has ended it.
+            phase => phase,
+        },
+        Event::Ended(Side::Front) => held_ended(c, x, world),
+        Event::Lost(Side::Front) | Event::Unsendable(Side::Front) => front_lost(c, x),
+        _ => Phase::Held(x),
+    }
+}
+
+/// As if it had come just now, to the cluster as it is now.
+fn resumed(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    target: Option<Rc<Target>>,
+    world: &mut World,
+) -> Phase {
+    let same = |target: &Rc<Target>| {
+        let protocol = x.target.as_ref().map(|old| old.cluster.protocol);
+        protocol == Some(target.cluster.protocol)
+    };
+    if let Some(target) = target.filter(same) {
+        x.target = Some(target);
+    }
+    x.failed_connects = 0;
+    x.failure = None;
+    c.acts.connect = Some(reuse(&x));
+    c.since_us = world.now_us;
+    Phase::Waiting(x)
+}
+
+/// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
+/// would notice before the end of the pause: it loses its place. A TCP client has only
+/// said all that it has to say.
+fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    c.front_ended = true;
+    if !is_tcp(&x) {
+        return given_up(c, x, world);
+    }
+    x.up_body.ended(&mut x.up, world.scratch, world.pool);
+    Phase::Held(x)
+}
+
+fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    x.record.end = End::ClientClosed;
+    answer(c, x, 503, "while its cluster was paused", world)
+}
+
+// ---- the body -----------------------------------------------------------
 
 /// More of the request, or of the next one.
 pub(super) fn received(c: &mut Common, mut x: Box<Exchange>, n: usize, world: &mut World) -> Phase {

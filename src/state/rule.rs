@@ -78,6 +78,16 @@ pub fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
+impl Listener {
+    /// Whether what this client says about its own client is believed.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|range| range.contains(client))
+    }
+}
+
 impl PathRule {
     pub fn path(&self) -> &str {
         match self {

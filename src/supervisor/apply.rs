@@ -44,6 +44,8 @@ pub struct Transaction {
     pub steps: Vec<Step>,
     /// Bytes of their lines.
     pub bytes: usize,
+    /// So many seconds the answer to commit waits for backends to become empty.
+    pub wait: Option<u32>,
     /// A line that could not be taken: nothing of it will be done.
     pub spoilt: Option<Refused>,
 }
@@ -79,6 +81,7 @@ impl Supervisor {
         let state = &self.state;
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
+        self.follow(&done);
         self.revision += 1;
         self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
@@ -96,6 +99,13 @@ impl Supervisor {
             answer: reply::ok(&pairs),
         });
         Ok(done)
+    }
+
+    /// The digest of the state is that of what it has become.
+    fn follow(&mut self, done: &Done) {
+        for (change, undo) in done.changes.iter().zip(&done.undo) {
+            self.digest.follow(change, undo);
+        }
     }
 
     /// Binds what the state has and we have not; else the address, and why not.
@@ -121,11 +131,12 @@ impl Supervisor {
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let mut lines = Vec::with_capacity(changes.len());
+        let mut lines = Vec::with_capacity(changes.len() + 1);
         for change in changes {
             let series = self.roster.follow(change, &self.ledger);
             lines.push(series::told(series, change));
         }
+        lines.push(revision.trim_end().to_string());
         let blocks = channel::blocks(lines.into_iter());
         let mut told = Vec::new();
         for (key, channel) in self.workers.channels() {
@@ -137,7 +148,6 @@ impl Supervisor {
                 }
             }
             blocks.iter().for_each(|block| channel.send_block(block));
-            channel.send(revision.trim_end());
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
             told.push(key);
@@ -218,7 +228,8 @@ impl Supervisor {
             return;
         };
         match try_all(&mut self.state, &trial.undo, &self.settings.timeouts) {
-            Ok(_) => {
+            Ok(done) => {
+                self.follow(&done);
                 self.revision += 1;
                 log::warn!("ending before the last commit was confirmed: it is not kept");
             }

@@ -2,13 +2,11 @@
 
 use crate::limits::TRANSACTION_CHANGES_MAX;
 use crate::net::logging;
-use crate::parser::{host, target};
-use crate::proto::command::{Command, Question};
+use crate::proto::command::Command;
 use crate::proto::update::Step;
 use crate::proto::{reply, table};
-use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Backend, BackendState, Change, Code, FrontendId, HostRule, Refused, State};
+use crate::state::{Change, Code, Refused};
 use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
@@ -25,7 +23,7 @@ impl Supervisor {
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
-            Command::Metrics { cluster } => self.once(|main| main.metrics(cluster.as_deref()), key),
+            Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
             Command::WorkerRestart { id } => {
                 log::info!("worker restart {id} by {}", self.client(key)?.who);
                 self.client(key)?.waiting = true;
@@ -37,9 +35,18 @@ impl Supervisor {
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
-            Command::Explain(question) => Ok(self.explain(&question)? + &ok()),
-            Command::Change(change) => self.step(Step::Do(change), key),
-            Command::Update(update) => self.step(Step::Update(update), key),
+            Command::StateCheck => self.check_state(key),
+            Command::Connections { kill, selection } => self.connections(kill, &selection, key),
+            Command::Explain(question) => self.explain(&question, key),
+            Command::Change(change) => self.step(Step::Do(change), None, key),
+            Command::Update(update) => self.step(Step::Update(update), None, key),
+            Command::Wait { change, seconds } => match *change {
+                Command::Change(change) => self.step(Step::Do(change), Some(seconds), key),
+                Command::Update(update) => self.step(Step::Update(update), Some(seconds), key),
+                other => self.perform(other, key),
+            },
+            Command::Pause { id, max } => self.pause(id, max, key),
+            Command::Resume { id } => self.resume(&id, key),
             Command::Begin => self.begin(key),
             Command::Commit { revision, confirm } => self.commit(key, revision, confirm),
             Command::Confirm => self.confirm(),
@@ -54,8 +61,8 @@ impl Supervisor {
             }
             Command::Logging { level } => {
                 let who = self.client(key)?.who.clone();
-                self.set_log_level(level, &who);
-                Ok(ok())
+                let line = self.set_log_level(level, &who);
+                self.order_and_answer(&line, key)
             }
             Command::Shutdown { hard, timeout } => {
                 let client = self.client(key)?;
@@ -76,13 +83,13 @@ impl Supervisor {
         self.control.clients.get_mut(key).ok_or_else(gone)
     }
 
-    /// In main and in every worker, those to come included.
-    pub(super) fn set_log_level(&mut self, level: String, who: &str) {
+    /// In main and in workers to come; returns what those who are there are to be told.
+    pub(super) fn set_log_level(&mut self, level: String, who: &str) -> String {
         logging::set_filter(&level);
         let line = reply::data("logging", &[("level", level.clone())]);
-        self.tell_workers(line.trim_end());
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
+        line.trim_end().to_string()
     }
 
     // ---- changes --------------------------------------------------------
@@ -99,9 +106,9 @@ impl Supervisor {
     }
 
     /// Part of a transaction, or one of its own.
-    fn step(&mut self, step: Step, key: Key) -> Result<String, Refused> {
+    fn step(&mut self, step: Step, wait: Option<u32>, key: Key) -> Result<String, Refused> {
         let Some(transaction) = &mut self.client(key)?.transaction else {
-            return self.change(vec![step], key, None);
+            return self.change(vec![step], key, None, wait);
         };
         if let Some(first) = &transaction.spoilt {
             return Err(spoilt(first));
@@ -111,6 +118,7 @@ impl Supervisor {
             return Err(Refused::new(Code::Limit, what));
         }
         transaction.steps.push(step);
+        transaction.wait = transaction.wait.max(wait);
         Ok(reply::ok(&[]))
     }
 
@@ -135,6 +143,7 @@ impl Supervisor {
         let client = self.client(key)?;
         let Some(Transaction {
             steps,
+            wait,
             spoilt: first,
             ..
         }) = client.transaction.take()
@@ -152,7 +161,7 @@ impl Supervisor {
                 format!("the revision is {now}: somebody else has committed; nothing was done");
             return Err(Refused::new(Code::Mismatch, what));
         }
-        self.change(steps, key, confirm)
+        self.change(steps, key, confirm, wait)
     }
 
     /// Does it, says so in the log and to who listens. The answer comes once every worker has done it.
@@ -161,13 +170,17 @@ impl Supervisor {
         steps: Vec<Step>,
         key: Key,
         confirm: Option<u32>,
+        wait: Option<u32>,
     ) -> Result<String, Refused> {
         self.may_change()?;
         let client = self.client(key)?;
         client.waiting = true;
         let who = client.who.clone();
-        match self.transact(&steps, Some(key)) {
+        match self.transact(&steps, wait.is_none().then_some(key)) {
             Ok(done) => {
+                if let Some(seconds) = wait {
+                    self.await_departed(key, done.changes.len(), seconds);
+                }
                 self.audit(&who, &done.changes);
                 if let Some(seconds) = confirm {
                     self.try_out(done.undo, seconds);
@@ -224,6 +237,7 @@ impl Supervisor {
         if listens {
             self.tell_events(changes.len(), &events);
         }
+        self.end_pauses_of(changes);
     }
 
     fn confirm(&mut self) -> Result<String, Refused> {
@@ -234,99 +248,6 @@ impl Supervisor {
     }
 
     // ---- questions ------------------------------------------------------
-
-    /// Where a request would go, and why.
-    fn explain(&self, question: &Question) -> Result<String, Refused> {
-        let missing = |what: &str| Refused::new(Code::Missing, what);
-        let no_listener =
-            || missing("no listener has this address: the connection would be refused");
-        let listener = self
-            .state
-            .listener(question.listener)
-            .ok_or_else(no_listener)?;
-        // As a request is read: without the port, the path resolved.
-        let invalid = |what: &str| Refused::new(Code::Invalid, format!("explain: {what}"));
-        let host = host::parse(question.hostname.as_bytes()).map_err(invalid)?;
-        let method = question.method.as_bytes();
-        let mut room = Vec::new();
-        let target = target::resolve(method, question.path.as_bytes(), &mut room)
-            .map_err(|refusal| invalid(refusal.what))?;
-        let mut lines = Change::ListenerAdd(listener.clone()).encode() + "\n";
-        let mut router = Router::default();
-        // Only what can match: main does not look at 100,000 frontends for one question.
-        let rules = rules_for(host.name);
-        for rule in &rules {
-            for frontend in self.state.frontends_at(listener.address, rule) {
-                let FrontendId {
-                    hostname,
-                    path,
-                    method,
-                    ..
-                } = &*frontend.identity;
-                router.insert(hostname, path, method.as_deref(), frontend);
-            }
-        }
-        let no_frontend =
-            || missing("no frontend of this listener matches: the answer would be 404");
-        let frontend = router
-            .find(host.name, target.path(), method)
-            .ok_or_else(no_frontend)?;
-        lines += &(Change::FrontendAdd((*frontend).clone()).encode() + "\n");
-        lines += &text_of(
-            self.state
-                .cluster(&frontend.cluster)
-                .cloned()
-                .map(Change::ClusterAdd),
-        );
-        for backend in self.state.backends_of(&frontend.cluster) {
-            let chosen = match listener.enabled {
-                true => chosen(&self.state, backend),
-                false => "no, the listener is disabled",
-            };
-            let pairs = [
-                ("id", backend.id.to_string()),
-                ("address", backend.address.to_string()),
-                ("chosen", chosen.to_string()),
-            ];
-            lines += &reply::data("candidate", &pairs);
-        }
-        Ok(lines)
-    }
-
-    fn stats(&self) -> String {
-        reply::ok(&[
-            ("revision", self.revision.to_string()),
-            ("listeners", self.state.listeners().count().to_string()),
-            ("clusters", self.state.clusters().count().to_string()),
-            ("frontends", self.state.frontends().count().to_string()),
-            ("backends", self.state.backends().count().to_string()),
-        ])
-    }
-
-    fn status(&self) -> String {
-        let stage = match self.stage {
-            Stage::Starting => "starting",
-            Stage::Serving => "serving",
-            Stage::Draining { .. } => "draining",
-            Stage::Stopping { .. } => "stopping",
-        };
-        let main = reply::data(
-            "main",
-            &[
-                ("version", env!("CARGO_PKG_VERSION").to_string()),
-                ("pid", std::process::id().to_string()),
-                ("state", stage.to_string()),
-                ("uptime_s", (self.now_ms / 1000).to_string()),
-                ("revision", self.revision.to_string()),
-                ("max_connections", self.max_connections.to_string()),
-                ("listeners", self.state.listeners().count().to_string()),
-                ("clusters", self.state.clusters().count().to_string()),
-                ("frontends", self.state.frontends().count().to_string()),
-                ("backends", self.state.backends().count().to_string()),
-            ],
-        );
-        main + &self.worker_lines()
-    }
 }
 
 /// Changes as the lines that say them.
@@ -337,20 +258,6 @@ pub(super) fn text_of(changes: impl IntoIterator<Item = Change>) -> String {
         .collect()
 }
 
-/// The hostnames of frontends that take this one.
-fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
-    let mut room = [0; 256];
-    let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
-    let suffix = name.split_once('.').map(|(_, suffix)| suffix.into());
-    let suffix = suffix.map(HostRule::Suffix);
-    let rules = [
-        Some(HostRule::Exact(name.into())),
-        suffix,
-        Some(HostRule::Any),
-    ];
-    rules.into_iter().flatten().collect()
-}
-
 fn spoilt(first: &Refused) -> Refused {
     let what = format!("the transaction is spoilt by {first}: abort it");
     Refused::new(first.code, what)
@@ -358,20 +265,4 @@ fn spoilt(first: &Refused) -> Refused {
 
 fn no_transaction() -> Refused {
     Refused::new(Code::Missing, "there is no transaction: begin one first")
-}
-
-/// Whether a backend is among those that requests are spread over, and if not, why.
-fn chosen(state: &State, backend: &Backend) -> &'static str {
-    let takes = |backend: &Backend| backend.weight > 0 && backend.state == BackendState::Ready;
-    let others = |backup| {
-        let mut all = state.backends_of(&backend.cluster);
-        all.any(|other| other.backup == backup && takes(other))
-    };
-    match backend.state {
-        BackendState::Drain => "no, it drains",
-        BackendState::Down => "no, it is down",
-        BackendState::Ready if backend.weight == 0 => "no, its weight is 0",
-        BackendState::Ready if backend.backup && others(false) => "no, it is a backup",
-        BackendState::Ready => "yes, by weight",
-    }
 }

@@ -38,6 +38,8 @@ pub struct Client {
     stream: UnixStream,
     reader: LineReader,
     pub outbox: Outbox,
+    /// What epoll watches it for.
+    interest: u32,
     /// Lines that have come may not be answered yet: there were too many for one turn.
     behind: bool,
     /// It has shut its side: what is asked is answered, then it is let go.
@@ -46,6 +48,8 @@ pub struct Client {
     pub awaits_end: bool,
     /// What it asked for is being done: until then nothing more is taken from it.
     pub waiting: bool,
+    /// What workers are being asked for it.
+    pub inquiry: Option<Key>,
     /// The changes since its `begin`.
     pub transaction: Option<Transaction>,
     /// It wants to hear what happens.
@@ -151,10 +155,12 @@ impl Control {
             stream,
             reader: LineReader::default(),
             outbox: Outbox::default(),
+            interest: epoll::IN,
             behind: false,
             ended: false,
             awaits_end: false,
             waiting: false,
+            inquiry: None,
             transaction: None,
             listens: false,
             heard_ms: now_ms,
@@ -198,8 +204,12 @@ impl AsFd for Control {
 
 impl Supervisor {
     pub(super) fn client_ready(&mut self, key: Key, ready: u32) {
-        if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
-            self.control.clients.remove(key);
+        let client = self.control.clients.get(key);
+        if client.is_some_and(|client| ready & epoll::IN != 0 && !client.may_ask()) {
+            // It says more before it is answered: not to be heard until then.
+            self.watch_client(key, 0);
+        } else if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
+            self.let_go(key);
             return;
         }
         self.serve_client(key, ready & epoll::HUP != 0);
@@ -223,7 +233,7 @@ impl Supervisor {
             client.heard_ms = self.now_ms;
         }
         if failed || client.is_done() || hung_up && !client.behind && client.outbox.is_empty() {
-            self.control.clients.remove(key);
+            self.let_go(key);
             return;
         }
         let reading = if client.may_ask() { epoll::IN } else { 0 };
@@ -232,13 +242,23 @@ impl Supervisor {
             true => 0,
             false => epoll::OUT,
         };
+        // Most are answered before they ask again: they stay watched for that meanwhile.
+        let interest = reading | writing;
+        if interest | epoll::IN != client.interest | epoll::IN || interest & !client.interest != 0 {
+            self.watch_client(key, interest);
+        }
+        self.go_on(key);
+    }
+
+    fn watch_client(&mut self, key: Key, interest: u32) {
+        let Some(client) = self.control.clients.get_mut(key) else {
+            return;
+        };
+        client.interest = interest;
         let token = token::pack(Kind::ControlClient, key);
-        if let Err(e) = self
-            .poll
-            .modify(client.stream.as_fd(), reading | writing, token)
-        {
+        if let Err(e) = self.poll.modify(client.stream.as_fd(), interest, token) {
             log::error!("epoll_ctl for a control client: {e}");
-            self.control.clients.remove(key);
+            self.let_go(key);
         }
     }
 

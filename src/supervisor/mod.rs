@@ -5,19 +5,28 @@
 //! control clients are events like any other.
 
 mod apply;
+mod check;
 mod commands;
+mod connections;
 mod control;
 mod crowd;
 mod dumps;
+mod explain;
 mod files;
+mod inquiry;
 mod memory;
 mod notify;
+mod orders;
 mod outbox;
+mod pauses;
+mod progress;
 mod reload;
 mod roles;
 mod saved;
 mod series;
+mod status;
 mod tickets;
+mod waits;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -36,6 +45,8 @@ use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
+use crate::proto::digest::Digest;
+use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::epoll::{self, Epoll, Events};
 pub use crate::sys::process::keep_no_large_pieces;
@@ -45,12 +56,17 @@ use apply::{Pending, Trial};
 use control::Control;
 use dumps::Dumps;
 use files::Logs;
+use inquiry::Inquiry;
 use memory::Litter;
+use orders::Orders;
+use pauses::Pauses;
+use progress::Progress;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
 use series::Roster;
 use tickets::Tickets;
+use waits::Wait;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
@@ -75,6 +91,8 @@ enum Stage {
 struct Supervisor {
     settings: Settings,
     state: State,
+    /// Of the state.
+    digest: Digest,
     stage: Stage,
     poll: Epoll,
     signals: Signals,
@@ -94,6 +112,14 @@ struct Supervisor {
     revision: u64,
     /// Transactions that workers have still to do.
     pending: Vec<Pending>,
+    orders: Orders,
+    pauses: Pauses,
+    /// Changes whose answer waits until backends are empty.
+    waits: Vec<Wait>,
+    /// What those who wait for the end were told.
+    draining: Option<Progress>,
+    /// What workers are being asked.
+    inquiries: Slab<Inquiry>,
     /// A commit that waits to be confirmed.
     trial: Option<Trial>,
     /// The configuration file, and the state that it described when it was read last.
@@ -159,6 +185,7 @@ impl Supervisor {
             roster,
             tickets: Tickets::new(0).map_err(broken("randomness"))?,
             settings,
+            digest: Digest::of(&state),
             state,
             stage: Stage::Starting,
             poll,
@@ -171,6 +198,11 @@ impl Supervisor {
             failure: None,
             revision: 0,
             pending: Vec::new(),
+            orders: Orders::default(),
+            pauses: Pauses::default(),
+            waits: Vec::new(),
+            draining: None,
+            inquiries: Slab::default(),
             trial: None,
             file,
             filed,
@@ -200,6 +232,9 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_trial();
             self.look_at_tickets();
+            self.look_at_pauses();
+            self.look_at_waits();
+            self.look_at_drain();
             if self
                 .control
                 .paused_until_ms
@@ -234,11 +269,18 @@ impl Supervisor {
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
+        let (pauses, drain) = (
+            self.pauses.due_ms(),
+            self.draining.as_ref().map(Progress::due_ms),
+        );
+        let waits = waits::due_ms(&self.waits, self.now_ms);
         let tickets = Some(self.tickets.due_ms());
-        let due = [stage, trial, save, control, litter, workers, tickets]
-            .into_iter()
-            .flatten()
-            .min();
+        let due = [
+            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let now_ms = self.start.elapsed().as_millis() as u64;
         let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
         due.map_or(-1, wait)

@@ -43,7 +43,8 @@ impl Supervisor {
                 self.filed = config.state;
                 if self.filed_log_level != config.settings.log_level {
                     self.filed_log_level = config.settings.log_level.clone();
-                    self.set_log_level(config.settings.log_level, "reload");
+                    let line = self.set_log_level(config.settings.log_level, "reload");
+                    self.tell_workers(&line);
                 }
                 self.audit("reload", &done.changes);
                 told.lines().for_each(|line| log::warn!("reload: {line}"));

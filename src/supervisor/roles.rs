@@ -92,6 +92,7 @@ fn gid_of(text: &str, name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::selection::Selection;
 
     #[test]
     fn groups_are_found_by_their_whole_name() {
@@ -123,5 +124,11 @@ mod tests {
         assert_eq!(role(8, &[8]), None);
         assert!(Role::Viewer.may(&Command::Status).is_ok());
         assert!(Role::Viewer.may(&Command::Reload).is_err());
+        let connections = |kill| Command::Connections {
+            kill,
+            selection: Selection::default(),
+        };
+        assert!(Role::Viewer.may(&connections(false)).is_ok());
+        assert!(Role::Viewer.may(&connections(true)).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::metrics::{quantile, Count, Series, Totals};
 use crate::net::ledger::{Ledger, Note};
 use crate::proto::reply;
 use crate::slab::Key;
-use crate::state::Change;
+use crate::state::{Change, Code, Refused};
 use crate::supervisor::Supervisor;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +128,15 @@ pub fn told(series: Series, change: &Change) -> String {
 
 impl Supervisor {
     /// The data lines of `metrics`: all, or those of one cluster and its backends.
-    pub(super) fn metrics(&self, cluster: Option<&str>) -> String {
+    pub(super) fn metrics(&mut self, cluster: Option<&str>, key: Key) -> Result<String, Refused> {
+        if let Some(id) = cluster.filter(|id| self.state.cluster(id).is_none()) {
+            let what = format!("cluster {id} does not exist");
+            return Err(Refused::new(Code::Missing, what));
+        }
+        self.once(|main| main.metric_lines(cluster), key)
+    }
+
+    fn metric_lines(&self, cluster: Option<&str>) -> String {
         let named = |id: &str| cluster.is_none_or(|wanted| wanted == id);
         let mut text = String::new();
         if cluster.is_none() {

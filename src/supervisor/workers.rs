@@ -19,7 +19,7 @@ use std::process::Child;
 
 use crate::channel::{self, Block, Channel};
 use crate::config::Settings;
-use crate::limits::{WORKERS_MAX, WORKER_QUEUE_LINES_MAX};
+use crate::limits::{BACKEND_NEWS_PER_SECOND_MAX, WORKERS_MAX};
 use crate::net::board::Cell;
 use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
@@ -37,7 +37,7 @@ const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub enum Life {
     Starting,
     Accepting,
     /// It takes nothing new, and is told to stop then.
@@ -46,35 +46,41 @@ enum Life {
     },
 }
 
-struct Process {
+pub struct Process {
     /// The place that it carries.
-    id: usize,
+    pub id: usize,
     /// Its row on the board.
-    row: usize,
-    life: Life,
-    child: Child,
-    channel: Channel,
-    started_ms: u64,
+    pub row: usize,
+    pub life: Life,
+    pub child: Child,
+    pub channel: Channel,
+    /// epoll says when it takes more.
+    watched_out: bool,
+    /// The other end of the channel is gone: its death will be told by SIGCHLD.
+    pub closed: bool,
+    pub started_ms: u64,
     /// The last thing that it said.
     heard_ms: u64,
     /// A ping that was not answered yet.
     asked_ms: Option<u64>,
+    /// A second, and how many backends it has called up or down in it.
+    news: (u64, u32),
 }
 
 #[derive(Default)]
-struct Place {
+pub struct Place {
     /// A process is started then.
-    due_ms: Option<u64>,
+    pub(super) due_ms: Option<u64>,
     /// Deaths in youth, one after another.
     failures: u32,
-    restarts: u64,
+    pub(super) restarts: u64,
     /// The control client that has asked for a new process.
     asked_by: Option<Key>,
 }
 
 pub struct Workers {
-    places: Vec<Place>,
-    processes: Slab<Process>,
+    pub(super) places: Vec<Place>,
+    pub processes: Slab<Process>,
 }
 
 impl Workers {
@@ -121,11 +127,27 @@ impl Workers {
         (0..WORKERS_MAX).find(|row| !taken(row))
     }
 
+    /// The rows of the board that are written.
+    pub fn rows(&self) -> impl Iterator<Item = usize> + '_ {
+        self.processes.iter().map(|(_, process)| process.row)
+    }
+
+    /// The place of a worker that has something to say about a backend; nothing if it
+    /// talks more than ours do, whose seconds may begin elsewhere.
+    pub fn may_report(&mut self, key: Key, now_ms: u64) -> Option<usize> {
+        let process = self.processes.get_mut(key)?;
+        let second = now_ms / 1000;
+        if process.news.0 != second {
+            process.news = (second, 0);
+        }
+        process.news.1 += 1;
+        (process.news.1 <= 2 * BACKEND_NEWS_PER_SECOND_MAX).then_some(process.id)
+    }
+
     /// Everyone who can be told something.
     pub fn channels(&mut self) -> impl Iterator<Item = (Key, &mut Channel)> {
-        self.processes
-            .iter_mut()
-            .map(|(key, process)| (key, &mut process.channel))
+        let open = self.processes.iter_mut().filter(|(_, p)| !p.closed);
+        open.map(|(key, process)| (key, &mut process.channel))
     }
 
     /// When to look after them again.
@@ -202,6 +224,9 @@ impl Supervisor {
         }
         state.iter().for_each(|block| channel.send_block(block));
         channel.send(&self.tickets.line());
+        for line in self.pauses.boot_lines(self.now_ms) {
+            channel.send(&line);
+        }
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
@@ -215,9 +240,12 @@ impl Supervisor {
             life: Life::Starting,
             child,
             channel,
+            watched_out: true,
+            closed: false,
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
+            news: (0, 0),
         });
         self.workers.places[id].due_ms = None;
         if let Some(process) = self.workers.processes.get(key) {
@@ -253,34 +281,38 @@ impl Supervisor {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
-        let interest = if process.channel.is_blocked() {
+        let blocked = process.channel.is_blocked();
+        let interest = if blocked {
             epoll::IN | epoll::OUT
         } else {
             epoll::IN
         };
         let channel = process.channel.as_fd();
         let watched = match open {
+            true if blocked == process.watched_out => Ok(()),
             true => self
                 .poll
                 .modify(channel, interest, token::pack(Kind::Channel, key)),
-            // Its death will be told by SIGCHLD.
             false => self.poll.remove(channel),
         };
+        process.watched_out = blocked;
         if let Err(e) = watched {
             log::error!("epoll_ctl for worker {}: {e}", process.id);
         }
-        // Nothing that a worker says makes main do more than believe that it lives.
+        process.closed = !open;
+        // Nothing that a worker says makes main do more than believe that it lives, and
+        // tell others what it says. All that has come is taken: no more than one message.
         let mut accepting = false;
         let mut done = 0;
-        for _ in 0..WORKER_QUEUE_LINES_MAX {
-            let Some(line) = process.channel.next_line() else {
-                break;
-            };
+        let mut others = Vec::new();
+        while let Some(line) = process.channel.next_line() {
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
             if let Some(revision) = line.strip_prefix("done revision=") {
                 done = revision.parse().unwrap_or(done);
+            } else if line.contains(' ') {
+                others.push(line);
             }
         }
         if accepting {
@@ -288,6 +320,10 @@ impl Supervisor {
         }
         if done > 0 {
             self.done(key, done);
+        }
+        others.iter().for_each(|line| self.heard(key, line));
+        if !open {
+            self.stop_asking(key);
         }
     }
 
@@ -350,11 +386,13 @@ impl Supervisor {
     }
 
     fn died(&mut self, key: Key, how: &str) {
+        self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
+        self.forget_worker(key);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.ledger.close_page(process.row, self.roster.all());
@@ -394,8 +432,6 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
-        let deaths = self.ledger.note(Note::Deaths) + 1;
-        self.ledger.set_note(Note::Deaths, deaths);
         let pause_ms = match place.failures {
             0 => 0,
             n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,
@@ -403,6 +439,8 @@ impl Supervisor {
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
         }
+        let deaths = self.workers.places.iter().map(|place| place.restarts);
+        self.ledger.set_note(Note::Deaths, deaths.sum());
         log::error!("worker {id}, pid {pid}, died ({how}); its connections are lost, a new one starts in {pause_ms} ms");
     }
 
@@ -430,15 +468,13 @@ impl Supervisor {
 
     /// epoll says when those that do not take everything now take more.
     pub(super) fn watch_blocked_workers(&mut self) {
-        for (key, channel) in self
-            .workers
-            .channels()
-            .filter(|(_, channel)| channel.is_blocked())
-        {
+        let all = self.workers.processes.iter_mut();
+        let blocked = |process: &Process| process.channel.is_blocked() && !process.closed;
+        for (key, process) in all.filter(|(_, process)| blocked(process)) {
+            process.watched_out = true;
             let token = token::pack(Kind::Channel, key);
-            let watched = self
-                .poll
-                .modify(channel.as_fd(), epoll::IN | epoll::OUT, token);
+            let channel = process.channel.as_fd();
+            let watched = self.poll.modify(channel, epoll::IN | epoll::OUT, token);
             if let Err(e) = watched {
                 log::error!("epoll_ctl for a worker: {e}");
             }
@@ -451,6 +487,7 @@ impl Supervisor {
             // A failure means that it died, which SIGCHLD tells.
             let _ = channel.flush();
         }
+        self.watch_blocked_workers();
     }
 
     /// From now on who ends is not replaced.
@@ -483,59 +520,6 @@ impl Supervisor {
             .processes
             .iter()
             .for_each(|(_, process)| process.kill());
-    }
-
-    /// The data lines of `status` and `workers`.
-    pub(super) fn worker_lines(&self) -> String {
-        let waiting = |id: &usize| self.workers.places[*id].due_ms.is_some();
-        let missing = (0..self.workers.places.len()).filter(waiting).map(|id| {
-            let pairs = [
-                ("id", id.to_string()),
-                ("pid", "0".into()),
-                ("state", "waiting".into()),
-            ];
-            reply::data("worker", &pairs)
-        });
-        let mut processes: Vec<&Process> = self
-            .workers
-            .processes
-            .iter()
-            .map(|(_, process)| process)
-            .collect();
-        processes.sort_by_key(|process| (process.id, process.started_ms));
-        let lines = processes
-            .into_iter()
-            .map(|process| self.worker_line(process));
-        lines.chain(missing).collect()
-    }
-
-    fn worker_line(&self, process: &Process) -> String {
-        let count = |cell| self.board.get(process.row, cell).to_string();
-        let state = match process.life {
-            Life::Starting => "starting",
-            Life::Accepting => "running",
-            Life::Retiring { .. } => "retiring",
-        };
-        let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
-        reply::data(
-            "worker",
-            &[
-                ("id", process.id.to_string()),
-                ("pid", process.child.id().to_string()),
-                ("state", state.to_string()),
-                ("uptime_s", uptime.to_string()),
-                ("connections", count(Cell::Connections)),
-                ("accepted", count(Cell::Accepted)),
-                ("requests", count(Cell::Requests)),
-                (
-                    "restarts",
-                    self.workers.places[process.id].restarts.to_string(),
-                ),
-                ("at_limit", count(Cell::AtLimit)),
-                ("surplus", count(Cell::Surplus)),
-                ("log_lost", count(Cell::LogLost)),
-            ],
-        )
     }
 }
 

@@ -59,7 +59,11 @@ pub struct Figures<'w> {
 }
 
 impl Source for Figures<'_> {
-    fn object(&self, of: Of, from: u32) -> Option<(u32, Object)> {
+    fn moment(&self) -> u64 {
+        self.backs.moment()
+    }
+
+    fn object(&self, of: Of, from: u32, moment: u64) -> Option<(u32, Object)> {
         let (at, labels, series) = match of {
             Of::Proxy if from == 0 => (0, String::new(), None),
             Of::Proxy => return None,
@@ -73,16 +77,16 @@ impl Source for Figures<'_> {
             }
             Of::Listener => {
                 let mut doors = self.doors.iter_from(from);
-                let (key, entrance) = doors.find(|(_, entrance)| !entrance.is_removed())?;
+                let (key, entrance) = doors.find(|(_, entrance)| entrance.was_there(moment))?;
                 let address = entrance.door.listener.address.to_string();
                 (key.index, label("listener", &address), entrance.door.series)
             }
             Of::Cluster => {
-                let (at, target) = self.backs.cluster_from(from)?;
+                let (at, target) = self.backs.cluster_from(from, moment)?;
                 (at, label("cluster", &target.cluster.id), target.series)
             }
             Of::Backend => {
-                let (at, server) = self.backs.backend_from(from)?;
+                let (at, server) = self.backs.backend_from(from, moment)?;
                 let cluster = label("cluster", &server.backend.cluster);
                 let id = label("backend", &server.backend.id);
                 (at, cluster + "," + &id, server.series)

@@ -1,6 +1,6 @@
 //! The sockets that clients come in by, and the moment when they come.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -32,11 +32,29 @@ pub struct Entrance {
     watched: bool,
     /// Clients that came in by it.
     clients: usize,
+    /// The change with which it came.
+    since: u64,
 }
 
 impl Entrance {
-    pub fn is_removed(&self) -> bool {
-        self.removed
+    /// Whether it is counted, and has been there since that moment.
+    pub fn was_there(&self, moment: u64) -> bool {
+        !self.removed && self.since <= moment && self.door.series.is_some()
+    }
+
+    /// A client that has connected has mostly spoken as well: worth a read.
+    fn conn_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
+        match (&self.tls, self.door.listener.protocol) {
+            (Some(doorman), _) => {
+                let made = doorman.accept(stream);
+                let told = |e: &std::io::Error| log::error!("{peer}: no TLS: {e}");
+                let stream = made.inspect_err(told).ok()?;
+                Some(Conn::secure(stream, true))
+            }
+            // It has no policy that OpenSSL takes: what is meant to be secret is not told in the open.
+            (None, Protocol::Https) => None,
+            (None, _) => Some(Conn::new(stream, true)),
+        }
     }
 
     pub fn doorman(&self) -> Option<&Doorman> {
@@ -52,25 +70,37 @@ impl Worker {
         series: Series,
         socket: Option<TcpListener>,
     ) -> Option<(SocketAddr, TcpListener)> {
+        let before = self.before(&change);
+        let given_up = self.do_change(&change, series, socket);
+        self.account(before, &change);
+        given_up
+    }
+
+    fn do_change(
+        &mut self,
+        change: &Change,
+        series: Series,
+        socket: Option<TcpListener>,
+    ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
         let socket = socket.filter(|_| !self.draining);
+        self.backs.changes();
         match change {
-            Change::ListenerAdd(listener) => self.add_listener(listener, series, socket),
+            Change::ListenerAdd(listener) => self.add_listener(listener.clone(), series, socket),
             Change::ListenerUpdate(listener) => {
-                let address = listener.address;
-                let given_up = self.update_listener(listener, socket);
-                return given_up.map(|socket| (address, socket));
+                let given_up = self.update_listener(listener.clone(), socket);
+                return given_up.map(|socket| (listener.address, socket));
             }
             Change::ListenerRemove { address } => {
-                let given_up = self.remove_listener(address);
-                return given_up.map(|socket| (address, socket));
+                let given_up = self.remove_listener(*address);
+                return given_up.map(|socket| (*address, socket));
             }
-            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster, series),
-            Change::ClusterUpdate(cluster) => self.update_cluster(cluster),
-            Change::ClusterRemove { id } => self.backs.remove_cluster(&id),
-            Change::BackendAdd(backend) => self.backs.add_backend(backend, series),
-            Change::BackendUpdate(backend) => self.backs.update_backend(backend),
-            Change::BackendRemove { cluster, id } => self.backs.remove_backend(&cluster, &id),
+            Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster.clone(), series),
+            Change::ClusterUpdate(cluster) => self.update_cluster(cluster.clone()),
+            Change::ClusterRemove { id } => self.backs.remove_cluster(id),
+            Change::BackendAdd(backend) => self.backs.add_backend(backend.clone(), series),
+            Change::BackendUpdate(backend) => self.backs.update_backend(backend.clone()),
+            Change::BackendRemove { cluster, id } => self.backs.remove_backend(cluster, id),
             Change::FrontendAdd(frontend) => {
                 let target = self.backs.target(&frontend.cluster);
                 let identity = &frontend.identity;
@@ -96,7 +126,7 @@ impl Worker {
     }
 
     /// The open door of an address.
-    fn door_at(&self, address: SocketAddr) -> Option<Key> {
+    pub(super) fn door_at(&self, address: SocketAddr) -> Option<Key> {
         let open =
             |entrance: &Entrance| !entrance.removed && entrance.door.listener.address == address;
         self.doors
@@ -127,6 +157,7 @@ impl Worker {
             removed: false,
             watched: false,
             clients: 0,
+            since: self.backs.moment(),
         });
     }
 
@@ -342,18 +373,8 @@ impl Worker {
             // Taken by a sibling, or gone again before we came.
             Err(_) => return false,
         };
-        let front = match (&entrance.tls, entrance.door.listener.protocol) {
-            (Some(doorman), _) => match doorman.accept(stream) {
-                Ok(stream) => Conn::secure(stream, true),
-                Err(e) => {
-                    log::error!("{peer}: no TLS: {e}");
-                    return true;
-                }
-            },
-            // It has no policy that OpenSSL takes: what is meant to be secret is not told in the open.
-            (None, Protocol::Https) => return true,
-            // A client that has connected has mostly spoken as well.
-            (None, _) => Conn::new(stream, true),
+        let Some(front) = entrance.conn_of(stream, peer) else {
+            return true;
         };
         entrance.clients += 1;
         let row = self.tally.row(entrance.door.series);
@@ -364,8 +385,10 @@ impl Worker {
             session: Session::new(peer, &mut world),
             front,
             back: None,
+            accepted_us: self.now_us,
             door: key,
             tried: Vec::new(),
+            held: None,
             lanes: None,
             bulk: 0,
             reset: false,

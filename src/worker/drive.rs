@@ -4,19 +4,20 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
+use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
-use crate::metrics::text::Cursor;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
-use crate::session::{BackAct, Event, Reuse, Session, Side, Unconnected, World};
+use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
+use crate::worker::hold::{Admission, Holds};
 use crate::worker::lend::Lanes;
 use crate::worker::pool::{Backs, Found};
 
@@ -26,10 +27,14 @@ pub struct Slot {
     pub front: Conn,
     /// The backend connection that the session uses.
     pub back: Option<Key>,
+    /// When it was accepted, in microseconds of the worker's clock.
+    pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
     /// Backends to which this request found no connection.
     pub tried: Vec<Key>,
+    /// The paused cluster that it waits for.
+    pub held: Option<Rc<Target>>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -86,6 +91,7 @@ pub struct Turn<'w> {
     pub slot: &'w mut Slot,
     pub world: World<'w>,
     pub backs: &'w mut Backs,
+    pub holds: &'w mut Holds,
     pub poll: &'w Epoll,
     pub access: &'w mut AccessLog,
     pub complaints: &'w mut Complaints,
@@ -269,8 +275,8 @@ impl Turn<'_> {
             if let Some(reuse) = acts.connect {
                 self.connect(reuse);
             }
-            if let Some(cursor) = acts.tell {
-                self.tell(cursor);
+            if acts.tell {
+                self.tell();
             }
         }
     }
@@ -298,7 +304,9 @@ impl Turn<'_> {
     }
 
     /// The next piece of the metrics.
-    fn tell(&mut self, mut cursor: Cursor) {
+    fn tell(&mut self) {
+        let told = self.slot.session.exchange().and_then(|x| x.told);
+        let Some(mut cursor) = told else { return };
         let source = Figures {
             board: self.board,
             ledger: self.tally.ledger(),
@@ -358,9 +366,23 @@ impl Turn<'_> {
         let Some(x) = self.slot.session.exchange() else {
             return;
         };
-        let Some(cluster) = x.target.as_ref().map(|target| target.key) else {
+        let Some(target) = &x.target else {
             return;
         };
+        let cluster = target.key;
+        match self
+            .holds
+            .admit(&target.cluster.id, self.key, self.now_ms())
+        {
+            Admission::NotPaused => {}
+            Admission::Held => {
+                self.slot.held = Some(Rc::clone(target));
+                return self.on(Event::Held);
+            }
+            Admission::Full(seconds) => {
+                return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
+            }
+        }
         let (now_ms, tried) = (self.now_ms(), &mut self.slot.tried);
         match self
             .backs
@@ -375,6 +397,15 @@ impl Turn<'_> {
             }
             Found::Started(key) => self.slot.back = Some(key),
             Found::Nothing(why) => self.on(Event::Unconnected(why)),
+        }
+    }
+
+    /// The pause is over: it looks for a backend among those that there are now.
+    pub fn resume(&mut self) {
+        if let Some(target) = self.slot.held.take() {
+            self.slot.tried.clear();
+            let target = self.backs.target(&target.cluster.id);
+            self.on(Event::Resumed(target));
         }
     }
 

@@ -21,11 +21,13 @@ use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
+use crate::proto::reply;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 use crate::sys::ssl::{set_ticket_keys, TicketKey};
+use crate::worker::pool::Report;
 use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
@@ -39,6 +41,8 @@ struct Boot {
     access: Option<OwnedFd>,
     settings: Option<Settings>,
     batch: Batch,
+    /// Lines about paused clusters.
+    pauses: Vec<String>,
 }
 
 /// The life of a worker process; its standard input is the channel.
@@ -81,10 +85,12 @@ pub fn main() -> io::Result<()> {
     let row = boot.row.ok_or_else(missing)?;
     let mut worker = Worker::new(row, most as usize, settings, outfit);
     worker.apply_batch(boot.batch);
+    boot.pauses.iter().for_each(|line| worker.obey(line));
     worker.tell("accepting");
     log::debug!("accepting, {most} connections at most");
     // What main has said since then came along with the rest.
     worker.obey_lines();
+    worker.watch_channel();
     worker.run()
 }
 
@@ -126,6 +132,7 @@ impl Boot {
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
             "tickets" => take_tickets(line),
+            "pause" => self.pauses.push(line.to_string()),
             _ => {
                 let taken = self
                     .batch
@@ -210,10 +217,38 @@ fn take_tickets(line: &str) {
     set_ticket_keys(keys.split(',').filter_map(TicketKey::decode).collect());
 }
 
+/// The line about a backend that went down, or came up; the log hears it too.
+fn told(report: &Report) -> String {
+    let conf = &report.conf;
+    let name = format!(
+        "backend {} of cluster {} at {}",
+        conf.id, conf.cluster, conf.address
+    );
+    let mut pairs = vec![
+        ("cluster", conf.cluster.to_string()),
+        ("id", conf.id.to_string()),
+    ];
+    match &report.down {
+        Some(why) => {
+            log::warn!("{name} is left alone for a while: {why}");
+            pairs.extend([("state", "down".to_string()), ("why", why.clone())]);
+        }
+        None => {
+            log::info!("{name} takes connections again");
+            pairs.push(("state", "up".to_string()));
+        }
+    }
+    reply::data("backend", &pairs)
+}
+
 impl Worker {
     fn tell(&mut self, line: &str) {
+        self.tell_all(&[line]);
+    }
+
+    fn tell_all(&mut self, lines: &[impl AsRef<str>]) {
         if let Some(channel) = &mut self.channel {
-            channel.send(line);
+            lines.iter().for_each(|line| channel.send(line.as_ref()));
             if channel.flush().is_err() {
                 self.orphaned();
             }
@@ -224,10 +259,53 @@ impl Worker {
         let Some(channel) = &mut self.channel else {
             return;
         };
-        let open = channel.receive().unwrap_or(false);
+        let open = channel.receive().unwrap_or(false) && channel.flush().is_ok();
+        self.watch_channel();
         self.obey_lines();
         if !open {
             self.orphaned();
+        }
+    }
+
+    /// epoll says when main takes what it does not take now.
+    fn watch_channel(&self) {
+        if let Some(channel) = &self.channel {
+            let more = if channel.is_blocked() { epoll::OUT } else { 0 };
+            let token = token::pack_single(Kind::Channel);
+            if let Err(e) = self.poll.modify(channel.as_fd(), epoll::IN | more, token) {
+                log::error!("epoll_ctl for the channel to main: {e}");
+            }
+        }
+    }
+
+    /// Nothing is told while main does not listen: it hears how things are in the end.
+    pub(super) fn may_tell(&self) -> bool {
+        !self.channel.as_ref().is_some_and(Channel::is_blocked)
+    }
+
+    /// What main should know of this turn.
+    pub(super) fn tell_news(&mut self) {
+        if !self.may_tell() {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let mut lines = String::new();
+        for (cluster, waiting) in self.holds.news(now_ms) {
+            let pairs = [("cluster", cluster), ("waiting", waiting.to_string())];
+            lines += &reply::data("held", &pairs);
+        }
+        for (order, connections) in self.backs.watches.news(now_ms) {
+            lines += &format!("left order={order} connections={connections}\n");
+        }
+        while let Some(report) = self.backs.report(now_ms) {
+            lines += &told(&report);
+        }
+        if lines.is_empty() {
+            return;
+        }
+        self.tell(lines.trim_end());
+        if !self.may_tell() {
+            self.watch_channel();
         }
     }
 
@@ -239,6 +317,7 @@ impl Worker {
 
     /// All of it before the next request is looked at.
     fn apply_batch(&mut self, mut batch: Batch) {
+        self.backs.begin_changes();
         let large = batch.changes.len() >= LITTER_MIN;
         for (change, series) in batch.changes {
             let address = match &change {
@@ -254,9 +333,52 @@ impl Worker {
             }
         }
         self.open_doors_if_open();
+        let backs = &self.backs;
+        for cluster in self.holds.orphaned(|id| backs.target(id).is_some()) {
+            self.resume_cluster(&cluster);
+        }
         // The changes and their lines are gone; the allocator would keep their room.
         if large {
             process::release_memory();
+        }
+    }
+
+    /// Who waits for it goes on, in order.
+    pub(super) fn resume_cluster(&mut self, cluster: &str) {
+        for key in self.holds.resume(cluster) {
+            self.with_turn(key, |turn| {
+                turn.resume();
+                turn.run();
+            });
+        }
+    }
+
+    /// A line about a cluster that main has paused, or pauses no longer.
+    fn obey_pause(&mut self, line: &str) {
+        let Some(cluster) = value(line, "cluster") else {
+            return log::error!("main said {line:?}: no cluster");
+        };
+        match value(line, "ms").and_then(|ms| ms.parse::<u64>().ok()) {
+            Some(ms) => self.holds.pause(cluster, self.now_ms() + ms),
+            None => self.resume_cluster(&cluster),
+        }
+        self.tell_obeyed(line);
+    }
+
+    /// Main may have given the line a number.
+    fn tell_obeyed(&mut self, line: &str) {
+        if let Some(order) = value(line, "order") {
+            self.tell(&format!("obeyed order={order}"));
+        }
+    }
+
+    /// A line about what main waits for.
+    fn obey_watch(&mut self, line: &str) {
+        let order = value(line, "order").and_then(|order| order.parse().ok());
+        match order {
+            Some(order) if line.starts_with("watch ") => self.backs.watch(order),
+            Some(order) => self.backs.watches.forget(order),
+            None => log::error!("main said {line:?}: no order"),
         }
     }
 
@@ -324,8 +446,19 @@ impl Worker {
                 let revision = value(line, "revision").unwrap_or_default();
                 self.tell(&format!("done revision={revision}"));
             }
+            _ if line.starts_with("pause ") || line.starts_with("resume ") => self.obey_pause(line),
+            _ if line.starts_with("watch ") || line.starts_with("unwatch ") => {
+                self.obey_watch(line);
+            }
+            _ if line.starts_with("page ") => self.tell_page(line),
+            _ if line.starts_with("check ") => {
+                let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];
+                pairs.extend(self.digest().pairs());
+                self.tell(reply::data("checked", &pairs).trim_end());
+            }
             _ if line.starts_with("logging ") => {
                 logging::set_filter(&value(line, "level").unwrap_or_default());
+                self.tell_obeyed(line);
             }
             _ => {
                 if let Err(e) = self.batch.take_change(line, &self.settings.timeouts) {
@@ -333,5 +466,25 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// `page for=TAG from=SLOT command="connections …"`: the command is the client's own.
+    fn tell_page(&mut self, line: &str) {
+        let tag = value(line, "for").unwrap_or_default();
+        let from = value(line, "from").and_then(|from| from.parse().ok());
+        let command = value(line, "command").unwrap_or_default();
+        let (from, kill, selection) =
+            match (from, Command::decode(&command, &self.settings.timeouts)) {
+                (Some(from), Ok(Command::Connections { kill, selection })) => {
+                    (from, kill, selection)
+                }
+                _ => return log::error!("main said {line:?}, which names no connections"),
+            };
+        let page = self.page(&selection, kill, from, &tag);
+        let mut lines = page.lines;
+        let mut end = vec![("for", tag), ("killed", page.killed.to_string())];
+        end.extend(page.next.map(|next| ("next", next.to_string())));
+        lines.push(reply::data("page", &end).trim_end().to_string());
+        self.tell_all(&lines);
     }
 }

@@ -9,9 +9,13 @@ mod access;
 mod count;
 mod doors;
 mod drive;
+mod hold;
+mod holdings;
 mod lend;
 mod link;
 mod pool;
+mod roll;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +31,7 @@ use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
+use crate::proto::digest::Digest;
 use crate::random::Random;
 use crate::session::record::End;
 use crate::session::{Door, Event, Scratch, Side, Spare, World};
@@ -39,6 +44,7 @@ use accept::Queue;
 use access::{AccessLog, Complaints};
 use doors::Entrance;
 use drive::{Slot, Turn};
+use hold::Holds;
 use pool::Backs;
 
 pub use link::main;
@@ -84,6 +90,8 @@ pub struct Worker {
     start: Instant,
     now_us: u64,
     doors: Slab<Entrance>,
+    /// Of what is configured here.
+    digest: Digest,
     queue: Queue,
     /// Doors are shut until then: out of descriptors.
     paused_until_ms: Option<u64>,
@@ -93,6 +101,7 @@ pub struct Worker {
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
+    holds: Holds,
     tools: Tools,
     access: AccessLog,
     complaints: Complaints,
@@ -143,6 +152,7 @@ impl Worker {
             start,
             now_us: 1,
             doors: Slab::default(),
+            digest: Digest::default(),
             queue: Queue::new(id),
             paused_until_ms: None,
             at_limit: false,
@@ -155,6 +165,8 @@ impl Worker {
                 tally.clone(),
             ),
             tally,
+            // Half of the buffers is for those who do not wait for a paused cluster.
+            holds: Holds::new((buffers / 2).max(1)),
             tools: Tools {
                 random: Random::new(outfit.seed),
                 scratch: Scratch::default(),
@@ -198,6 +210,7 @@ impl Worker {
             self.look_at_timers();
             self.say_good_bye();
             self.feed_starving();
+            self.tell_news();
             self.access.flush_if_due(self.now_ms());
         }
         self.cut_all();
@@ -218,6 +231,12 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.holds.over_ms());
+        if self.may_tell() {
+            earlier(self.backs.watches.due_ms());
+            earlier(self.backs.news.due_ms());
+            earlier(self.holds.tell_at_ms());
+        }
         earlier(self.access.due_ms());
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
@@ -306,6 +325,7 @@ impl Worker {
             slot,
             world: self.tools.world(&entrance.door, self.now_us, self.draining),
             backs: &mut self.backs,
+            holds: &mut self.holds,
             poll: &self.poll,
             access: &mut self.access,
             complaints: &mut self.complaints,
@@ -318,6 +338,11 @@ impl Worker {
         if slot.session.is_closed() {
             self.close(key);
             return;
+        }
+        if !slot.session.is_held() {
+            if let Some(target) = slot.held.take() {
+                self.holds.leave(&target.cluster.id, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -335,6 +360,9 @@ impl Worker {
             return;
         };
         self.timers.cancel(key.index);
+        if let Some(target) = slot.held {
+            self.holds.leave(&target.cluster.id, key);
+        }
         if let Some(back) = slot.back {
             self.backs.close(back);
         }
@@ -353,6 +381,9 @@ impl Worker {
 
     fn look_at_timers(&mut self) {
         let now_ms = self.now_ms();
+        for cluster in self.holds.over(now_ms) {
+            self.resume_cluster(&cluster);
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.timers.advance(now_ms, &mut expired);
         for index in expired.drain(..) {

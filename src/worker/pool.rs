@@ -22,6 +22,7 @@ use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
 use crate::sys::socket;
 use crate::timer::Wheel;
+use crate::worker::watch::{News, Watches};
 
 /// A pooled connection that went idle less than this ago is not taken for dead.
 const RECENT_MS: u64 = 500;
@@ -48,6 +49,16 @@ struct Backend {
     removed: bool,
     /// Connections, pooled or not.
     connections: u32,
+    /// Orders of main to watch it.
+    watchers: Vec<u64>,
+    /// It was left alone, and not connected to since; why.
+    down: bool,
+    why: String,
+    /// What main was told of that, and whether there is news.
+    told_down: bool,
+    has_news: bool,
+    /// The change with which it came.
+    since: u64,
 }
 
 impl Backend {
@@ -63,6 +74,8 @@ impl Backend {
 struct Cluster {
     target: Rc<Target>,
     backends: Vec<Key>,
+    /// The change with which it came.
+    since: u64,
 }
 
 pub struct Backs {
@@ -72,8 +85,21 @@ pub struct Backs {
     pub conns: Slab<Back>,
     pub timers: Wheel,
     tally: Tally,
+    /// Changes of the configuration so far.
+    moment: u64,
     /// How long an idle connection is kept.
     keepalive_ms: u64,
+    /// Backends with connections that the last changes have taken requests from.
+    departed: Vec<Key>,
+    pub watches: Watches,
+    pub news: News,
+}
+
+/// A backend that went down, or came up again.
+pub struct Report {
+    pub conf: Rc<state::Backend>,
+    /// Why it is down; `None`: it is up.
+    pub down: Option<String>,
 }
 
 /// What came of asking for a connection.
@@ -92,11 +118,24 @@ impl Backs {
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
             tally,
+            moment: 0,
             keepalive_ms,
+            departed: Vec::new(),
+            watches: Watches::default(),
+            news: News::default(),
         }
     }
 
     // ---- what is configured ---------------------------------------------
+
+    /// Another change is about to be made.
+    pub fn changes(&mut self) {
+        self.moment += 1;
+    }
+
+    pub fn moment(&self) -> u64 {
+        self.moment
+    }
 
     pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>, series: Series) {
         let id = cluster.id.clone();
@@ -112,6 +151,7 @@ impl Backs {
         let key = self.clusters.insert(Cluster {
             target,
             backends: Vec::new(),
+            since: self.moment,
         });
         if let Some(inserted) = self.clusters.get_mut(key) {
             inserted.target = Rc::new(Target {
@@ -160,6 +200,12 @@ impl Backs {
             pool: Vec::new(),
             removed: false,
             connections: 0,
+            watchers: Vec::new(),
+            down: false,
+            why: String::new(),
+            told_down: false,
+            has_news: false,
+            since: self.moment,
         }));
     }
 
@@ -175,6 +221,9 @@ impl Backs {
             BackendState::Ready => Vec::new(),
             BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
         };
+        if conf.state != BackendState::Ready {
+            self.departed.push(key);
+        }
         backend.server = Rc::new(Server {
             backend: conf,
             series: backend.server.series,
@@ -191,7 +240,14 @@ impl Backs {
                 .get(**key)
                 .is_some_and(|b| *b.conf().id == *id)
         };
-        cluster.backends.iter().find(of_id).copied()
+        // What was added last is asked for first.
+        cluster.backends.iter().rev().find(of_id).copied()
+    }
+
+    /// A server as it is configured here.
+    pub fn backend(&self, cluster: &str, id: &str) -> Option<Rc<state::Backend>> {
+        let backend = self.backends.get(self.backend_key(cluster, id)?)?;
+        Some(Rc::clone(&backend.server.backend))
     }
 
     /// New requests go elsewhere; running ones finish.
@@ -207,6 +263,7 @@ impl Backs {
             return;
         };
         backend.removed = true;
+        self.departed.push(key);
         for conn in std::mem::take(&mut backend.pool) {
             self.drop_conn(conn);
         }
@@ -221,6 +278,47 @@ impl Backs {
         {
             self.backends.remove(backend);
         }
+    }
+
+    // ---- what main is told ----------------------------------------------
+
+    /// Changes follow that belong together.
+    pub fn begin_changes(&mut self) {
+        self.departed.clear();
+    }
+
+    /// Main wants to know how many connections are left to those that the last changes
+    /// have taken requests from.
+    pub fn watch(&mut self, order: u64) {
+        let mut connections = 0;
+        for key in std::mem::take(&mut self.departed) {
+            let backend = self.backends.get_mut(key);
+            // Drained and then removed, it stands there twice.
+            if let Some(backend) = backend.filter(|b| !b.watchers.contains(&order)) {
+                connections += backend.connections;
+                let watches = &self.watches;
+                backend.watchers.retain(|order| watches.knows(*order));
+                backend.watchers.push(order);
+            }
+        }
+        self.watches.add(order, connections);
+    }
+
+    /// The next backend that is not any more what main was told it is.
+    pub fn report(&mut self, now_ms: u64) -> Option<Report> {
+        while let Some(key) = self.news.next(now_ms) {
+            let Some(backend) = self.backends.get_mut(key) else {
+                continue;
+            };
+            backend.has_news = false;
+            if backend.down != backend.told_down {
+                backend.told_down = backend.down;
+                let conf = Rc::clone(&backend.server.backend);
+                let down = backend.down.then(|| backend.why.clone());
+                return Some(Report { conf, down });
+            }
+        }
+        None
     }
 
     // ---- connections ----------------------------------------------------
@@ -326,6 +424,7 @@ impl Backs {
         let row = self.tally.row(server.server.series);
         row.add(Count::Connections, 1);
         row.add(Count::Open, 1);
+        self.watches.gained(&server.watchers);
         let key = self.conns.insert(Back {
             conn: Conn::new(stream, false),
             owner: Some(owner),
@@ -353,35 +452,45 @@ impl Backs {
 
     /// A connect succeeded.
     pub fn connected(&mut self, backend: Key) {
-        if let Some(backend) = self.backends.get_mut(backend) {
-            backend.health.connected();
-            self.tally.row(backend.server.series).set(Count::Avoided, 0);
+        let Some(server) = self.backends.get_mut(backend) else {
+            return;
+        };
+        server.health.connected();
+        self.tally.row(server.server.series).set(Count::Avoided, 0);
+        if server.down {
+            server.down = false;
+            self.has_news(backend);
+        }
+    }
+
+    fn has_news(&mut self, backend: Key) {
+        let Some(server) = self.backends.get_mut(backend) else {
+            return;
+        };
+        if !std::mem::replace(&mut server.has_news, true) {
+            self.news.add(backend);
         }
     }
 
     /// A connect failed.
     pub fn failed(&mut self, backend: Key, why: &str, now_ms: u64) {
-        let Some(backend) = self.backends.get_mut(backend) else {
+        let Some(server) = self.backends.get_mut(backend) else {
             return;
         };
-        let row = self.tally.row(backend.server.series);
+        let row = self.tally.row(server.server.series);
         row.add(Count::ConnectFailed, 1);
-        let conf = &backend.server.backend;
-        if backend.health.failed(now_ms) {
+        let conf = server.conf();
+        log::debug!(
+            "backend {} of cluster {} at {}: {why}",
+            conf.id,
+            conf.cluster,
+            conf.address
+        );
+        if server.health.failed(now_ms) && !server.down {
             row.set(Count::Avoided, 1);
-            log::warn!(
-                "backend {} of cluster {} at {} is left alone for a while: {why}",
-                conf.id,
-                conf.cluster,
-                conf.address
-            );
-        } else {
-            log::debug!(
-                "backend {} of cluster {} at {}: {why}",
-                conf.id,
-                conf.cluster,
-                conf.address
-            );
+            server.down = true;
+            server.why = why.to_string();
+            self.has_news(backend);
         }
     }
 
@@ -434,23 +543,26 @@ impl Backs {
         if let Some(server) = self.backends.get_mut(back.backend) {
             server.connections -= 1;
             self.tally.row(server.server.series).take_one(Count::Open);
+            self.watches.lost(&server.watchers);
         }
     }
 
     // ---- to be told -----------------------------------------------------
 
-    /// The first cluster at that place or behind it.
-    pub fn cluster_from(&self, from: u32) -> Option<(u32, &Target)> {
-        let (key, cluster) = self.clusters.iter_from(from).next()?;
+    /// The first cluster at that place or behind it that is counted, and has been
+    /// there since that moment.
+    pub fn cluster_from(&self, from: u32, moment: u64) -> Option<(u32, &Target)> {
+        let told = |c: &Cluster| c.since <= moment && c.target.series.is_some();
+        let mut clusters = self.clusters.iter_from(from);
+        let (key, cluster) = clusters.find(|(_, cluster)| told(cluster))?;
         Some((key.index, &cluster.target))
     }
 
-    /// The first backend at that place or behind it.
-    pub fn backend_from(&self, from: u32) -> Option<(u32, &Server)> {
-        let (key, backend) = self
-            .backends
-            .iter_from(from)
-            .find(|(_, backend)| !backend.removed)?;
+    /// The same of backends.
+    pub fn backend_from(&self, from: u32, moment: u64) -> Option<(u32, &Server)> {
+        let told = |b: &Backend| !b.removed && b.since <= moment && b.server.series.is_some();
+        let mut backends = self.backends.iter_from(from);
+        let (key, backend) = backends.find(|(_, backend)| told(backend))?;
         Some((key.index, &backend.server))
     }
 

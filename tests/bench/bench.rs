@@ -5,6 +5,7 @@
 //! Pss. The proxies take turns (A B C A B C …), so that a noisy moment hits all of them; the median of the runs is shown.
 //! Proxy on core 0, load and backend on core 1. Writes bench.md and bench.svg into `bench/` of the target directory.
 
+mod changes;
 mod lab;
 mod load;
 mod options;
@@ -121,6 +122,9 @@ impl Bench {
                 let found = running.iter().find(|(one, _)| *one == peer);
                 let (_, one) = found.ok_or("not started")?;
                 let one = one.as_ref().map_err(String::clone)?;
+                if let What::Changes(_) = row.what {
+                    return rows::changes(row, one, &bench.lab, bench.options.seconds);
+                }
                 rows::under_load(row, one, &bench.lab, bench.options.seconds)
             },
         );

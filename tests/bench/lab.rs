@@ -88,6 +88,11 @@ impl Lab {
         Err("no free port".to_string())
     }
 
+    /// Of our proxy.
+    pub fn control_socket(&self) -> PathBuf {
+        self.dir.join("sozu.sock")
+    }
+
     pub fn start_backends(&mut self) -> Result<(), String> {
         let conf = self.dir.join("backend.conf");
         write(&conf, backend_conf(self.http_backend, &self.dir).as_bytes())?;

@@ -4,22 +4,27 @@
  * load stream PORT CONNS SECONDS              10 MiB per request over TCP
  * load body   PORT CONNS SECONDS PATH BYTES   GET over kept-alive HTTP connections
  * load new    PORT CONNS SECONDS PATH BYTES   GET, a new connection each, CONNS at a time
+ * load rate   PORT CONNS SECONDS PATH BYTES N GET, N in each second, come what may, over kept-alive connections; how long one
+ *                                             took counts from the moment when it was due, whether or not it could be sent then
  * load idle   PORT CONNS SECONDS PATH BYTES   opens CONNS connections, one GET on each, and holds them until stdin ends;
  *                                             each line on stdin is answered with the number still open
  *
  * Every answer must have the status 200, the announced length and the pattern 'a' + offset % 26, looked at in the first and
- * last byte of each piece received. Prints one line: done= bytes= errors= p50_us= p99_us= us=. An alarm bounds its life.
+ * last byte of each piece received. Prints one line: done= bytes= errors= lost= p50_us= p99_us= us=, where
+ * lost are those that were due and not answered. An alarm bounds its life.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +32,7 @@
 enum { MESSAGE = 1024, STREAM = 10 * 1024 * 1024, PERIOD = 26 };
 enum { EVENTS = 256, HEAD_MAX = 2048, PIECE = 256 * 1024, SLOWEST_US = 10 * 1000 * 1000 };
 enum { ERRORS_MAX = 1000, IDLE_AT_ONCE = 64, CONNS_MAX = 60000, SECONDS_MAX = 600, GRACE_S = 30 };
+enum { RATE_MAX = 100000, LATE_US = 2 * 1000 * 1000 };
 
 struct conn {
 	int fd;
@@ -35,6 +41,7 @@ struct conn {
 	size_t head_len;
 	uint64_t got;		/* bytes of the body */
 	uint64_t start_us;
+	struct conn *next_free;
 	char head[HEAD_MAX];
 };
 
@@ -42,6 +49,7 @@ static struct {
 	const char *mode;
 	int port, conns, seconds;
 	int http, close_each, idle;
+	uint64_t rate;	/* per second; 0: as fast as answers come */
 	uint64_t answer_bytes;
 	char request[MESSAGE];
 	size_t request_len;
@@ -49,7 +57,8 @@ static struct {
 
 static int ep;
 static char piece[PIECE + 1];
-static uint64_t done, bytes, errors, opened, now_us;
+static uint64_t done, bytes, errors, lost, opened, now_us;
+static struct conn *free_conns;	/* of `rate`: those that wait for the next request */
 static uint32_t slower[SLOWEST_US];	/* answers by whole microseconds */
 
 static void die(const char *what)
@@ -129,6 +138,16 @@ static void fail(struct conn *c, const char *what)
 	reopen(c);
 }
 
+static void ask(struct conn *c)
+{
+	begin(c);
+	int state = send_request(c);
+	if (state < 0)
+		fail(c, "send");
+	else if (state == 0)
+		watch(EPOLL_CTL_MOD, c, EPOLLIN | EPOLLOUT);
+}
+
 static void completed(struct conn *c)
 {
 	uint64_t took = clock_us() - c->start_us;
@@ -144,12 +163,12 @@ static void next_request(struct conn *c)
 		watch(EPOLL_CTL_DEL, c, 0);
 		return;
 	}
-	begin(c);
-	int state = send_request(c);
-	if (state < 0)
-		fail(c, "send");
-	else if (state == 0)
-		watch(EPOLL_CTL_MOD, c, EPOLLIN | EPOLLOUT);
+	if (want.rate) {
+		c->next_free = free_conns;
+		free_conns = c;
+		return;
+	}
+	ask(c);
 }
 
 /* Takes head bytes off what was received. Returns how many of them, or -1 when the head is not what we want. */
@@ -247,8 +266,8 @@ static uint64_t percentile_us(unsigned percent)
 
 static void print_result(uint64_t took_us)
 {
-	printf("done=%llu bytes=%llu errors=%llu p50_us=%llu p99_us=%llu us=%llu\n", (unsigned long long)done,
-	       (unsigned long long)bytes, (unsigned long long)errors, (unsigned long long)percentile_us(50),
+	printf("done=%llu bytes=%llu errors=%llu lost=%llu p50_us=%llu p99_us=%llu us=%llu\n", (unsigned long long)done,
+	       (unsigned long long)bytes, (unsigned long long)errors, (unsigned long long)lost, (unsigned long long)percentile_us(50),
 	       (unsigned long long)percentile_us(99), (unsigned long long)took_us);
 	fflush(stdout);
 }
@@ -278,6 +297,44 @@ static void run_idle(struct conn *conns, uint64_t start_us)
 	}
 }
 
+static void wait_until(uint64_t due_us)
+{
+	struct pollfd p = { .fd = ep, .events = POLLIN };
+	uint64_t us = due_us > now_us ? due_us - now_us : 0;
+	struct timespec t = { .tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000 * 1000) };
+	if (ppoll(&p, 1, &t, NULL) < 0 && errno != EINTR)
+		die("ppoll");
+	turn(0);
+}
+
+/* Every connection has answered once, and is not measured by that. Then the requests, each when it is due. */
+static void run_rate(struct conn *conns)
+{
+	uint64_t asked = 0, all = want.rate * (uint64_t)want.seconds;
+	prctl(PR_SET_TIMERSLACK, 1);
+	for (int i = 0; i < want.conns; i++)
+		open_conn(&conns[i]);
+	for (uint64_t limit_us = now_us + LATE_US; done < (uint64_t)want.conns && now_us < limit_us;)
+		wait_until(limit_us);
+	done = bytes = 0;
+	memset(slower, 0, sizeof slower);
+	uint64_t start_us = now_us = clock_us(), end_us = start_us + (uint64_t)want.seconds * 1000000;
+	while (done + errors < all && now_us < end_us + LATE_US) {
+		uint64_t due_us = start_us + asked * 1000000 / want.rate;
+		if (asked == all || !free_conns || due_us > now_us) {
+			wait_until(asked < all && free_conns ? due_us : end_us + LATE_US);
+			continue;
+		}
+		struct conn *c = free_conns;
+		free_conns = c->next_free;
+		ask(c);
+		c->start_us = due_us;
+		asked++;
+	}
+	lost = all - done;
+	print_result(clock_us() - start_us);
+}
+
 static void read_arguments(int argc, char **argv)
 {
 	if (argc < 5)
@@ -292,8 +349,15 @@ static void read_arguments(int argc, char **argv)
 	want.close_each = !strcmp(want.mode, "new");
 	want.idle = !strcmp(want.mode, "idle");
 	want.http = want.close_each || want.idle || !strcmp(want.mode, "body");
+	if (!strcmp(want.mode, "rate") && argc == 8) {
+		long rate = atol(argv[7]);
+		if (rate < 1 || rate > RATE_MAX)
+			goto usage;
+		want.rate = (uint64_t)rate;
+		want.http = 1;
+	}
 	if (want.http) {
-		if (argc != 7)
+		if (argc != 7 + !!want.rate)
 			goto usage;
 		want.answer_bytes = strtoull(argv[6], NULL, 10);
 		want.request_len = (size_t)snprintf(want.request, sizeof want.request, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n",
@@ -310,7 +374,8 @@ static void read_arguments(int argc, char **argv)
 		want.request[0] = 'S';
 	return;
 usage:
-	fprintf(stderr, "usage: load echo|stream PORT CONNS SECONDS\n       load body|new|idle PORT CONNS SECONDS PATH BYTES\n");
+	fprintf(stderr, "usage: load echo|stream PORT CONNS SECONDS\n       load body|new|idle PORT CONNS SECONDS PATH BYTES\n"
+			"       load rate PORT CONNS SECONDS PATH BYTES N\n");
 	exit(2);
 }
 
@@ -326,6 +391,10 @@ int main(int argc, char **argv)
 	if (want.idle) {
 		run_idle(conns, start_us);
 		return 0;
+	}
+	if (want.rate) {
+		run_rate(conns);
+		return errors != 0;
 	}
 	for (int i = 0; i < want.conns; i++)
 		open_conn(&conns[i]);

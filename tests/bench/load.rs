@@ -15,6 +15,8 @@ pub enum Kind {
     /// load.c: the same, every byte counted, for bodies that wrk would read in small pieces.
     Body,
     New,
+    /// load.c: so many requests in each second, whatever becomes of them.
+    Rate(u32),
     Echo,
     Stream,
 }
@@ -34,6 +36,8 @@ pub struct Outcome {
     pub done: u64,
     pub bytes: u64,
     pub errors: u64,
+    /// Due and not answered.
+    pub lost: u64,
     pub p50_us: u64,
     pub p99_us: u64,
     pub us: u64,
@@ -78,6 +82,7 @@ impl Load {
     fn own(&self, lab: &Lab, port: u16, seconds: u64) -> Command {
         let mode = match self.kind {
             Kind::New => "new",
+            Kind::Rate(_) => "rate",
             Kind::Echo => "echo",
             Kind::Stream => "stream",
             Kind::Body | Kind::Wrk => "body",
@@ -89,8 +94,11 @@ impl Load {
             &self.clients.to_string(),
             &seconds.to_string(),
         ]);
-        if matches!(self.kind, Kind::New | Kind::Body) {
+        if matches!(self.kind, Kind::New | Kind::Body | Kind::Rate(_)) {
             command.args([self.path, &self.len.to_string()]);
+        }
+        if let Kind::Rate(rate) = self.kind {
+            command.arg(rate.to_string());
         }
         command
     }
@@ -101,6 +109,12 @@ impl Load {
             return Err(format!(
                 "{} errors in {} answers",
                 outcome.errors, outcome.done
+            ));
+        }
+        if outcome.lost > 0 {
+            return Err(format!(
+                "{} requests lost, {} answered",
+                outcome.lost, outcome.done
             ));
         }
         if outcome.done == 0 {
@@ -133,6 +147,7 @@ fn parse(line: &str) -> Option<Outcome> {
             "done" => outcome.done = value,
             "bytes" => outcome.bytes = value,
             "errors" => outcome.errors = value,
+            "lost" => outcome.lost = value,
             "p50_us" => outcome.p50_us = value,
             "p99_us" => outcome.p99_us = value,
             "us" => outcome.us = value,

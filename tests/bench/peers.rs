@@ -217,7 +217,7 @@ fn ours(lab: &Lab, http: u16, tcp: u16, sozu: &Path) -> Result<Command, String> 
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n\
          [clusters.echo]\nprotocol = \"tcp\"\nfrontends = [{{ address = \"127.0.0.1:{tcp}\" }}]\n\
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n",
-        lab.dir.join("sozu.sock").display(),
+        lab.control_socket().display(),
         lab.http_backend,
         lab.tcp_backend
     );

@@ -1,7 +1,7 @@
 //! The table in words: on the terminal and, the same, in Markdown. Both come from one grid of strings.
 
 use crate::peers::Peer;
-use crate::rows::Bar;
+use crate::rows::{Bar, Speed};
 use crate::table::{digits, Line};
 
 type Grid = Vec<Vec<String>>;
@@ -76,18 +76,19 @@ impl Report {
         let mut grid = vec![head.map(str::to_string).to_vec()];
         for line in &self.lines {
             for cell in &line.cells {
-                let Some(speed) = cell.median().and_then(|sample| sample.speed) else {
+                let Some(sample) = cell.median() else {
                     continue;
                 };
-                let numbers = [
-                    digits(speed.per_second),
-                    speed.p50_us.to_string(),
-                    speed.p99_us.to_string(),
-                    format!("{:.0} %", speed.waited * 100.0),
+                let title = line.row.title;
+                let windows = [
+                    (sample.quiet, "the same, no changes"),
+                    (sample.speed, title),
                 ];
-                let mut cells = vec![line.row.title.to_string(), cell.peer.name().to_string()];
-                cells.extend(numbers);
-                grid.push(cells);
+                for (speed, title) in windows {
+                    if let Some(speed) = speed {
+                        grid.push(seen(title, cell.peer, &speed));
+                    }
+                }
             }
         }
         grid
@@ -105,6 +106,17 @@ impl Report {
         };
         self.lines.iter().flat_map(of_line).collect()
     }
+}
+
+fn seen(title: &str, peer: Peer, speed: &Speed) -> Vec<String> {
+    vec![
+        title.to_string(),
+        peer.name().to_string(),
+        digits(speed.per_second),
+        speed.p50_us.to_string(),
+        speed.p99_us.to_string(),
+        format!("{:.0} %", speed.waited * 100.0),
+    ]
 }
 
 fn cost(line: &Line, peer: Peer) -> String {

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::changes::Changer;
 use crate::lab::{Lab, KIB, MIB};
-use crate::load::{Held, Kind, Load};
+use crate::load::{Held, Kind, Load, Outcome};
 use crate::peers::{Peer, Running};
-use crate::process::descriptors;
+use crate::process::{descriptors, Times};
 
 const GIB: f64 = (1024 * MIB) as f64;
 /// Long enough for start-up work and delayed frees to be over.
 const SETTLE: Duration = Duration::from_millis(700);
 const WARM_UP_S: u64 = 1;
+const WINDOW_S: u64 = 1;
 const IDLE_OPEN_S: u64 = 20;
 /// What a proxy needs besides its idle connections.
 const DESCRIPTORS_SPARE: u64 = 1000;
@@ -29,6 +31,8 @@ pub enum What {
     PerAnswer(Load),
     /// Processor time per GiB of body, in ms.
     PerGib(Load),
+    /// The slowest hundredth of the answers while other routes change, in percent of that while nothing changes.
+    Changes(Load),
     /// Bytes of memory per idle kept-alive connection.
     Idle,
     /// MiB resident, freshly started.
@@ -66,7 +70,10 @@ const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Loa
     }
 }
 
-pub const ROWS: [Row; 9] = [
+/// Well below what one core can do.
+const CHANGES_RATE: u32 = 4_000;
+
+pub const ROWS: [Row; 10] = [
     Row {
         id: "http64",
         title: "HTTP kept alive, 1 KiB, 64 clients",
@@ -117,6 +124,13 @@ pub const ROWS: [Row; 9] = [
         floor: false,
     },
     Row {
+        id: "changes",
+        title: "p99 during 1,000 changes/s, of p99 without",
+        what: What::Changes(load(Kind::Rate(CHANGES_RATE), 64, "/1k", KIB)),
+        bar: Bar::Below(120.0),
+        floor: false,
+    },
+    Row {
         id: "idle",
         title: "idle kept-alive HTTP connection",
         what: What::Idle,
@@ -137,13 +151,18 @@ impl Row {
         match self.what {
             What::PerAnswer(_) => "µs",
             What::PerGib(_) => "ms/GiB",
+            What::Changes(_) => "%",
             What::Idle => "bytes",
             What::Rest => "MiB",
         }
     }
 
     pub fn concerns(&self, peer: Peer) -> bool {
-        self.floor || peer != Peer::Floor
+        match self.what {
+            // The others have no such thing.
+            What::Changes(_) => peer == Peer::Sozu,
+            _ => self.floor || peer != Peer::Floor,
+        }
     }
 }
 
@@ -153,6 +172,8 @@ pub struct Sample {
     /// In the row's unit. Less is better, in all rows.
     pub cost: f64,
     pub speed: Option<Speed>,
+    /// The same while nothing changes, where that is the question.
+    pub quiet: Option<Speed>,
 }
 
 /// What the clients saw.
@@ -165,6 +186,18 @@ pub struct Speed {
     pub waited: f64,
 }
 
+impl Speed {
+    fn of(outcome: &Outcome, spent: &Times) -> Speed {
+        let us = outcome.us.max(1) as f64;
+        Speed {
+            per_second: outcome.done as f64 * 1e6 / us,
+            p50_us: outcome.p50_us,
+            p99_us: outcome.p99_us,
+            waited: spent.waited_ns as f64 / 1e3 / us,
+        }
+    }
+}
+
 /// Warm-up, then a window: the processor time between its ends, divided by what was served in it.
 pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<Sample, String> {
     let (What::PerAnswer(load) | What::PerGib(load)) = row.what else {
@@ -172,7 +205,7 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
     };
     let port = match load.kind {
         Kind::Echo | Kind::Stream => running.tcp,
-        Kind::Wrk | Kind::Body | Kind::New => {
+        Kind::Wrk | Kind::Body | Kind::New | Kind::Rate(_) => {
             running.verify(load.path, load.len)?;
             running.http
         }
@@ -186,17 +219,52 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
         What::PerGib(_) => cpu_ns / 1e6 / (outcome.bytes as f64 / GIB),
         _ => cpu_ns / 1e3 / outcome.done as f64,
     };
-    let per_second = outcome.done as f64 * 1e6 / outcome.us.max(1) as f64;
-    let speed = Speed {
-        per_second,
-        p50_us: outcome.p50_us,
-        p99_us: outcome.p99_us,
-        waited: spent.waited_ns as f64 / 1e3 / outcome.us.max(1) as f64,
-    };
+    let speed = Speed::of(&outcome, &spent);
     Ok(Sample {
         cost,
         speed: Some(speed),
+        quiet: None,
     })
+}
+
+/// Windows without changes and with them take turns: a noisy moment hits both. The one with the median p99 counts for each.
+/// A request that is lost in either fails the run.
+pub fn changes(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<Sample, String> {
+    let What::Changes(load) = row.what else {
+        return Err("not a row with changes".to_string());
+    };
+    running.verify(load.path, load.len)?;
+    let window = || -> Result<Speed, String> {
+        let before = running.process.times();
+        let outcome = load.run(lab, running.http, WINDOW_S)?;
+        let spent = running.process.times().since(before);
+        Ok(Speed::of(&outcome, &spent))
+    };
+    window()?;
+    let mut changer = Changer::start(&lab.control_socket(), running.http)?;
+    let (mut quiet, mut during) = (Vec::new(), Vec::new());
+    for _ in 0..seconds {
+        quiet.push(window()?);
+        changer.go_on();
+        let taken = window();
+        changer.pause()?;
+        during.push(taken?);
+    }
+    changer.leave()?;
+    let (quiet, speed) = (middle("without", quiet), middle("during", during));
+    Ok(Sample {
+        cost: speed.p99_us as f64 * 100.0 / quiet.p99_us.max(1) as f64,
+        speed: Some(speed),
+        quiet: Some(quiet),
+    })
+}
+
+/// Says what it chose from: how far the windows lie apart is how far to trust it.
+fn middle(name: &str, mut windows: Vec<Speed>) -> Speed {
+    windows.sort_by_key(|speed| speed.p99_us);
+    let all: Vec<String> = windows.iter().map(|w| w.p99_us.to_string()).collect();
+    eprintln!("  p99 {name}, µs: {}", all.join(" "));
+    windows[windows.len() / 2]
 }
 
 /// A fresh process that has worked a little; then what so many idle clients add.
@@ -220,6 +288,7 @@ pub fn idle(peer: Peer, lab: &mut Lab, sozu: &Path, wanted: u64) -> Result<Sampl
     Ok(Sample {
         cost: after.saturating_sub(before) as f64 / clients as f64,
         speed: None,
+        quiet: None,
     })
 }
 
@@ -230,5 +299,6 @@ pub fn rest(peer: Peer, lab: &mut Lab, sozu: &Path) -> Result<Sample, String> {
     Ok(Sample {
         cost: running.process.pss_bytes()? as f64 / MIB as f64,
         speed: None,
+        quiet: None,
     })
 }

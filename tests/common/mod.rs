@@ -13,6 +13,7 @@ mod control;
 mod message;
 mod peer;
 mod proxy;
+mod scrape;
 
 pub use backend::{free_address, ok, refused_address, Backend, Gate, StuckListener};
 pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
@@ -20,6 +21,7 @@ pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
 pub use proxy::{is_alive, program, signal, sozu, sozuctl, Proxy, Setup, TempDir};
+pub use scrape::{serve_metrics, wait_sum, Scrape};
 
 use std::time::{Duration, Instant};
 

@@ -123,6 +123,10 @@ impl Sim {
                 "one that may be dead for what may not be repeated"
             );
         }
+        if self.hold(s) {
+            return;
+        }
+        let slot = &mut self.slots[s];
         slot.connects.push(slot.records.len());
         if slot.tried >= self.backends || self.dice.percent(1) {
             return self.unconnected(s, Unconnected::NoBackend);
@@ -155,6 +159,38 @@ impl Sim {
             closed: false,
             idle_since_ms: 0,
         });
+    }
+
+    /// True: the cluster is paused, and the session was told so.
+    fn hold(&mut self, s: usize) -> bool {
+        if self.paused_until_us.is_none() {
+            return false;
+        }
+        let slot = &mut self.slots[s];
+        if self.held.len() == self.held_max {
+            slot.turned_away.push(slot.records.len());
+            self.on(s, Event::Unconnected(Unconnected::QueueFull { seconds: 3 }));
+            return true;
+        }
+        slot.held.push(slot.records.len());
+        self.held.push_back(s);
+        self.on(s, Event::Held);
+        true
+    }
+
+    /// The pause is over: those who waited go on in order, and may try as often as at first.
+    pub fn resume(&mut self) {
+        self.paused_until_us = None;
+        for s in std::mem::take(&mut self.held) {
+            let slot = &mut self.slots[s];
+            assert!(slot.session.is_held(), "in the queue without waiting");
+            let request = slot.records.len();
+            slot.connects.retain(|at| *at != request);
+            slot.tried = 0;
+            self.on(s, Event::Resumed(None));
+            self.run(s);
+            self.after(s);
+        }
     }
 
     fn unconnected(&mut self, s: usize, why: Unconnected) {

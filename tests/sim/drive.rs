@@ -3,6 +3,7 @@
 //!
 //! Where this differs from `worker::drive`, the simulation proves nothing.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::client::Client;
@@ -66,6 +67,9 @@ pub struct Slot {
     /// Requests at which a connection was asked for; those at which none was had.
     pub connects: Vec<usize>,
     pub unconnected: Vec<usize>,
+    /// Requests that were held; those for which there was no place.
+    pub held: Vec<usize>,
+    pub turned_away: Vec<usize>,
     /// Requests at which a deadline came.
     pub timeouts: Vec<usize>,
     /// Bytes since the last record.
@@ -102,6 +106,11 @@ pub struct Sim {
     pub slots: Vec<Slot>,
     pub backs: Vec<Back>,
     pub draining: bool,
+    /// The clusters are paused until then, in microseconds.
+    pub paused_until_us: Option<u64>,
+    /// Who waits for the end of it, in order, and how many may.
+    pub held: VecDeque<usize>,
+    pub held_max: usize,
     /// How many in a hundred connects go wrong.
     pub connect_faults: usize,
     pub trace: bool,
@@ -151,6 +160,8 @@ impl Slot {
             attempts: Vec::new(),
             connects: Vec::new(),
             unconnected: Vec::new(),
+            held: Vec::new(),
+            turned_away: Vec::new(),
             timeouts: Vec::new(),
             up: 0,
             down: 0,
@@ -408,6 +419,9 @@ impl Sim {
 
     /// Closes a slot whose session is.
     pub fn after(&mut self, s: usize) {
+        if !self.slots[s].session.is_held() {
+            self.held.retain(|held| *held != s);
+        }
         let slot = &mut self.slots[s];
         assert!(
             !slot.reset || slot.session.is_closed(),
@@ -447,6 +461,8 @@ fn told(event: &Event) -> String {
         Event::Unconnected(why) => format!("unconnected: {why:?}"),
         Event::Secured(_) => "secured".to_owned(),
         Event::Told(_) => "a piece of the metrics".to_owned(),
+        Event::Held => "held".to_owned(),
+        Event::Resumed(_) => "resumed".to_owned(),
         Event::Logged => "logged".to_owned(),
         Event::Timeout => "timeout".to_owned(),
         Event::Drain => "drain".to_owned(),

@@ -114,8 +114,10 @@ impl Case<'_> {
             End::ClientTimeout => timeout && self.may_be_blamed(i),
             End::BackendTimeout => timeout && (self.odd || self.narrow || backend),
             End::BackendConnectTimeout | End::TunnelTimeout => timeout,
-            End::ProxyShutdown => false,
+            // Nobody does either here.
+            End::ProxyShutdown | End::ProxyKilled => false,
             End::ProxyNoRoom => self.narrow,
+            End::ProxyQueueFull => slot.turned_away.contains(&i),
         }
     }
 
@@ -165,7 +167,7 @@ impl Case<'_> {
             End::ClientNoRoute => 404,
             End::ClientTimeout => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
-            End::BackendNone | End::BackendRefused => 503,
+            End::BackendNone | End::BackendRefused | End::ProxyQueueFull => 503,
             End::BackendTimeout | End::BackendConnectTimeout => 504,
             // Begun, then overtaken by what the client did.
             End::ClientReset | End::ClientClosed => return,

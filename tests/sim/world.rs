@@ -4,7 +4,7 @@
 //! have a reason to wait; then time passes up to the next deadline, until all
 //! sessions are closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -50,6 +50,8 @@ enum Move {
 struct Weather {
     /// In a hundred thousand moves: time makes a jump.
     jumps: usize,
+    /// In a thousand moves: the clusters are paused, or are so no more.
+    pauses: usize,
     /// The move at which the worker is told to drain, or to end at once.
     drain_at: Option<usize>,
     stop_at: Option<usize>,
@@ -62,6 +64,7 @@ pub fn run(seed: u64, trace: bool) {
     let buffers = dice.pick(&[5, 8, 100]);
     let weather = Weather {
         jumps: dice.pick(&[0, 0, 2000]),
+        pauses: dice.pick(&[0, 0, 10, 100]),
         drain_at: dice.percent(10).then(|| dice.below(300)),
         stop_at: dice.percent(5).then(|| dice.below(300)),
     };
@@ -119,6 +122,9 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         slots: Vec::new(),
         backs: Vec::new(),
         draining: false,
+        paused_until_us: None,
+        held: VecDeque::new(),
+        held_max: dice.pick(&[1, 2, 10]),
         connect_faults: dice.pick(&[0, 0, 20, 60]),
         trace,
     }
@@ -198,6 +204,15 @@ fn play(sim: &mut Sim, weather: &Weather) -> bool {
             sim.draining = true;
             for s in 0..sim.slots.len() {
                 turn(sim, s, Some(Event::Drain));
+            }
+        }
+        if sim.dice.below(1000) < weather.pauses {
+            match sim.paused_until_us {
+                Some(_) => sim.resume(),
+                None => {
+                    let seconds = sim.dice.pick(&[1, 5, 60]);
+                    sim.paused_until_us = Some(sim.now_us + seconds * 1_000_000);
+                }
             }
         }
         if count % PATIENCE_MOVES == PATIENCE_MOVES - 1 {
@@ -325,6 +340,9 @@ fn feed_starving(sim: &mut Sim) {
 /// Deadlines that have come.
 fn expire(sim: &mut Sim) {
     let now_ms = sim.now_ms();
+    if sim.paused_until_us.is_some_and(|until| until <= sim.now_us) {
+        sim.resume();
+    }
     for s in 0..sim.slots.len() {
         let slot = &mut sim.slots[s];
         let listener = &sim.doors[usize::from(slot.tcp)].listener;
@@ -362,7 +380,10 @@ fn wait(sim: &mut Sim) {
         let reason = may_wait(sim, s);
         assert!(reason, "client {s} waits and nobody knows what for");
         let listener = &sim.doors[usize::from(slot.tcp)].listener;
-        let due = slot.session.deadline_ms(listener);
+        let due = match sim.paused_until_us {
+            Some(until) if slot.session.is_held() => until.div_ceil(1000),
+            _ => slot.session.deadline_ms(listener),
+        };
         assert!(
             due > sim.now_ms(),
             "client {s}: a deadline that came and went"
@@ -381,6 +402,9 @@ fn may_wait(sim: &Sim, s: usize) -> bool {
     let slot = &sim.slots[s];
     if slot.starving {
         return sim.tools.pool.is_low();
+    }
+    if slot.session.is_held() {
+        return sim.held.contains(&s) && sim.paused_until_us.is_some();
     }
     if slot.session.is_idle() {
         return slot.wire.to_proxy.is_empty() && !sim.draining;

@@ -1,0 +1,344 @@
+//! `explain`: where a request or a connection would go, and why, without sending anything.
+//!
+//! By the same code that reads, routes and rewrites requests. An answer that
+//! is no answer of a backend is an error whose sentence says what the client
+//! would see; the data lines before it say how far it came.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use crate::http::fields::Head;
+use crate::http::request::Request;
+use crate::http::rewrite::{self, Edge};
+use crate::parser::host::{self, Host};
+use crate::parser::http11::{self, Fields, Parse, Refusal};
+use crate::parser::target;
+use crate::proto::question::Question;
+use crate::proto::reply;
+use crate::route::Router;
+use crate::slab::Key;
+use crate::state::{
+    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, Protocol, Refused, State,
+};
+use crate::supervisor::commands::text_of;
+use crate::supervisor::Supervisor;
+
+/// The port of a URL without one.
+const HTTP_PORT: u16 = 80;
+/// Listeners that a sentence names.
+const NAMED_MAX: usize = 8;
+
+impl Supervisor {
+    pub(super) fn explain(&mut self, question: &Question, key: Key) -> Result<String, Refused> {
+        let mut lines = String::new();
+        let paused = |cluster: &str| self.pauses.line(cluster, self.now_ms);
+        match explain(&self.state, &paused, question, &mut lines) {
+            Ok(()) => Ok(lines + &reply::ok(&[])),
+            Err(refused) => {
+                self.client(key)?.outbox.push(&lines);
+                Err(refused)
+            }
+        }
+    }
+}
+
+fn explain(
+    state: &State,
+    paused: &dyn Fn(&str) -> String,
+    question: &Question,
+    lines: &mut String,
+) -> Result<(), Refused> {
+    let mut room = Vec::new();
+    let asked = Asked::of(question, &mut room)?;
+    let listener = listener_meant(state, question.listener, asked.port)?;
+    *lines += &text_of([Change::ListenerAdd(listener.clone())]);
+    if let Some(client) = question.client {
+        *lines += &client_lines(listener, client, &asked)?;
+    }
+    let led = lead(state, paused, listener, &asked, lines);
+    if !listener.enabled {
+        let address = listener.address;
+        let what = format!("listener {address} is disabled: the connection would be refused, until listener enable address={address}");
+        return Err(missing(what));
+    }
+    led
+}
+
+/// The request that is explained, as it is read: without the port, the path resolved.
+struct Asked<'a> {
+    host: Option<Host<'a>>,
+    /// Of the URL, if there is one.
+    port: Option<u16>,
+    method: &'a str,
+    target: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn of(question: &'a Question, room: &'a mut Vec<u8>) -> Result<Asked<'a>, Refused> {
+        let method = question.method.as_str();
+        // What stands behind a # is for the browser alone.
+        let url = question.url.as_deref();
+        let url = url.map(|url| url.split('#').next().unwrap_or_default());
+        let text = url.or(question.path.as_deref()).unwrap_or("/");
+        let refused = |refusal: Refusal| match refusal.status {
+            405 => invalid(&format!(
+                "{} is not served: the answer would be 405",
+                refusal.what
+            )),
+            _ => invalid(refusal.what),
+        };
+        let target = target::resolve(method.as_bytes(), text.as_bytes(), room).map_err(refused)?;
+        let host = match (&question.hostname, target.authority) {
+            (Some(name), None) => Some(host::parse(name.as_bytes()).map_err(invalid)?),
+            (_, authority) => authority,
+        };
+        let port = target.authority.map(|host| host.port.unwrap_or(HTTP_PORT));
+        let path = match target.bytes {
+            b"*" => b"/",
+            _ => target.path(),
+        };
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| invalid("no ASCII"));
+        Ok(Asked {
+            host,
+            port,
+            method,
+            target: text(target.bytes)?,
+            path: text(path)?,
+        })
+    }
+
+    /// Of what speaks HTTP a host must be known.
+    fn named_host(&self) -> Result<Host<'a>, Refused> {
+        let nothing = || invalid("give url, or hostname: a request without one goes nowhere");
+        self.host.ok_or_else(nothing)
+    }
+}
+
+/// The one that is given, or the only one that can be meant.
+fn listener_meant(
+    state: &State,
+    given: Option<SocketAddr>,
+    port: Option<u16>,
+) -> Result<&Rc<Listener>, Refused> {
+    if let Some(address) = given {
+        let what = "no listener has this address: the connection would be refused";
+        return state.listener(address).ok_or_else(|| missing(what.into()));
+    }
+    let all = state.listeners();
+    let meant: Vec<&Rc<Listener>> = all
+        .filter(|listener| port.is_none_or(|port| listener.address.port() == port))
+        .collect();
+    match (meant.as_slice(), port) {
+        ([one], _) => Ok(one),
+        ([], Some(port)) => Err(missing(format!(
+            "no listener has port {port}: the connection would be refused; there is {}",
+            names(state.listeners())
+        ))),
+        ([], None) => Err(missing("there is no listener: see listener add".into())),
+        (several, _) => Err(invalid(&format!(
+            "several listeners may be meant, {}: give one of them as listener=",
+            names(several.iter().copied())
+        ))),
+    }
+}
+
+fn names<'a>(listeners: impl Iterator<Item = &'a Rc<Listener>>) -> String {
+    let mut names: Vec<String> = listeners
+        .take(NAMED_MAX + 1)
+        .map(|listener| listener.address.to_string())
+        .collect();
+    if names.len() > NAMED_MAX {
+        names[NAMED_MAX] = "others".into();
+    }
+    match names.is_empty() {
+        true => "none".into(),
+        false => names.join(", "),
+    }
+}
+
+/// The frontend, the cluster and its backends; an error is what the client sees instead of one of these.
+fn lead(
+    state: &State,
+    paused: &dyn Fn(&str) -> String,
+    listener: &Listener,
+    asked: &Asked,
+    lines: &mut String,
+) -> Result<(), Refused> {
+    let (frontend, without) = match listener.protocol {
+        Protocol::Http | Protocol::Https => (
+            http_rule(state, listener, asked)?,
+            "the answer would be 503",
+        ),
+        Protocol::Tcp => {
+            let what =
+                "no frontend leads from this listener to a cluster: the connection would be reset";
+            let only = state.frontends_of(listener.address).next();
+            let only = only.ok_or_else(|| missing(what.into()))?;
+            (only, "the connection would be reset")
+        }
+        Protocol::Metrics => return metrics(asked),
+    };
+    *lines += &text_of([Change::FrontendAdd(frontend.clone())]);
+    let cluster = state.cluster(&frontend.cluster).cloned();
+    *lines += &text_of(cluster.map(Change::ClusterAdd));
+    *lines += &paused(&frontend.cluster);
+    let mut takes_any = false;
+    for backend in state.backends_of(&frontend.cluster) {
+        let (takes, why) = chosen(state, backend);
+        takes_any |= takes;
+        let why = match listener.enabled {
+            true => why,
+            false => "no, the listener is disabled",
+        };
+        let pairs = [
+            ("id", backend.id.to_string()),
+            ("address", backend.address.to_string()),
+            ("chosen", why.to_string()),
+        ];
+        *lines += &reply::data("candidate", &pairs);
+    }
+    match takes_any {
+        true => Ok(()),
+        false => Err(missing(format!(
+            "no backend of cluster {} takes requests: {without}; add one, or make one ready with a weight",
+            frontend.cluster
+        ))),
+    }
+}
+
+/// A listener that leads nowhere, and answers by itself.
+fn metrics(asked: &Asked) -> Result<(), Refused> {
+    match (asked.path, asked.method) {
+        ("/metrics", "GET" | "HEAD") => Ok(()),
+        ("/metrics", _) => Err(invalid(
+            "this listener serves the metrics, which are only read: the answer would be 405",
+        )),
+        _ => Err(missing(
+            "this listener serves the metrics, and only /metrics: the answer would be 404".into(),
+        )),
+    }
+}
+
+fn http_rule<'s>(
+    state: &'s State,
+    listener: &Listener,
+    asked: &Asked,
+) -> Result<&'s Frontend, Refused> {
+    let host = asked.named_host()?;
+    let mut router = Router::default();
+    // Only what can match: main does not look at 100,000 frontends for one question.
+    let rules = rules_for(host.name);
+    for rule in &rules {
+        for frontend in state.frontends_at(listener.address, rule) {
+            let identity = &frontend.identity;
+            let (path, method) = (&identity.path, identity.method.as_deref());
+            router.insert(&identity.hostname, path, method, Rc::clone(identity));
+        }
+    }
+    let found = router.find(host.name, asked.path.as_bytes(), asked.method.as_bytes());
+    let what = "no frontend of this listener matches: the answer would be 404";
+    found
+        .and_then(|identity| state.frontend(identity))
+        .ok_or_else(|| missing(what.into()))
+}
+
+/// The hostnames of frontends that take this one.
+fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
+    let mut room = [0; 256];
+    let name = String::from_utf8_lossy(host::normalize(hostname, &mut room)).into_owned();
+    let suffix = name.split_once('.').map(|(_, suffix)| suffix.into());
+    let suffix = suffix.map(HostRule::Suffix);
+    let exact = HostRule::Exact(name.into());
+    let rules = [Some(exact), suffix, Some(HostRule::Any)];
+    rules.into_iter().flatten().collect()
+}
+
+/// Whether a backend is among those that requests are spread over, and why, or why not.
+fn chosen(state: &State, backend: &Backend) -> (bool, &'static str) {
+    let takes = |backend: &Backend| backend.weight > 0 && backend.state == BackendState::Ready;
+    let others = |backup| {
+        let mut all = state.backends_of(&backend.cluster);
+        all.any(|other| other.backup == backup && takes(other))
+    };
+    match backend.state {
+        BackendState::Drain => (false, "no, it drains"),
+        BackendState::Down => (false, "no, it is down"),
+        BackendState::Ready if backend.weight == 0 => (false, "no, its weight is 0"),
+        BackendState::Ready if backend.backup && others(false) => (false, "no, it is a backup"),
+        BackendState::Ready => (true, "yes, by weight"),
+    }
+}
+
+/// What is believed of a client, and what the backend is told of it.
+fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<String, Refused> {
+    let trusted = listener.trusts(client);
+    let believed = match (listener.protocol, trusted) {
+        (Protocol::Metrics, _) => "nothing is read, and there is no backend",
+        (Protocol::Tcp, _) => "nothing is read, and the backend is told nothing: bytes pass as they are",
+        (Protocol::Http | Protocol::Https, true) => "X-Forwarded-Proto, -Host, -Port and X-Request-Id pass if it sends them; our entry goes behind its X-Forwarded-For and Forwarded",
+        (Protocol::Http | Protocol::Https, false) => "its X-Forwarded-Proto, -Host, -Port and X-Request-Id are replaced; our entry goes behind its X-Forwarded-For and Forwarded",
+    };
+    let pairs = [
+        ("address", client.to_string()),
+        ("trusted", trusted.to_string()),
+        ("believed", believed.to_string()),
+    ];
+    let mut lines = reply::data("client", &pairs);
+    if matches!(listener.protocol, Protocol::Http | Protocol::Https) {
+        for (field, value) in told(listener, client, trusted, asked)? {
+            let pairs = [("field", field), ("value", value)];
+            lines += &reply::data("told", &pairs);
+        }
+    }
+    Ok(lines)
+}
+
+/// The fields of the head that a backend gets for a request that has none but Host.
+fn told(
+    listener: &Listener,
+    client: IpAddr,
+    trusted: bool,
+    asked: &Asked,
+) -> Result<Vec<(String, String)>, Refused> {
+    let host = asked.named_host()?;
+    let name = String::from_utf8_lossy(host.name);
+    let port = host.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let Asked { method, target, .. } = asked;
+    let text = format!("{method} {target} HTTP/1.1\r\nHost: {name}{port}\r\n\r\n");
+    let mut fields = Box::<Fields>::default();
+    let line = match http11::request(text.as_bytes(), 0, &mut fields) {
+        Parse::Complete { line, .. } => line,
+        Parse::Refused(refusal) => return Err(invalid(refusal.what)),
+        Parse::Partial => return Err(invalid("no whole request")),
+    };
+    let head = Head {
+        bytes: text.as_bytes(),
+        lines: fields.as_slice(),
+    };
+    let mut room = Vec::new();
+    let request = Request::of(&line, head, &mut room).map_err(|refusal| invalid(refusal.what))?;
+    let edge = Edge {
+        client,
+        trusted,
+        listener: listener.address,
+        secure: listener.protocol == Protocol::Https,
+        request_id: b"(32 hexadecimal digits)",
+    };
+    let mut out = Vec::new();
+    rewrite::request(&request, head, edge, &mut out);
+    let out = String::from_utf8_lossy(&out).into_owned();
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(": ")?;
+        Some((name.to_string(), value.to_string()))
+    };
+    Ok(out.lines().skip(1).filter_map(pair).collect())
+}
+
+fn missing(what: String) -> Refused {
+    Refused::new(Code::Missing, what)
+}
+
+fn invalid(what: &str) -> Refused {
+    Refused::new(Code::Invalid, format!("explain: {what}"))
+}

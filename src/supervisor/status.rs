@@ -1,0 +1,96 @@
+//! What main and the workers do now: `status`, `workers`, `state stats`.
+
+use crate::net::board::Cell;
+use crate::proto::reply;
+use crate::supervisor::workers::{Life, Process};
+use crate::supervisor::{Stage, Supervisor};
+
+impl Supervisor {
+    pub(super) fn stats(&self) -> String {
+        reply::ok(&[
+            ("revision", self.revision.to_string()),
+            ("listeners", self.state.listeners().count().to_string()),
+            ("clusters", self.state.clusters().count().to_string()),
+            ("frontends", self.state.frontends().count().to_string()),
+            ("backends", self.state.backends().count().to_string()),
+        ])
+    }
+
+    pub(super) fn status(&self) -> String {
+        let stage = match self.stage {
+            Stage::Starting => "starting",
+            Stage::Serving => "serving",
+            Stage::Draining { .. } => "draining",
+            Stage::Stopping { .. } => "stopping",
+        };
+        let main = reply::data(
+            "main",
+            &[
+                ("version", env!("CARGO_PKG_VERSION").to_string()),
+                ("pid", std::process::id().to_string()),
+                ("state", stage.to_string()),
+                ("uptime_s", (self.now_ms / 1000).to_string()),
+                ("revision", self.revision.to_string()),
+                ("max_connections", self.max_connections.to_string()),
+                ("listeners", self.state.listeners().count().to_string()),
+                ("clusters", self.state.clusters().count().to_string()),
+                ("frontends", self.state.frontends().count().to_string()),
+                ("backends", self.state.backends().count().to_string()),
+            ],
+        );
+        main + &self.worker_lines() + &self.pauses.lines(self.now_ms)
+    }
+
+    /// The data lines of `status` and `workers`.
+    pub(super) fn worker_lines(&self) -> String {
+        let waiting = |id: &usize| self.workers.places[*id].due_ms.is_some();
+        let missing = (0..self.workers.places.len()).filter(waiting).map(|id| {
+            let pairs = [
+                ("id", id.to_string()),
+                ("pid", "0".into()),
+                ("state", "waiting".into()),
+            ];
+            reply::data("worker", &pairs)
+        });
+        let mut processes: Vec<&Process> = self
+            .workers
+            .processes
+            .iter()
+            .map(|(_, process)| process)
+            .collect();
+        processes.sort_by_key(|process| (process.id, process.started_ms));
+        let lines = processes
+            .into_iter()
+            .map(|process| self.worker_line(process));
+        lines.chain(missing).collect()
+    }
+
+    fn worker_line(&self, process: &Process) -> String {
+        let count = |cell| self.board.get(process.row, cell).to_string();
+        let state = match process.life {
+            Life::Starting => "starting",
+            Life::Accepting => "running",
+            Life::Retiring { .. } => "retiring",
+        };
+        let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
+        reply::data(
+            "worker",
+            &[
+                ("id", process.id.to_string()),
+                ("pid", process.child.id().to_string()),
+                ("state", state.to_string()),
+                ("uptime_s", uptime.to_string()),
+                ("connections", count(Cell::Connections)),
+                ("accepted", count(Cell::Accepted)),
+                ("requests", count(Cell::Requests)),
+                (
+                    "restarts",
+                    self.workers.places[process.id].restarts.to_string(),
+                ),
+                ("at_limit", count(Cell::AtLimit)),
+                ("surplus", count(Cell::Surplus)),
+                ("log_lost", count(Cell::LogLost)),
+            ],
+        )
+    }
+}
