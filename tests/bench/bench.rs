@@ -110,7 +110,7 @@ impl Bench {
     /// At rest first, while nothing else runs; then under load, all proxies up; then idle, each freshly started.
     fn measure_all(&mut self, peers: &[Peer]) -> Result<(), String> {
         let at_rest = |what: &What| matches!(what, What::Rest);
-        let idle = |what: &What| matches!(what, What::Idle);
+        let idle = |what: &What| matches!(what, What::Idle(_));
         self.each(at_rest, |bench, _, peer| {
             rows::rest(peer, &mut bench.lab, &bench.sozu)
         });
@@ -129,8 +129,8 @@ impl Bench {
             },
         );
         drop(running);
-        self.each(idle, |bench, _, peer| {
-            rows::idle(peer, &mut bench.lab, &bench.sozu, bench.options.idle)
+        self.each(idle, |bench, row, peer| {
+            rows::idle(row, peer, &mut bench.lab, &bench.sozu, bench.options.idle)
         });
         Ok(())
     }

@@ -20,10 +20,12 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Below the range from which clients get theirs.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-const SOURCES: [(&str, &str); 3] = [
-    ("floor", include_str!("floor.c")),
-    ("load", include_str!("load.c")),
-    ("echo", include_str!("echo.c")),
+/// Name, text, and the libraries that it needs.
+const SOURCES: [(&str, &str, &[&str]); 4] = [
+    ("floor", include_str!("floor.c"), &[]),
+    ("load", include_str!("load.c"), &[]),
+    ("echo", include_str!("echo.c"), &[]),
+    ("tls", include_str!("tls.c"), &["-lssl", "-lcrypto"]),
 ];
 
 /// Makes wrk end with the same line as load.c.
@@ -55,9 +57,10 @@ impl Lab {
         let dir = base.join(format!("sozu-bench-{}", std::process::id()));
         write_dir(&dir)?;
         write_dir(&tools)?;
-        for (name, source) in SOURCES {
-            compile(source, &tools.join(name))?;
+        for (name, source, libraries) in SOURCES {
+            compile(source, &tools.join(name), libraries)?;
         }
+        certify(&dir)?;
         let start = PORTS.start + (std::process::id() % 1000) as u16 * 10;
         let mut lab = Lab {
             dir,
@@ -133,10 +136,33 @@ pub fn write_dir(path: &Path) -> Result<(), String> {
     made.map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn compile(source: &str, to: &Path) -> Result<(), String> {
+/// A certificate for localhost with an ECDSA P-256 key: `cert.pem`, `key.pem`, and both in `both.pem`.
+fn certify(dir: &Path) -> Result<(), String> {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]);
+    openssl.args(["ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+    openssl.args([
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]);
+    openssl.arg("-keyout").arg(dir.join("key.pem"));
+    openssl.arg("-out").arg(dir.join("cert.pem"));
+    let output = openssl.output().map_err(|e| format!("openssl: {e}"))?;
+    if !output.status.success() {
+        return Err("openssl makes no certificate".to_string());
+    }
+    let read = |name: &str| fs::read(dir.join(name)).map_err(|e| format!("{name}: {e}"));
+    let both = [read("cert.pem")?, read("key.pem")?].concat();
+    write(&dir.join("both.pem"), &both)
+}
+
+fn compile(source: &str, to: &Path, libraries: &[&str]) -> Result<(), String> {
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-x", "c", "-", "-o"])
         .arg(to)
+        .args(libraries)
         .stdin(Stdio::piped());
     let mut child = cc.spawn().map_err(|e| format!("cc: {e}; install gcc"))?;
     if let Some(mut input) = child.stdin.take() {

@@ -19,6 +19,10 @@ pub enum Kind {
     Rate(u32),
     Echo,
     Stream,
+    /// tls.c: GET over kept-alive connections; with a new one each, by a whole handshake or a resumed one.
+    TlsKeep,
+    TlsFull,
+    TlsResume,
 }
 
 /// What is asked for, by how many clients.
@@ -41,6 +45,19 @@ pub struct Outcome {
     pub p50_us: u64,
     pub p99_us: u64,
     pub us: u64,
+}
+
+impl Kind {
+    pub fn is_tls(self) -> bool {
+        matches!(self, Kind::TlsKeep | Kind::TlsFull | Kind::TlsResume)
+    }
+
+    fn program(self) -> &'static str {
+        match self.is_tls() {
+            true => "tls",
+            false => "load",
+        }
+    }
 }
 
 impl Load {
@@ -86,15 +103,18 @@ impl Load {
             Kind::Echo => "echo",
             Kind::Stream => "stream",
             Kind::Body | Kind::Wrk => "body",
+            Kind::TlsKeep => "keep",
+            Kind::TlsFull => "full",
+            Kind::TlsResume => "resume",
         };
-        let mut command = pinned(LOAD_CORE, &lab.tools.join("load"));
+        let mut command = pinned(LOAD_CORE, &lab.tools.join(self.kind.program()));
         command.args([
             mode,
             &port.to_string(),
             &self.clients.to_string(),
             &seconds.to_string(),
         ]);
-        if matches!(self.kind, Kind::New | Kind::Body | Kind::Rate(_)) {
+        if !matches!(self.kind, Kind::Echo | Kind::Stream) {
             command.args([self.path, &self.len.to_string()]);
         }
         if let Kind::Rate(rate) = self.kind {
@@ -167,7 +187,7 @@ pub struct Held {
 impl Held {
     /// Opens them within `seconds`, one request on each.
     pub fn open(lab: &Lab, port: u16, load: &Load, seconds: u64) -> Result<Held, String> {
-        let mut command = pinned(LOAD_CORE, &lab.tools.join("load"));
+        let mut command = pinned(LOAD_CORE, &lab.tools.join(load.kind.program()));
         command.args([
             "idle",
             &port.to_string(),

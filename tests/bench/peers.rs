@@ -68,21 +68,41 @@ pub struct Running {
     pub process: Process,
     pub http: u16,
     pub tcp: u16,
+    /// Of the floor there is none.
+    pub https: u16,
+}
+
+/// What a proxy listens on.
+#[derive(Clone, Copy)]
+struct Ports {
+    http: u16,
+    tcp: u16,
+    https: u16,
 }
 
 impl Running {
     pub fn start(peer: Peer, lab: &mut Lab, sozu: &Path) -> Result<Running, String> {
-        let (http, tcp) = (lab.free_port()?, lab.free_port()?);
-        let command = match peer {
-            Peer::Floor => floor(lab, http, tcp),
-            Peer::Haproxy => haproxy(lab, http, tcp)?,
-            Peer::Nginx => nginx(lab, http, tcp)?,
-            Peer::Sozu => ours(lab, http, tcp, sozu)?,
+        let ports = Ports {
+            http: lab.free_port()?,
+            tcp: lab.free_port()?,
+            https: lab.free_port()?,
         };
+        let command = match peer {
+            Peer::Floor => floor(lab, ports),
+            Peer::Haproxy => haproxy(lab, ports)?,
+            Peer::Nginx => nginx(lab, ports)?,
+            Peer::Sozu => ours(lab, ports, sozu)?,
+        };
+        let Ports { http, tcp, https } = ports;
         let mut process = Process::start(peer.name(), command, &lab.dir)?;
         wait_for_port(http, &mut process)?;
         process.remember();
-        Ok(Running { process, http, tcp })
+        Ok(Running {
+            process,
+            http,
+            tcp,
+            https,
+        })
     }
 
     /// One request, its answer read whole and compared, before anything is measured.
@@ -120,6 +140,7 @@ pub fn install_missing() -> Result<(), String> {
         ("nginx", "nginx-light"),
         ("wrk", "wrk"),
         ("cc", "gcc"),
+        ("openssl", "openssl"),
         ("setpriv", "util-linux"),
         ("kill", "procps"),
     ];
@@ -161,25 +182,31 @@ pub fn install_missing() -> Result<(), String> {
     }
 }
 
-fn floor(lab: &Lab, http: u16, tcp: u16) -> Command {
+fn floor(lab: &Lab, ports: Ports) -> Command {
     let mut command = pinned(PROXY_CORE, &lab.tools.join("floor"));
-    command.args([http, lab.http_backend, tcp, lab.tcp_backend].map(|port| port.to_string()));
+    command.args(
+        [ports.http, lab.http_backend, ports.tcp, lab.tcp_backend].map(|port| port.to_string()),
+    );
     command
 }
 
 /// Master and worker, as Debian runs it. Splicing is what served each listener best. HTTP: asked for outright, it halves the
 /// cost of large bodies, which `splice-auto` seldom does, and small ones cost the same. TCP: outright it would cost the small
 /// round trips a fifth. `no strict-limits`: the descriptors are enough for the run, not for haproxy's formula.
-fn haproxy(lab: &Lab, http: u16, tcp: u16) -> Result<Command, String> {
+fn haproxy(lab: &Lab, ports: Ports) -> Result<Command, String> {
+    let Ports { http, tcp, https } = ports;
     let conf = lab.dir.join("haproxy.conf");
     let text = format!(
         "global\n nbthread 1\n maxconn 14000\n no strict-limits\n\
          defaults\n timeout connect 5s\n timeout client 300s\n timeout server 300s\n timeout http-keep-alive 300s\n\
-         frontend http\n mode http\n bind 127.0.0.1:{http} backlog 4096\n option forwardfor\n default_backend bench\n\
+         frontend http\n mode http\n bind 127.0.0.1:{http} backlog 4096\n \
+         bind 127.0.0.1:{https} backlog 4096 ssl crt {dir}/both.pem alpn http/1.1\n option forwardfor\n default_backend bench\n\
          backend bench\n mode http\n http-reuse always\n \
          option splice-response\n option splice-request\n server b 127.0.0.1:{}\n\
          listen tcp\n mode tcp\n bind 127.0.0.1:{tcp} backlog 4096\n option splice-auto\n server e 127.0.0.1:{}\n",
-        lab.http_backend, lab.tcp_backend
+        lab.http_backend,
+        lab.tcp_backend,
+        dir = lab.dir.display()
     );
     lab::write(&conf, text.as_bytes())?;
     let mut command = pinned(PROXY_CORE, Path::new("haproxy"));
@@ -187,17 +214,22 @@ fn haproxy(lab: &Lab, http: u16, tcp: u16) -> Result<Command, String> {
     Ok(command)
 }
 
-fn nginx(lab: &Lab, http: u16, tcp: u16) -> Result<Command, String> {
+fn nginx(lab: &Lab, ports: Ports) -> Result<Command, String> {
+    let Ports { http, tcp, https } = ports;
     let conf = lab.dir.join("nginx.conf");
     let common = nginx_common("nginx");
     let text = format!(
         "load_module {STREAM_MODULE};\n{common}\
          upstream bench {{ server 127.0.0.1:{}; keepalive 1024; keepalive_requests 1000000000; }}\n\
-         server {{\nlisten 127.0.0.1:{http} backlog=4096;\nlocation / {{\nproxy_pass http://bench;\n\
+         server {{\nlisten 127.0.0.1:{http} backlog=4096;\nlisten 127.0.0.1:{https} ssl backlog=4096;\n\
+         ssl_certificate {dir}/cert.pem;\nssl_certificate_key {dir}/key.pem;\nssl_protocols TLSv1.2 TLSv1.3;\n\
+         location / {{\nproxy_pass http://bench;\n\
          proxy_http_version 1.1;\nproxy_set_header Connection \"\";\nproxy_set_header Host $http_host;\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n}}\n}}\n}}\n\
          stream {{ server {{ listen 127.0.0.1:{tcp} backlog=4096; proxy_pass 127.0.0.1:{}; }} }}\n",
-        lab.http_backend, lab.tcp_backend
+        lab.http_backend,
+        lab.tcp_backend,
+        dir = lab.dir.display()
     );
     lab::write(&conf, text.as_bytes())?;
     let mut command = pinned(PROXY_CORE, Path::new("nginx"));
@@ -205,21 +237,26 @@ fn nginx(lab: &Lab, http: u16, tcp: u16) -> Result<Command, String> {
     Ok(command)
 }
 
-fn ours(lab: &Lab, http: u16, tcp: u16, sozu: &Path) -> Result<Command, String> {
+fn ours(lab: &Lab, ports: Ports, sozu: &Path) -> Result<Command, String> {
+    let Ports { http, tcp, https } = ports;
     let conf = lab.dir.join("sozu.toml");
     let text = format!(
         "worker_count = 1\ncommand_socket = \"{}\"\nlog_level = \"warn\"\nlog_target = \"stderr\"\n\
          log_access_target = \"none\"\n\
          [[listeners]]\nprotocol = \"http\"\naddress = \"127.0.0.1:{http}\"\n\
+         [[listeners]]\nprotocol = \"https\"\naddress = \"127.0.0.1:{https}\"\n\
+         [[certificates]]\nlistener = \"127.0.0.1:{https}\"\n\
+         certificate = \"{dir}/cert.pem\"\nkey = \"{dir}/key.pem\"\n\
          [[listeners]]\nprotocol = \"tcp\"\naddress = \"127.0.0.1:{tcp}\"\n\
          [clusters.bench]\nprotocol = \"http\"\n\
-         frontends = [{{ address = \"127.0.0.1:{http}\", hostname = \"*\" }}]\n\
+         frontends = [{{ address = \"127.0.0.1:{http}\", hostname = \"*\" }}, {{ address = \"127.0.0.1:{https}\", hostname = \"*\" }}]\n\
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n\
          [clusters.echo]\nprotocol = \"tcp\"\nfrontends = [{{ address = \"127.0.0.1:{tcp}\" }}]\n\
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n",
         lab.control_socket().display(),
         lab.http_backend,
-        lab.tcp_backend
+        lab.tcp_backend,
+        dir = lab.dir.display()
     );
     lab::write(&conf, text.as_bytes())?;
     let mut command = pinned(PROXY_CORE, sozu);

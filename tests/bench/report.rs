@@ -137,6 +137,7 @@ fn bar(line: &Line) -> String {
     let name = match line.row.bar {
         Bar::BestPeer => "≤ best peer".to_string(),
         Bar::Haproxy => "≤ haproxy".to_string(),
+        Bar::Nginx => "≤ nginx".to_string(),
         Bar::Floor(times) => format!("≤ {times:.2} floor"),
         Bar::Below(limit) => return format!("< {limit:.0}"),
         Bar::Open => return NONE.to_string(),

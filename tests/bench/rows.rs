@@ -18,12 +18,6 @@ const WINDOW_S: u64 = 1;
 const IDLE_OPEN_S: u64 = 20;
 /// What a proxy needs besides its idle connections.
 const DESCRIPTORS_SPARE: u64 = 1000;
-const IDLE_WARM_UP: Load = Load {
-    kind: Kind::Wrk,
-    clients: 64,
-    path: "/1k",
-    len: KIB,
-};
 
 #[derive(Clone, Copy)]
 pub enum What {
@@ -33,8 +27,8 @@ pub enum What {
     PerGib(Load),
     /// The slowest hundredth of the answers while other routes change, in percent of that while nothing changes.
     Changes(Load),
-    /// Bytes of memory per idle kept-alive connection.
-    Idle,
+    /// Bytes of memory per idle kept-alive connection, after such a load has warmed the proxy up.
+    Idle(Load),
     /// MiB resident, freshly started.
     Rest,
 }
@@ -45,6 +39,7 @@ pub enum Bar {
     /// The better one of haproxy and nginx.
     BestPeer,
     Haproxy,
+    Nginx,
     /// So many times the floor.
     Floor(f64),
     Below(f64),
@@ -73,7 +68,7 @@ const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Loa
 /// Well below what one core can do.
 const CHANGES_RATE: u32 = 4_000;
 
-pub const ROWS: [Row; 10] = [
+pub const ROWS: [Row; 15] = [
     Row {
         id: "http64",
         title: "HTTP kept alive, 1 KiB, 64 clients",
@@ -133,8 +128,43 @@ pub const ROWS: [Row; 10] = [
     Row {
         id: "idle",
         title: "idle kept-alive HTTP connection",
-        what: What::Idle,
+        what: What::Idle(load(Kind::Wrk, 64, "/1k", KIB)),
         bar: Bar::Below(700.0),
+        floor: false,
+    },
+    Row {
+        id: "https1k",
+        title: "HTTPS kept alive, 1 KiB, 64 clients",
+        what: What::PerAnswer(load(Kind::TlsKeep, 64, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: false,
+    },
+    Row {
+        id: "tlsfull",
+        title: "HTTPS, a whole handshake each, ECDSA P-256",
+        what: What::PerAnswer(load(Kind::TlsFull, 32, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: false,
+    },
+    Row {
+        id: "tlsresumed",
+        title: "HTTPS, a resumed handshake each",
+        what: What::PerAnswer(load(Kind::TlsResume, 32, "/1k", KIB)),
+        bar: Bar::BestPeer,
+        floor: false,
+    },
+    Row {
+        id: "https10m",
+        title: "HTTPS, 10 MiB bodies",
+        what: What::PerGib(load(Kind::TlsKeep, 16, "/10m", 10 * MIB)),
+        bar: Bar::BestPeer,
+        floor: false,
+    },
+    Row {
+        id: "idletls",
+        title: "idle kept-alive HTTPS connection",
+        what: What::Idle(load(Kind::TlsKeep, 64, "/1k", KIB)),
+        bar: Bar::Nginx,
         floor: false,
     },
     Row {
@@ -152,7 +182,7 @@ impl Row {
             What::PerAnswer(_) => "µs",
             What::PerGib(_) => "ms/GiB",
             What::Changes(_) => "%",
-            What::Idle => "bytes",
+            What::Idle(_) => "bytes",
             What::Rest => "MiB",
         }
     }
@@ -205,6 +235,7 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
     };
     let port = match load.kind {
         Kind::Echo | Kind::Stream => running.tcp,
+        Kind::TlsKeep | Kind::TlsFull | Kind::TlsResume => running.https,
         Kind::Wrk | Kind::Body | Kind::New | Kind::Rate(_) => {
             running.verify(load.path, load.len)?;
             running.http
@@ -268,17 +299,27 @@ fn middle(name: &str, mut windows: Vec<Speed>) -> Speed {
 }
 
 /// A fresh process that has worked a little; then what so many idle clients add.
-pub fn idle(peer: Peer, lab: &mut Lab, sozu: &Path, wanted: u64) -> Result<Sample, String> {
+pub fn idle(
+    row: &Row,
+    peer: Peer,
+    lab: &mut Lab,
+    sozu: &Path,
+    wanted: u64,
+) -> Result<Sample, String> {
+    let What::Idle(warm_up) = row.what else {
+        return Err("not a row of idle connections".to_string());
+    };
     let clients = wanted.min(descriptors().saturating_sub(DESCRIPTORS_SPARE)) as usize;
     let running = Running::start(peer, lab, sozu)?;
-    IDLE_WARM_UP.run(lab, running.http, WARM_UP_S)?;
+    let port = match warm_up.kind.is_tls() {
+        true => running.https,
+        false => running.http,
+    };
+    warm_up.run(lab, port, WARM_UP_S)?;
     sleep(SETTLE);
     let before = running.process.pss_bytes()?;
-    let load = Load {
-        clients,
-        ..IDLE_WARM_UP
-    };
-    let mut held = Held::open(lab, running.http, &load, IDLE_OPEN_S)?;
+    let load = Load { clients, ..warm_up };
+    let mut held = Held::open(lab, port, &load, IDLE_OPEN_S)?;
     sleep(SETTLE);
     let after = running.process.pss_bytes()?;
     let open = held.count()?;

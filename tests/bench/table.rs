@@ -106,6 +106,7 @@ impl Line {
         match self.row.bar {
             Bar::BestPeer => self.best_peer(),
             Bar::Haproxy => self.cost(Peer::Haproxy),
+            Bar::Nginx => self.cost(Peer::Nginx),
             Bar::Floor(times) => Some(self.cost(Peer::Floor)? * times),
             Bar::Below(limit) => Some(limit),
             Bar::Open => None,
