@@ -87,8 +87,10 @@ impl Conn {
         if !ready {
             return Ok(false);
         }
-        let step = tls.shake()?;
-        self.shaking = Some(step);
+        let step = tls.shake();
+        // It is tried once, whatever the session says then.
+        self.shaking = step.as_ref().ok().copied();
+        let step = step.inspect_err(|_| self.readable = false)?;
         match step {
             Shaken::Done => {
                 self.shaking = None;
