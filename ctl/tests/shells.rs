@@ -40,7 +40,7 @@ fn bash_completes() {
         ("sozuctl backend remove cluster=a:b i", "id="),
         (
             "sozuctl listener add address=[::1]:80 protocol=",
-            "http tcp",
+            "http tcp metrics",
         ),
         ("sozuctl listener add protocol=t", "tcp"),
         (
@@ -84,7 +84,7 @@ fn fish_completes() {
         ("sozuctl -c x li", "listener"),
         (
             "sozuctl listener add protocol=",
-            "protocol=http protocol=tcp",
+            "protocol=http protocol=metrics protocol=tcp",
         ),
         ("sozuctl backend remove ", "cluster= id="),
     ] {
