@@ -121,12 +121,12 @@ fn accept(
         x.told = Some(asked?);
         return Ok(());
     }
-    let router = &world.door.router;
-    let Some(target) = router.find(hostname, request.routed_path(), request.method) else {
+    let path = request.routed_path();
+    let Some(target) = world.door.find(hostname, path, request.method) else {
         x.up.skip(len);
         return Err(refusal(404, "no frontend matches"));
     };
-    x.target = Some(Rc::clone(target));
+    x.target = Some(target);
     let edge = Edge {
         client: c.peer.ip(),
         trusted: world.door.listener.trusts(c.peer.ip()),
