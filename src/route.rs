@@ -108,17 +108,6 @@ impl<T> Router<T> {
         }
     }
 
-    /// Shows every place that a rule leads to.
-    pub fn for_each(&mut self, mut show: impl FnMut(&mut T)) {
-        let hosts = self.exact.values_mut().chain(self.suffix.values_mut());
-        for paths in hosts.chain([&mut self.any]) {
-            for methods in paths.exact.values_mut().chain(paths.prefix.values_mut()) {
-                methods.by_name.iter_mut().for_each(|(_, to)| show(to));
-                methods.any.iter_mut().for_each(&mut show);
-            }
-        }
-    }
-
     /// `hostname` is that of the request, without port; `path` ends before the query.
     pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<&T> {
         let mut lower = [0u8; 256];

@@ -27,6 +27,7 @@ mod request;
 mod response;
 mod tunnel;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -51,6 +52,26 @@ pub struct Target {
     pub series: Series,
 }
 
+/// Where the frontends of a cluster lead: in one place for all, so that a change of
+/// the cluster costs the same with a hundred thousand of them.
+#[derive(Clone)]
+pub struct Lead(Rc<RefCell<Rc<Target>>>);
+
+impl Lead {
+    pub fn new(target: Target) -> Lead {
+        Lead(Rc::new(RefCell::new(Rc::new(target))))
+    }
+
+    pub fn target(&self) -> Rc<Target> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// Requests from now on go there; those under way stay with what they found.
+    pub fn turn(&self, target: Target) {
+        *self.0.borrow_mut() = Rc::new(target);
+    }
+}
+
 /// Who answers.
 pub struct Server {
     pub backend: Rc<Backend>,
@@ -61,7 +82,14 @@ pub struct Server {
 pub struct Door {
     pub listener: Rc<Listener>,
     pub series: Series,
-    pub router: Router<Rc<Target>>,
+    pub router: Router<Lead>,
+}
+
+impl Door {
+    /// Where a request leads; without port, the path ends before the query.
+    pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<Rc<Target>> {
+        self.router.find(hostname, path, method).map(Lead::target)
+    }
 }
 
 /// Exchanges that nobody uses. In boxes: a session takes one over without copying it.

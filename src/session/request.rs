@@ -118,8 +118,8 @@ fn accept(
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
     match lead(c, &request, hostname, world.door) {
-        Ok(Lead::To(target)) => x.target = Some(target),
-        Ok(Lead::Told(cursor)) => {
+        Ok(Way::To(target)) => x.target = Some(target),
+        Ok(Way::Told(cursor)) => {
             x.up.skip(len);
             x.told = Some(cursor);
             return Ok(());
@@ -151,25 +151,24 @@ fn accept(
 }
 
 /// Where a request leads: to a cluster, or to the metrics.
-enum Lead {
+enum Way {
     To(Rc<Target>),
     Told(Cursor),
 }
 
-fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<Lead, Refusal> {
+fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<Way, Refusal> {
     let uncovered = |names: &Names| !covers(names, hostname);
     if c.names.as_ref().is_some_and(uncovered) {
         let what = "not the host of this connection's certificate";
         return Err(refusal(421, what));
     }
     if door.listener.protocol == Protocol::Metrics {
-        return metrics::asked(request).map(Lead::Told);
+        return metrics::asked(request).map(Way::Told);
     }
-    let found = door
-        .router
-        .find(hostname, request.routed_path(), request.method);
-    let target = found.map(|target| Lead::To(Rc::clone(target)));
-    target.ok_or(refusal(404, "no frontend matches"))
+    let target = door.find(hostname, request.routed_path(), request.method);
+    target
+        .map(Way::To)
+        .ok_or(refusal(404, "no frontend matches"))
 }
 
 /// Whether a certificate stands for a host (RFC 9110 section 7.4).

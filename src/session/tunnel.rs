@@ -3,8 +3,6 @@
 //! Each direction ends by itself: the end of one side's bytes is carried
 //! through as a half-close once they are all sent. A reset is carried as one.
 
-use std::rc::Rc;
-
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::record::End;
@@ -13,12 +11,12 @@ use crate::session::{BackAct, Common, Phase, Reuse, Side, World};
 
 /// A TCP session: the listener's address alone says where it leads.
 pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
-    let Some(target) = world.door.router.find(b"", b"/", b"") else {
+    let Some(target) = world.door.find(b"", b"/", b"") else {
         c.acts.reset_front = true;
         return Phase::Closed;
     };
     let mut x = world.spare.pop().unwrap_or_default();
-    x.target = Some(Rc::clone(target));
+    x.target = Some(target);
     x.record.id = world.random.id();
     x.record.start_us = world.now_us;
     open(&mut x);

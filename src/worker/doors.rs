@@ -11,7 +11,7 @@ use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
-use crate::session::{Door, Session};
+use crate::session::{Door, Lead, Session};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
@@ -96,18 +96,18 @@ impl Worker {
                 return given_up.map(|socket| (*address, socket));
             }
             Change::ClusterAdd(cluster) => self.backs.add_cluster(cluster.clone(), series),
-            Change::ClusterUpdate(cluster) => self.update_cluster(cluster.clone()),
+            Change::ClusterUpdate(cluster) => self.backs.update_cluster(cluster.clone()),
             Change::ClusterRemove { id } => self.backs.remove_cluster(id),
             Change::BackendAdd(backend) => self.backs.add_backend(backend.clone(), series),
             Change::BackendUpdate(backend) => self.backs.update_backend(backend.clone()),
             Change::BackendRemove { cluster, id } => self.backs.remove_backend(cluster, id),
             Change::FrontendAdd(frontend) => {
-                let target = self.backs.target(&frontend.cluster);
+                let lead = self.backs.lead(&frontend.cluster);
                 let identity = &frontend.identity;
                 let router = self.router(identity.listener);
-                if let (Some(target), Some(router)) = (target, router) {
+                if let (Some(lead), Some(router)) = (lead, router) {
                     let method = identity.method.as_deref();
-                    router.insert(&identity.hostname, &identity.path, method, target);
+                    router.insert(&identity.hostname, &identity.path, method, lead);
                 }
             }
             Change::FrontendRemove { identity } => {
@@ -120,7 +120,7 @@ impl Worker {
         None
     }
 
-    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Rc<crate::session::Target>>> {
+    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Lead>> {
         let key = self.door_at(address)?;
         Some(&mut self.doors.get_mut(key)?.door.router)
     }
@@ -181,21 +181,6 @@ impl Worker {
         };
         entrance.door.listener = listener;
         given_up
-    }
-
-    fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
-        let Some(target) = self.backs.update_cluster(cluster) else {
-            return;
-        };
-        for key in self.doors.keys() {
-            if let Some(entrance) = self.doors.get_mut(key) {
-                entrance.door.router.for_each(|to| {
-                    if to.key == target.key {
-                        *to = Rc::clone(&target);
-                    }
-                });
-            }
-        }
     }
 
     fn remove_listener(&mut self, address: SocketAddr) -> Option<TcpListener> {

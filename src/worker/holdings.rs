@@ -64,10 +64,10 @@ impl Worker {
         let door = self.door_at(identity.listener)?;
         let router = &self.doors.get(door)?.door.router;
         let method = identity.method.as_deref();
-        let target = router.get(&identity.hostname, &identity.path, method)?;
+        let lead = router.get(&identity.hostname, &identity.path, method)?;
         Some(Change::FrontendAdd(Frontend {
             identity: Rc::clone(identity),
-            cluster: Rc::clone(&target.cluster.id),
+            cluster: Rc::clone(&lead.target().cluster.id),
         }))
     }
 

@@ -16,7 +16,7 @@ use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
-use crate::session::{Reuse, Server, Target, Unconnected};
+use crate::session::{Lead, Reuse, Server, Target, Unconnected};
 use crate::slab::{Key, Slab};
 use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
@@ -72,7 +72,7 @@ impl Backend {
 }
 
 struct Cluster {
-    target: Rc<Target>,
+    lead: Lead,
     backends: Vec<Key>,
     /// The change with which it came.
     since: u64,
@@ -143,38 +143,35 @@ impl Backs {
             index: u32::MAX,
             generation: 0,
         };
-        let target = Rc::new(Target {
+        let lead = Lead::new(Target {
             key: nowhere,
             cluster: Rc::clone(&cluster),
             series,
         });
         let key = self.clusters.insert(Cluster {
-            target,
+            lead: lead.clone(),
             backends: Vec::new(),
             since: self.moment,
         });
-        if let Some(inserted) = self.clusters.get_mut(key) {
-            inserted.target = Rc::new(Target {
-                key,
-                cluster,
-                series,
-            });
-        }
-        self.by_id.insert(id, key);
-    }
-
-    /// Returns where its frontends lead from now on.
-    pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) -> Option<Rc<Target>> {
-        let key = *self.by_id.get(&cluster.id)?;
-        let updated = self.clusters.get_mut(key)?;
-        let series = updated.target.series;
-        let target = Rc::new(Target {
+        lead.turn(Target {
             key,
             cluster,
             series,
         });
-        updated.target = Rc::clone(&target);
-        Some(target)
+        self.by_id.insert(id, key);
+    }
+
+    pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
+        let key = self.by_id.get(&cluster.id).copied();
+        let Some(updated) = key.and_then(|key| self.clusters.get_mut(key)) else {
+            return;
+        };
+        let Target { key, series, .. } = *updated.lead.target();
+        updated.lead.turn(Target {
+            key,
+            cluster,
+            series,
+        });
     }
 
     pub fn remove_cluster(&mut self, id: &str) {
@@ -184,8 +181,12 @@ impl Backs {
     }
 
     pub fn target(&self, id: &str) -> Option<Rc<Target>> {
+        self.lead(id).map(|lead| lead.target())
+    }
+
+    pub fn lead(&self, id: &str) -> Option<Lead> {
         let cluster = self.clusters.get(*self.by_id.get(id)?)?;
-        Some(Rc::clone(&cluster.target))
+        Some(cluster.lead.clone())
     }
 
     pub fn add_backend(&mut self, backend: Rc<state::Backend>, series: Series) {
@@ -551,11 +552,11 @@ impl Backs {
 
     /// The first cluster at that place or behind it that is counted, and has been
     /// there since that moment.
-    pub fn cluster_from(&self, from: u32, moment: u64) -> Option<(u32, &Target)> {
-        let told = |c: &Cluster| c.since <= moment && c.target.series.is_some();
+    pub fn cluster_from(&self, from: u32, moment: u64) -> Option<(u32, Rc<Target>)> {
+        let told = |c: &Cluster| c.since <= moment && c.lead.target().series.is_some();
         let mut clusters = self.clusters.iter_from(from);
         let (key, cluster) = clusters.find(|(_, cluster)| told(cluster))?;
-        Some((key.index, &cluster.target))
+        Some((key.index, cluster.lead.target()))
     }
 
     /// The same of backends.

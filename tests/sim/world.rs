@@ -20,7 +20,7 @@ use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{self, Door, Event, Exchange, Scratch, Session, Side, Target};
+use sozu_lib::session::{self, Door, Event, Exchange, Lead, Scratch, Session, Side, Target};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
     Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
@@ -131,7 +131,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
 }
 
 fn door(protocol: Protocol, dice: &mut Dice) -> Door {
-    let target = Rc::new(Target {
+    let lead = Lead::new(Target {
         key: Key {
             index: 0,
             generation: 0,
@@ -149,7 +149,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::Metrics => "/",
     };
-    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, target);
+    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, lead);
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));
