@@ -232,6 +232,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::File => check_file(text).map(Value::Text),
         Kind::Target => check_target(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
+        Kind::Hsts => hsts(text).map(Value::Text),
     }
 }
 
@@ -269,6 +270,24 @@ fn list<'a, T: Ord>(
     elements.sort();
     elements.dedup();
     Ok(elements)
+}
+
+/// RFC 6797 section 6.1, written in one way.
+fn hsts(text: &str) -> Result<String, String> {
+    let (mut age, mut subdomains, mut preload) = (None, "", "");
+    for word in text.split(';').map(str::trim) {
+        let word = word.to_ascii_lowercase();
+        match (word.as_str(), word.strip_prefix("max-age=")) {
+            (_, Some(seconds)) if age.is_none() => age = seconds.parse::<u32>().ok(),
+            ("includesubdomains", _) => subdomains = "; includeSubDomains",
+            ("preload", _) => preload = "; preload",
+            _ => return Err(format!("{text:?} has a part that is not known: {word:?}")),
+        }
+    }
+    match age {
+        Some(seconds) => Ok(format!("max-age={seconds}{subdomains}{preload}")),
+        None => Err(format!("{text:?} has no max-age=SECONDS")),
+    }
 }
 
 fn check_name(text: &str) -> Result<String, String> {

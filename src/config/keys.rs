@@ -53,6 +53,8 @@ pub enum Kind {
     Target,
     /// Levels per module, as in RUST_LOG.
     Levels,
+    /// The value of Strict-Transport-Security.
+    Hsts,
 }
 
 impl Kind {
@@ -80,6 +82,9 @@ impl Kind {
             Kind::File => "file".into(),
             Kind::Target => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
+            Kind::Hsts => {
+                "max-age=SECONDS, includeSubDomains, preload, with semicolons between".into()
+            }
         }
     }
 }
@@ -140,6 +145,7 @@ const LISTENER_PROTOCOL: Kind =
 const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
+const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -148,7 +154,7 @@ const ANY_COUNT: Kind = Kind::Int {
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
 use Kind::{Address, Answers, Bool, File, Hostname, Int, Ip, Levels, Method, Name, Path};
-use Kind::{Names, Ranges, Seconds, Target, Url};
+use Kind::{Hsts, Names, Ranges, Seconds, Target, Url};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -212,6 +218,9 @@ pub static FRONTEND: &[Key] = &[
     key("path_type", PATH_TYPE, Is("prefix"), "Whether everything below the path is meant too."),
     key("method", Method, Empty, "The method that is asked for; every one if it is not given."),
     key("cluster", Name, Implied("the cluster it stands in"), "The cluster that serves it."),
+    key("https_redirect", REDIRECT, Is("false"), "Whether, and with which status, requests that do not come by TLS are sent to https."),
+    key("https_port", Int { min: 1, max: 65535 }, Is("443"), "The port to which https_redirect sends them."),
+    key("hsts", Hsts, Empty, "The value of Strict-Transport-Security, put on responses over TLS."),
 ];
 
 /// In `backends` of a cluster, and in `backend add`.

@@ -6,9 +6,10 @@
 
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
-use crate::state::{Backend, BackendState, Cidr, Cluster, Frontend, FrontendId, Listener};
+use crate::state::{Actions, Backend, BackendState, Cidr, Cluster, Frontend, FrontendId, Listener};
 use crate::state::{LoadBalancing, PathRule, Protocol, Timeouts};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Keys and values in the order of the table.
 pub type Words = Vec<(String, String)>;
@@ -92,14 +93,35 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
 }
 
 pub fn frontend_from(mut fields: Fields) -> Result<Frontend, Fault> {
+    fields.complete(FRONTEND)?;
     let cluster = fields.text("cluster")?.into();
-    let identity = frontend_id_from(fields)?.into();
-    Ok(Frontend { identity, cluster })
+    let redirect = fields.text_or_none("https_redirect");
+    let port = fields.int_or_none("https_port");
+    let actions = Actions {
+        // What is no number is no.
+        https_redirect: redirect.and_then(|status| status.parse().ok()),
+        https_port: port
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(443),
+        hsts: fields.text_or_none("hsts").map(String::into_boxed_str),
+    };
+    let none = actions.https_redirect.is_none() && actions.hsts.is_none();
+    Ok(Frontend {
+        identity: frontend_id_from(fields)?.into(),
+        cluster,
+        actions: (!none).then(|| Rc::new(actions)),
+    })
 }
 
 pub fn frontend_words(frontend: &Frontend) -> Words {
     let mut words = frontend_id_words(&frontend.identity);
     words.push(word("cluster", &frontend.cluster));
+    if let Some(actions) = &frontend.actions {
+        let redirect = actions.https_redirect;
+        words.extend(redirect.map(|status| word("https_redirect", status)));
+        words.push(word("https_port", actions.https_port));
+        words.extend(actions.hsts.iter().map(|hsts| word("hsts", hsts)));
+    }
     words
 }
 

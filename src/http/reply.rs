@@ -3,7 +3,9 @@
 use std::io::Write;
 
 /// Every status that we answer with ourselves, and its reason phrase (RFC 9110 section 15, RFC 6585).
-pub const STATUSES: [(u16, &str); 16] = [
+pub const STATUSES: [(u16, &str); 18] = [
+    (301, "Moved Permanently"),
+    (308, "Permanent Redirect"),
     (400, "Bad Request"),
     (404, "Not Found"),
     (405, "Method Not Allowed"),
@@ -41,6 +43,10 @@ pub struct Reply<'a> {
     pub head_only: bool,
     /// The client should wait so many seconds before it comes back. 0: nobody knows.
     pub retry_after: u32,
+    /// Where else it is sent.
+    pub location: Option<&'a str>,
+    /// The value of Strict-Transport-Security.
+    pub hsts: Option<&'a str>,
     /// The body that the configuration gives for this status.
     pub page: Option<&'a str>,
 }
@@ -74,6 +80,14 @@ impl Reply<'_> {
         if self.retry_after > 0 {
             let _ = write!(out, "Retry-After: {}\r\n", self.retry_after);
         }
+        for (name, value) in [
+            ("Location", self.location),
+            ("Strict-Transport-Security", self.hsts),
+        ] {
+            if let Some(value) = value {
+                let _ = write!(out, "{name}: {value}\r\n");
+            }
+        }
         if !self.keep_alive {
             out.extend_from_slice(b"Connection: close\r\n");
         } else if self.http10 {
@@ -101,6 +115,8 @@ mod tests {
             read_only: false,
             head_only: false,
             retry_after: 0,
+            location: None,
+            hsts: None,
             page: None,
         };
         reply.write(&mut out);
@@ -123,6 +139,8 @@ mod tests {
             read_only: false,
             head_only: true,
             retry_after: 7,
+            location: Some("https://a/"),
+            hsts: None,
             page: Some("later"),
         };
         reply.write(&mut out);

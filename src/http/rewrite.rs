@@ -269,10 +269,12 @@ impl Client {
 
 /// How a response's end is shown to the client, and whether another request may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct Shown<'a> {
     /// The client speaks HTTP/1.1: it can be sent chunks.
     pub http11: bool,
     pub keep_alive: bool,
+    /// The value of Strict-Transport-Security that stands in place of any other.
+    pub hsts: Option<&'a str>,
 }
 
 /// Writes the head of a final response.
@@ -294,6 +296,7 @@ pub fn response(
             | Name::ProxyConnection
             | Name::TransferEncoding
             | Name::Upgrade => {}
+            Name::StrictTransportSecurity if shown.hsts.is_some() => {}
             Name::Trailer if !(chunked && body == Body::Chunked) => {}
             Name::ContentLength => put_response_length(line.status, body, field, head, out),
             _ if named_by_connection(name, options, head) => {}
@@ -302,6 +305,9 @@ pub fn response(
     }
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(hsts) = shown.hsts {
+        put(b"Strict-Transport-Security", hsts.as_bytes(), out);
     }
     if !shown.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");

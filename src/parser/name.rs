@@ -47,6 +47,7 @@ pub enum Name {
     SecWebSocketProtocol,
     SecWebSocketVersion,
     SetCookie,
+    StrictTransportSecurity,
     Te,
     Trailer,
     TransferEncoding,
@@ -62,7 +63,7 @@ pub enum Name {
 }
 
 /// Spellings in lower case, shortest first: a name is compared only with those of its length.
-const TABLE: [(&str, Name); 48] = [
+const TABLE: [(&str, Name); 49] = [
     ("te", Name::Te),
     ("age", Name::Age),
     ("via", Name::Via),
@@ -111,9 +112,10 @@ const TABLE: [(&str, Name); 48] = [
     ("sec-websocket-version", Name::SecWebSocketVersion),
     ("sec-websocket-protocol", Name::SecWebSocketProtocol),
     ("sec-websocket-extensions", Name::SecWebSocketExtensions),
+    ("strict-transport-security", Name::StrictTransportSecurity),
 ];
 
-const LENGTH_MAX: usize = 24;
+const LENGTH_MAX: usize = 25;
 
 /// Where the names of a length begin in the table; one more entry than lengths.
 const FIRST: [usize; LENGTH_MAX + 2] = {

@@ -8,7 +8,8 @@ use crate::metrics::text::Cursor;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::record::Record;
-use crate::session::{Server, Target, Unconnected};
+use crate::session::{Door, Server, Target, Unconnected};
+use crate::state::Actions;
 
 /// Where the response is.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,8 @@ pub struct Exchange {
     /// Nobody reads any more: the connection is closed at once.
     pub abrupt: bool,
     pub target: Option<Rc<Target>>,
+    /// What its frontend does besides.
+    pub actions: Option<Rc<Actions>>,
     pub server: Option<Rc<Server>>,
     /// The backend connection was used before.
     pub reused: bool,
@@ -65,6 +68,8 @@ pub struct Exchange {
     pub down_shut: bool,
     /// The metrics are asked for, and told from there on.
     pub told: Option<Cursor>,
+    /// Where else the client is sent.
+    pub location: Option<String>,
     pub record: Record,
 }
 
@@ -84,6 +89,7 @@ impl Default for Exchange {
             close_asked: false,
             abrupt: false,
             target: None,
+            actions: None,
             server: None,
             reused: false,
             replayed: false,
@@ -100,6 +106,7 @@ impl Default for Exchange {
             up_shut: false,
             down_shut: false,
             told: None,
+            location: None,
             record: Record::default(),
         }
     }
@@ -115,6 +122,12 @@ impl Exchange {
             ..Exchange::default()
         };
         *self = fresh;
+    }
+
+    /// What a response over TLS says about coming back.
+    pub fn hsts(&self, door: &Door) -> Option<&str> {
+        let actions = self.actions.as_ref().filter(|_| door.is_secure())?;
+        actions.hsts.as_deref()
     }
 
     /// The whole request was received and passed on.

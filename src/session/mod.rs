@@ -19,6 +19,7 @@
 //! Shaking, from where it goes to Idle.
 
 pub mod body;
+mod door;
 mod exchange;
 pub mod flow;
 mod metrics;
@@ -27,7 +28,6 @@ mod request;
 mod response;
 mod tunnel;
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -35,62 +35,12 @@ use crate::buf::Pool;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::metrics::text::Cursor;
-use crate::metrics::Series;
 use crate::random::Random;
-use crate::route::Router;
-use crate::slab::Key;
-use crate::state::{Backend, Cluster, Listener, Names, Protocol};
+use crate::state::{Listener, Names, Protocol};
 
 pub use body::Scratch;
+pub use door::{Door, Lead, Rule, Server, Target};
 pub use exchange::Exchange;
-
-/// Where a frontend leads.
-pub struct Target {
-    /// How the worker finds the cluster again.
-    pub key: Key,
-    pub cluster: Rc<Cluster>,
-    pub series: Series,
-}
-
-/// Where the frontends of a cluster lead: in one place for all, so that a change of
-/// the cluster costs the same with a hundred thousand of them.
-#[derive(Clone)]
-pub struct Lead(Rc<RefCell<Rc<Target>>>);
-
-impl Lead {
-    pub fn new(target: Target) -> Lead {
-        Lead(Rc::new(RefCell::new(Rc::new(target))))
-    }
-
-    pub fn target(&self) -> Rc<Target> {
-        Rc::clone(&self.0.borrow())
-    }
-
-    /// Requests from now on go there; those under way stay with what they found.
-    pub fn turn(&self, target: Target) {
-        *self.0.borrow_mut() = Rc::new(target);
-    }
-}
-
-/// Who answers.
-pub struct Server {
-    pub backend: Rc<Backend>,
-    pub series: Series,
-}
-
-/// The listener that a session came in by, with its rules.
-pub struct Door {
-    pub listener: Rc<Listener>,
-    pub series: Series,
-    pub router: Router<Lead>,
-}
-
-impl Door {
-    /// Where a request leads; without port, the path ends before the query.
-    pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<Rc<Target>> {
-        self.router.find(hostname, path, method).map(Lead::target)
-    }
-}
 
 /// Exchanges that nobody uses. In boxes: a session takes one over without copying it.
 pub type Spare = Vec<Box<Exchange>>;

@@ -21,7 +21,7 @@ use crate::session::{
     metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Target,
     Unconnected, World,
 };
-use crate::state::{HostRule, Names, Protocol};
+use crate::state::{Actions, HostRule, Names, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -118,7 +118,12 @@ fn accept(
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
     match lead(c, &request, hostname, world.door) {
-        Ok(Way::To(target)) => x.target = Some(target),
+        Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
+        Ok(Way::Elsewhere(status, location)) => {
+            x.up.skip(len);
+            x.location = Some(location);
+            return Err(refusal(status, "sent to https"));
+        }
         Ok(Way::Told(cursor)) => {
             x.up.skip(len);
             x.told = Some(cursor);
@@ -133,7 +138,7 @@ fn accept(
         client: c.peer.ip(),
         trusted: world.door.listener.trusts(c.peer.ip()),
         listener: world.door.listener.address,
-        secure: world.door.listener.protocol == Protocol::Https,
+        secure: world.door.is_secure(),
         request_id: &x.record.id,
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
@@ -150,9 +155,10 @@ fn accept(
     Ok(())
 }
 
-/// Where a request leads: to a cluster, or to the metrics.
+/// Where a request leads: to a cluster, to the same thing over TLS, or to the metrics.
 enum Way {
-    To(Rc<Target>),
+    To(Rc<Target>, Option<Rc<Actions>>),
+    Elsewhere(u16, String),
     Told(Cursor),
 }
 
@@ -165,10 +171,29 @@ fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<W
     if door.listener.protocol == Protocol::Metrics {
         return metrics::asked(request).map(Way::Told);
     }
-    let target = door.find(hostname, request.routed_path(), request.method);
-    target
-        .map(Way::To)
-        .ok_or(refusal(404, "no frontend matches"))
+    let rule = door.find(hostname, request.routed_path(), request.method);
+    let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
+    if let (Some(actions), false) = (&rule.actions, door.is_secure()) {
+        let location = || https_location(request, hostname, actions.https_port);
+        let sent = actions.https_redirect.zip(location());
+        if let Some((status, location)) = sent {
+            return Ok(Way::Elsewhere(status, location));
+        }
+    }
+    Ok(Way::To(rule.lead.target(), rule.actions.clone()))
+}
+
+/// The same over TLS. `None`: nobody knows where that would be.
+fn https_location(request: &Request, hostname: &[u8], port: u16) -> Option<String> {
+    if hostname.is_empty() || !request.target.bytes.starts_with(b"/") {
+        return None;
+    }
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let (host, target) = (text(hostname)?, text(request.target.bytes)?);
+    Some(match port {
+        443 => format!("https://{host}{target}"),
+        _ => format!("https://{host}:{port}{target}"),
+    })
 }
 
 /// Whether a certificate stands for a host (RFC 9110 section 7.4).
@@ -220,11 +245,11 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
     // Asked in the wrong place, and yet understood.
-    let astray = matches!(refusal.status, 404 | 421);
-    x.record.end = if astray {
-        End::ClientNoRoute
-    } else {
-        End::ClientBadRequest
+    let astray = matches!(refusal.status, 301 | 308 | 404 | 421);
+    x.record.end = match refusal.status {
+        301 | 308 => End::Ok,
+        404 | 421 => End::ClientNoRoute,
+        _ => End::ClientBadRequest,
     };
     if refusal.status == 0 {
         // Another protocol: an answer in ours would be noise.
@@ -260,6 +285,8 @@ pub(super) fn answer(
         read_only: world.door.listener.protocol == Protocol::Metrics,
         head_only: x.asked.head_method,
         retry_after: x.retry_after,
+        location: x.location.as_deref(),
+        hsts: x.hsts(world.door),
         page: page.map(String::as_str),
     };
     reply.write(&mut world.scratch.head);

@@ -112,6 +112,7 @@ fn response_head(
             let shown = Shown {
                 http11: x.asked.http11,
                 keep_alive: x.keep_alive,
+                hsts: x.hsts(world.door),
             };
             rewrite::response(line, head, response.options, body, shown, &mut scratch.head);
         }

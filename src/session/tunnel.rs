@@ -11,12 +11,12 @@ use crate::session::{BackAct, Common, Phase, Reuse, Side, World};
 
 /// A TCP session: the listener's address alone says where it leads.
 pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
-    let Some(target) = world.door.find(b"", b"/", b"") else {
+    let Some(rule) = world.door.find(b"", b"/", b"") else {
         c.acts.reset_front = true;
         return Phase::Closed;
     };
     let mut x = world.spare.pop().unwrap_or_default();
-    x.target = Some(target);
+    x.target = Some(rule.lead.target());
     x.record.id = world.random.id();
     x.record.start_us = world.now_us;
     open(&mut x);

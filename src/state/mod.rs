@@ -179,6 +179,19 @@ pub enum PathRule {
 pub struct Frontend {
     pub identity: Rc<FrontendId>,
     pub cluster: Rc<str>,
+    /// `None`: it does nothing else. Shared, because most of many frontends do the same.
+    pub actions: Option<Rc<Actions>>,
+}
+
+/// What a frontend does with its requests besides leading them to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actions {
+    /// Requests that came in the open are sent to https with this status.
+    pub https_redirect: Option<u16>,
+    /// The port to which they are sent.
+    pub https_port: u16,
+    /// The value of Strict-Transport-Security, for responses over TLS.
+    pub hsts: Option<Box<str>>,
 }
 
 /// What tells two frontends apart.

@@ -112,7 +112,18 @@ impl Random {
         Frontend {
             identity: identity.into(),
             cluster: self.name(),
+            actions: self.actions(),
         }
+    }
+
+    fn actions(&mut self) -> Option<Rc<Actions>> {
+        let actions = Actions {
+            https_redirect: [None, Some(301), Some(308)][self.below(3) as usize],
+            https_port: [443, 8443][self.below(2) as usize],
+            hsts: self.coin().then(|| "max-age=7; preload".into()),
+        };
+        let none = actions.https_redirect.is_none() && actions.hsts.is_none();
+        (!none).then(|| Rc::new(actions))
     }
 
     fn backend(&mut self) -> Backend {

@@ -235,6 +235,7 @@ impl State {
         let frontend = Frontend {
             identity: Rc::clone(&identity),
             cluster: Rc::clone(&entry.cluster.id),
+            actions: frontend.actions.clone(),
         };
         self.frontends.insert(Rc::clone(&identity), frontend);
         Ok(Change::FrontendRemove { identity })

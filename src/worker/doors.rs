@@ -11,7 +11,7 @@ use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
-use crate::session::{Door, Lead, Session};
+use crate::session::{Door, Rule, Session};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
@@ -107,7 +107,9 @@ impl Worker {
                 let router = self.router(identity.listener);
                 if let (Some(lead), Some(router)) = (lead, router) {
                     let method = identity.method.as_deref();
-                    router.insert(&identity.hostname, &identity.path, method, lead);
+                    let actions = frontend.actions.clone();
+                    let rule = Rule { lead, actions };
+                    router.insert(&identity.hostname, &identity.path, method, rule);
                 }
             }
             Change::FrontendRemove { identity } => {
@@ -120,7 +122,7 @@ impl Worker {
         None
     }
 
-    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Lead>> {
+    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Rule>> {
         let key = self.door_at(address)?;
         Some(&mut self.doors.get_mut(key)?.door.router)
     }

@@ -64,10 +64,11 @@ impl Worker {
         let door = self.door_at(identity.listener)?;
         let router = &self.doors.get(door)?.door.router;
         let method = identity.method.as_deref();
-        let lead = router.get(&identity.hostname, &identity.path, method)?;
+        let rule = router.get(&identity.hostname, &identity.path, method)?;
         Some(Change::FrontendAdd(Frontend {
             identity: Rc::clone(identity),
-            cluster: Rc::clone(&lead.target().cluster.id),
+            cluster: Rc::clone(&rule.lead.target().cluster.id),
+            actions: rule.actions.clone(),
         }))
     }
 

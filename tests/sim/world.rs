@@ -20,7 +20,7 @@ use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{self, Door, Event, Exchange, Lead, Scratch, Session, Side, Target};
+use sozu_lib::session::{self, Door, Event, Exchange, Lead, Rule, Scratch, Session, Side, Target};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
     Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
@@ -144,12 +144,16 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         }),
         series: None,
     });
+    let rule = Rule {
+        lead,
+        actions: None,
+    };
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::Metrics => "/",
     };
-    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, lead);
+    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));

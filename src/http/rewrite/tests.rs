@@ -122,7 +122,11 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
         panic!("{text}")
     };
     let mut out = Vec::new();
-    let shown = Shown { http11, keep_alive };
+    let shown = Shown {
+        http11,
+        keep_alive,
+        hsts: None,
+    };
     response(&line, head, parsed.options, body, shown, &mut out);
     String::from_utf8(out).unwrap()
 }
