@@ -36,7 +36,7 @@ fn what_comes_in_the_open_is_sent_to_https() {
         ),
     ] {
         let method = request.split(' ').next().unwrap_or_default();
-        client.send(&format!("{request}\r\n\r\n"));
+        client.send(format!("{request}\r\n\r\n"));
         let answer = client.try_response(method).expect(request);
         assert_eq!(answer.status(), status, "{request}");
         assert_eq!(answer.field("Location"), Some(location));
