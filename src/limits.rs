@@ -64,6 +64,17 @@ pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 /// Certificates that a client is shown at most, the leaf among them.
 pub const CERTIFICATE_CHAIN_MAX: usize = 10;
 
+/// Certificates, in PEM, that one cluster trusts, in bytes: as many as a system does, beside all
+/// answers in one control line.
+pub const AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
+/// The same of the system's, in bytes: four times what Debian has.
+pub const SYSTEM_AUTHORITIES_BYTES_MAX: usize = 1024 * 1024;
+/// TLS sessions that a worker keeps for the backends of one cluster, about 2 KiB each. Clients
+/// choose the names that they belong to.
+pub const BACKEND_SESSIONS_MAX: usize = 1024;
+/// That a backend's TLS fails is said once in so many milliseconds.
+pub const TLS_SILENCE_MS: u64 = 60_000;
+
 /// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 

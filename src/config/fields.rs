@@ -5,6 +5,7 @@
 //! takes it apart.
 
 use super::keys::{Default, Key, Kind};
+use crate::certificate::authorities;
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::state::{check_path, Cidr, HostRule, Timeouts};
@@ -163,6 +164,13 @@ impl Fields {
         }
     }
 
+    pub fn host_or_none(&mut self, name: &'static str) -> Option<HostRule> {
+        match self.take(name) {
+            Some(Value::Host(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     pub fn ranges(&mut self, name: &'static str) -> Vec<Cidr> {
         match self.take(name) {
             Some(Value::Ranges(value)) => value,
@@ -229,6 +237,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Choice(words) => choice(words, text).map(Value::Text),
         Kind::Ranges | Kind::Names => of_texts(kind, text.split(',')),
         Kind::Answers => Err("takes one key per status, like answer_404".into()),
+        Kind::Pem => authorities(text).map(|()| Value::Text(text.into())),
         Kind::File => check_file(text).map(Value::Text),
         Kind::Target => check_target(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
