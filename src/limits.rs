@@ -130,6 +130,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 pub const EVENTS_PER_TURN: usize = 256;
 /// Longest text of log levels, in bytes: dozens of modules.
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
+/// How much of a change the log shows, in characters: all but long answers and certificates.
+pub const LOGGED_CHARS_MAX: usize = 1000;
 /// Longest text of an error, in characters: it may quote what was sent.
 pub const ERROR_CHARS_MAX: usize = 1000;
 /// Connections that wait in a listening socket's queue; the kernel may lower it (net.core.somaxconn).

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    ok, pattern, same_bytes, Authority, Backend, Broken, Gate, Peer, Proof, Proxy, Secure,
-    SecureBackend, Seen, Setup,
+    control_at, ok, pattern, same_bytes, Authority, Backend, Broken, Gate, Peer, Proof, Proxy,
+    Reply, Secure, SecureBackend, Seen, Setup,
 };
 use openssl::ssl::SslVersion;
 use std::net::SocketAddr;
@@ -413,6 +413,13 @@ fn connections_follow_the_configuration() {
     assert_eq!(ask(&mut client, NAME), 502);
 }
 
+#[track_caller]
+fn refusal(proxy: &Proxy, line: &str) -> Reply {
+    let reply = control_at(&proxy.path("command.sock"), line).expect("a reply");
+    assert_eq!(reply.code(), "invalid", "{line}: {reply:?}");
+    reply
+}
+
 /// Certificates travel in the line, and are told as they came.
 #[test]
 fn by_commands() {
@@ -436,8 +443,7 @@ fn by_commands() {
         ("tls_server_name=*.example.com", "without *"),
         ("tls_verify=perhaps", "neither true nor false"),
     ] {
-        let reply = proxy.control(&format!("cluster update id=main {keys}"));
-        assert!(reply.last.starts_with("error"), "{keys}: {reply:?}");
+        let reply = refusal(&proxy, &format!("cluster update id=main {keys}"));
         assert!(reply.last.contains(why), "{keys}: {reply:?}");
     }
     let key = String::from_utf8(
@@ -447,7 +453,8 @@ fn by_commands() {
             .unwrap(),
     );
     let key = key.unwrap().replace('\n', "\\n");
-    let reply = proxy.control(&format!("cluster update id=main tls_ca=\"{pem}{key}\""));
+    let line = format!("cluster update id=main tls_ca=\"{pem}{key}\"");
+    let reply = refusal(&proxy, &line);
     assert!(reply.last.contains("private key"), "{reply:?}");
 }
 
@@ -467,8 +474,7 @@ fn tcp_goes_through_tls() {
     assert!(backend.wait_end(), "close_notify");
     assert_eq!(client.end(), Broken::Eof);
     assert_eq!(backend.handshakes()[0].alpn, None);
-    let line = "cluster add id=other protocol=tcp tls=true";
-    let reply = proxy.control(line);
+    let reply = refusal(&proxy, "cluster add id=other protocol=tcp tls=true");
     assert!(reply.last.contains("tls_server_name"), "{reply:?}");
 }
 

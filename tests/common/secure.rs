@@ -30,11 +30,13 @@ impl Proof {
         let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
         let key = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
         let mut name = X509Name::builder().expect("a name");
-        let common = names.first().unwrap_or(&"Test Authority");
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let authority = format!("Test Authority {serial}");
+        let common = names.first().copied().unwrap_or(&authority);
         name.append_entry_by_text("CN", common).expect("a name");
         let name = name.build();
         let mut made = X509Builder::new().expect("a certificate");
-        let number = BigNum::from_u32(SERIAL.fetch_add(1, Ordering::Relaxed));
+        let number = BigNum::from_u32(serial);
         let number = number.and_then(|n| n.to_asn1_integer()).expect("a number");
         let subject = issuer.map_or(&*name, |issuer| issuer.certificate.subject_name());
         let from = Asn1Time::from_unix(0).expect("a time");
