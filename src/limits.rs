@@ -69,9 +69,9 @@ pub const CERTIFICATE_CHAIN_MAX: usize = 10;
 pub const AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
 /// The same of the system's, in bytes: four times what Debian has.
 pub const SYSTEM_AUTHORITIES_BYTES_MAX: usize = 1024 * 1024;
-/// TLS sessions that a worker keeps for the backends of one cluster, about 2 KiB each. Clients
-/// choose the names that they belong to.
-pub const BACKEND_SESSIONS_MAX: usize = 1024;
+/// TLS sessions that a worker keeps for the backends of one cluster, with their certificates
+/// about 10 KiB each: one for each backend and name.
+pub const BACKEND_SESSIONS_MAX: usize = 256;
 /// That a backend's TLS fails is said once in so many milliseconds.
 pub const TLS_SILENCE_MS: u64 = 60_000;
 

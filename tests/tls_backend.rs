@@ -1,12 +1,14 @@
 //! TLS towards backends: who is believed, what is kept, how it ends.
 
 mod common;
+#[path = "tls/secure.rs"]
+mod secure;
 
 use common::{
-    control_at, ok, pattern, same_bytes, Authority, Backend, Broken, Gate, Peer, Proof, Proxy,
-    Reply, Secure, SecureBackend, Seen, Setup,
+    control_at, ok, pattern, same_bytes, Backend, Broken, Gate, Peer, Proxy, Reply, Setup,
 };
 use openssl::ssl::SslVersion;
+use secure::{Authority, Proof, Secure, SecureBackend, Seen};
 use std::net::SocketAddr;
 
 const NAME: &str = "example.com";

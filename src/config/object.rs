@@ -6,6 +6,7 @@
 
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
+use crate::certificate::authorities;
 use crate::state::{Backend, BackendState, BackendTls, Cidr, Cluster, Frontend, FrontendId};
 use crate::state::{HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts};
 use std::collections::BTreeMap;
@@ -97,6 +98,8 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
 fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<BackendTls>, Fault> {
     let (tls, verify) = (fields.bool("tls")?, fields.bool("tls_verify")?);
     let ca = fields.text_or_none("tls_ca");
+    let checked = ca.as_deref().map_or(Ok(()), authorities);
+    checked.map_err(|what| fault("tls_ca", what))?;
     let server_name = match fields.host_or_none("tls_server_name") {
         None => None,
         Some(HostRule::Exact(name)) => Some(name),

@@ -3,16 +3,7 @@
 use super::*;
 
 /// A root that nobody trusts.
-const ROOT: &str = "-----BEGIN CERTIFICATE-----\n\
-    MIIBfDCCASOgAwIBAgIUJL3YXpPSs/dCnq+J7IVlTU4sDeswCgYIKoZIzj0EAwIw\n\
-    FDESMBAGA1UEAwwJVGVzdCBSb290MB4XDTI2MTEyMjIzMzMwOFoXDTQ2MTExNzIz\n\
-    MzMwOFowFDESMBAGA1UEAwwJVGVzdCBSb290MFkwEwYHKoZIzj0CAQYIKoZIzj0D\n\
-    AQcDQgAEVeaj22IjlpF2fJ0JZhwm0uKrbe29tkIAYE42rsgPaGzCfmC1bf88LGRv\n\
-    XJqWRNnGgon9LzR3Mv55BfkxS36jYKNTMFEwHQYDVR0OBBYEFG1vyFm960dZWaRw\n\
-    ejg5+ru12JRWMB8GA1UdIwQYMBaAFG1vyFm960dZWaRwejg5+ru12JRWMA8GA1Ud\n\
-    EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgXSazu1ISYxOOPOpVS+MnkLS+\n\
-    NdCkIPKD7da/hRzZhbkCIFG1yB66tNrALCFDMKLj+9rKLEmjJqLCellu3IFEFC+J\n\
-    -----END CERTIFICATE-----\n";
+const ROOT: &str = include_str!("../../tests/tls/root.pem");
 
 /// A small generator (xorshift64*): the same seed, the same states.
 pub struct Random(u64);

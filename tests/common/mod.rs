@@ -14,7 +14,6 @@ mod message;
 mod peer;
 mod proxy;
 mod scrape;
-mod secure;
 
 pub use backend::{free_address, ok, refused_address, Backend, Gate, StuckListener};
 pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
@@ -23,7 +22,6 @@ pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
 pub use proxy::{is_alive, program, signal, sozu, sozuctl, Proxy, Setup, TempDir};
 pub use scrape::{serve_metrics, wait_sum, Scrape};
-pub use secure::{Authority, Proof, Secure, SecureBackend, Seen};
 
 use std::time::{Duration, Instant};
 

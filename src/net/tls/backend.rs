@@ -33,10 +33,11 @@ use crate::sys::ssl::resume;
 type Memory = Arc<Mutex<Option<SslSession>>>;
 
 /// What a connection was made for. One that was made for another is of no use.
-#[derive(Clone)]
 pub struct Identity {
     dialer: Rc<Dialer>,
+    backend: Key,
     name: Rc<str>,
+    memory: Memory,
 }
 
 impl Identity {
@@ -47,6 +48,20 @@ impl Identity {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The handshake succeeded: its sessions are worth keeping. Not before, for names that
+    /// clients make up would drive others out.
+    pub fn proven(&self) {
+        let mut sessions = self.dialer.sessions.borrow_mut();
+        let key = (self.backend, Rc::clone(&self.name));
+        if sessions.len() >= BACKEND_SESSIONS_MAX && !sessions.contains_key(&key) {
+            // Any of them: what is lost is found again by a whole handshake.
+            if let Some(other) = sessions.keys().next().cloned() {
+                sessions.remove(&other);
+            }
+        }
+        sessions.insert(key, Arc::clone(&self.memory));
     }
 
     /// Clients have no say in whom backends are taken for.
@@ -209,14 +224,21 @@ impl Dialer {
             ssl.set_alpn_protos(b"\x08http/1.1")?;
         }
         self.expect(&mut ssl, &name)?;
-        let memory = self.memory(backend, &name);
+        let known = self
+            .sessions
+            .borrow()
+            .get(&(backend, Rc::clone(&name)))
+            .cloned();
+        let memory = known.unwrap_or_default();
         if let Some(session) = &*memory.lock().unwrap_or_else(PoisonError::into_inner) {
             resume(&mut ssl, session);
         }
-        ssl.set_ex_data(memory_index()?, memory);
+        ssl.set_ex_data(memory_index()?, Arc::clone(&memory));
         let identity = Identity {
             dialer: Rc::clone(self),
+            backend,
             name,
+            memory,
         };
         Ok((TlsStream::new(ssl, stream)?, identity))
     }
@@ -238,18 +260,6 @@ impl Dialer {
             None => param.set_host(name)?,
         }
         Ok(())
-    }
-
-    fn memory(&self, backend: Key, name: &Rc<str>) -> Memory {
-        let mut sessions = self.sessions.borrow_mut();
-        let key = (backend, Rc::clone(name));
-        if sessions.len() >= BACKEND_SESSIONS_MAX && !sessions.contains_key(&key) {
-            // Any of them: what is lost is found again by a whole handshake.
-            if let Some(other) = sessions.keys().next().cloned() {
-                sessions.remove(&other);
-            }
-        }
-        Arc::clone(sessions.entry(key).or_default())
     }
 }
 
@@ -343,10 +353,20 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_bounded() {
+    fn sessions_are_bounded_and_of_proven_names() {
         let dialer = dialer(None, true);
-        for index in 0..2 * BACKEND_SESSIONS_MAX as u32 {
-            dialer.memory(key(index), &"a".into());
+        for index in 0..BACKEND_SESSIONS_MAX as u32 + 9 {
+            let made = dialer.dial(socket(), key(index), "a.example.com");
+            let (_, identity) = made.expect("a connection");
+            assert!(!dialer
+                .sessions
+                .borrow()
+                .contains_key(&(key(index), "a.example.com".into())));
+            identity.proven();
+            assert!(dialer
+                .sessions
+                .borrow()
+                .contains_key(&(key(index), "a.example.com".into())));
         }
         assert_eq!(dialer.sessions.borrow().len(), BACKEND_SESSIONS_MAX);
     }

@@ -47,7 +47,7 @@ pub enum Made {
 }
 
 /// Under TLS: by whom a connection is made, and for whom.
-type Wanted = Option<(Rc<Dialer>, String)>;
+type Wanted<'a> = Option<(&'a Rc<Dialer>, &'a str)>;
 
 impl Backs {
     // ---- TLS ------------------------------------------------------------
@@ -81,21 +81,14 @@ impl Backs {
         }
     }
 
-    /// Whom this request takes a backend for. An error: TLS is wanted, and cannot be had.
-    fn wanted(&self, asked: Asked) -> Result<Wanted, Unconnected> {
-        let Some(cluster) = self.clusters.get(asked.cluster) else {
+    /// By whom connections are made. An error: TLS is wanted, and cannot be had.
+    fn dialer(&self, cluster: Key) -> Result<Option<Rc<Dialer>>, Unconnected> {
+        let Some(cluster) = self.clusters.get(cluster) else {
             return Ok(None);
         };
         match (&cluster.dialer, &cluster.target.cluster.tls) {
-            (Some(dialer), _) => {
-                let name = dialer.name_for(asked.host).to_string();
-                if !dialer.takes(&name) {
-                    return Err(Unconnected::NoTls(NO_NAME));
-                }
-                Ok(Some((Rc::clone(dialer), name)))
-            }
-            (None, None) => Ok(None),
             (None, Some(_)) => Err(Unconnected::NoTls("its settings do not work")),
+            (dialer, _) => Ok(dialer.clone()),
         }
     }
 
@@ -115,6 +108,9 @@ impl Backs {
         match back.conn.shake() {
             Ok(true) => {
                 back.connecting = false;
+                if let Some(identity) = &back.identity {
+                    identity.proven();
+                }
                 self.connected(backend);
                 Made::Yes
             }
@@ -190,15 +186,20 @@ impl Backs {
 
     /// A connection for a client: pooled if it may be, else a new one. `tried` are not tried again.
     pub fn find(&mut self, asked: Asked, tried: &mut Vec<Key>, now_ms: u64, poll: &Epoll) -> Found {
-        let wanted = match self.wanted(asked) {
-            Ok(wanted) => wanted,
+        let dialer = match self.dialer(asked.cluster) {
+            Ok(dialer) => dialer,
             Err(why) => return Found::Nothing(why),
         };
+        let by = dialer.as_ref();
+        let wanted = by.map(|dialer| (dialer, dialer.name_for(asked.host)));
+        if wanted.is_some_and(|(dialer, name)| !dialer.takes(name)) {
+            return Found::Nothing(Unconnected::NoTls(NO_NAME));
+        }
         loop {
             let Some(chosen) = self.choose(asked.cluster, tried, now_ms) else {
                 return Found::Nothing(Unconnected::NoBackend);
             };
-            if let Some(key) = self.take_pooled(chosen, &wanted, asked.reuse, now_ms) {
+            if let Some(key) = self.take_pooled(chosen, wanted, asked.reuse, now_ms) {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(asked.owner);
                 }
@@ -207,7 +208,7 @@ impl Backs {
                 };
                 return Found::Ready(key, server);
             }
-            match self.start(chosen, &wanted, asked.owner, poll) {
+            match self.start(chosen, wanted, asked.owner, poll) {
                 Ok(key) => return Found::Started(key),
                 // No fault of the backend's.
                 Err(e) if socket::out_of_descriptors(&e) && self.give_up_idle() => {}
@@ -254,7 +255,7 @@ impl Backs {
     fn take_pooled(
         &mut self,
         backend: Key,
-        wanted: &Wanted,
+        wanted: Wanted,
         reuse: Reuse,
         now_ms: u64,
     ) -> Option<Key> {
@@ -280,13 +281,7 @@ impl Backs {
         !idle.is_empty()
     }
 
-    fn start(
-        &mut self,
-        backend: Key,
-        wanted: &Wanted,
-        owner: Key,
-        poll: &Epoll,
-    ) -> io::Result<Key> {
+    fn start(&mut self, backend: Key, wanted: Wanted, owner: Key, poll: &Epoll) -> io::Result<Key> {
         let Some(server) = self.backends.get_mut(backend) else {
             return Err(io::Error::other("the backend is gone"));
         };
@@ -327,7 +322,7 @@ impl Backs {
 
 impl Back {
     /// Made for what is wanted, and for nothing else.
-    fn is_for(&self, wanted: &Wanted) -> bool {
+    fn is_for(&self, wanted: Wanted) -> bool {
         match (&self.identity, wanted) {
             (None, None) => true,
             (Some(identity), Some((dialer, name))) => identity.is(dialer, name),

@@ -1,6 +1,6 @@
 //! Backends that speak TLS, with certificates made here.
 
-use super::DEADLINE;
+use crate::common::{ok, DEADLINE};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
@@ -217,8 +217,8 @@ impl SecureBackend {
                 let host = head.split("Host: ").nth(1).unwrap_or_default();
                 let host = host.split("\r\n").next().unwrap_or_default();
                 match body.is_empty() {
-                    true => peer.send(super::ok(host)),
-                    false => peer.send(super::ok(body)),
+                    true => peer.send(ok(host)),
+                    false => peer.send(ok(body)),
                 }
             }
         })
