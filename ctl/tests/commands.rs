@@ -53,14 +53,7 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     (
         "cluster update id=web tls=true tls_verify=false",
-        &[
-            "cluster",
-            "update",
-            "--id",
-            "web",
-            "--tls",
-            "tls-verify=false",
-        ],
+        &["cluster", "update", "id=web", "tls-verify=false", "--tls"],
     ),
     ("cluster list", &["query", "applications"]),
     (
