@@ -116,6 +116,21 @@ fn unknown_issuers_are_refused() {
     }
 }
 
+/// A backend's own certificate is as good as that of who has signed it.
+#[test]
+fn a_certificate_may_be_trusted_itself() {
+    let authority = Authority::new();
+    for proof in [Proof::self_signed(&[NAME]), authority.issue(&[NAME])] {
+        let backend = SecureBackend::echo(&proof);
+        let setup = Setup::http().backends(&[backend.address()]);
+        let ca = setup.file("ca.pem", &proof.pem());
+        let proxy = setup.more(&format!("tls = true\ntls_ca = {ca}\n")).start();
+        assert_eq!(proxy.client().get("/").status(), 200);
+        let answer = ask(&mut proxy.client(), "other.example.com");
+        assert_eq!(answer, 503, "for its name alone");
+    }
+}
+
 #[test]
 fn without_verification_anybody_will_do() {
     let backend = SecureBackend::echo(&Proof::self_signed(&["other.example.com"]));
@@ -381,6 +396,40 @@ fn a_handshake_that_is_broken_off() {
     let backend = Backend::scripted(|peer, _| peer.exactly(1).map(drop));
     let proxy = proxy(&[backend.address()], None, "");
     refused(&proxy, "it closed the connection inside the handshake");
+}
+
+#[test]
+fn a_handshake_that_is_refused() {
+    let backend = Backend::scripted(|peer, _| {
+        peer.exactly(1)?;
+        // A fatal alert: handshake_failure.
+        peer.send([0x15, 3, 3, 0, 2, 2, 40]);
+        peer.rest();
+        Ok(())
+    });
+    let proxy = proxy(&[backend.address()], None, "");
+    refused(&proxy, "it refuses the handshake");
+    proxy.wait_log("handshake failure");
+}
+
+/// A body that somebody cuts inside what is counted is cut too, in whatever way.
+#[test]
+fn a_counted_body_is_cut_as_well() {
+    for announced in [true, false] {
+        let authority = Authority::new();
+        let backend = SecureBackend::scripted(&authority.issue(&[NAME]), None, move |peer| {
+            peer.request();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345");
+            if announced {
+                let _gone = peer.tls.shutdown();
+            }
+        });
+        let proxy = proxy(&[backend.address()], Some(&authority), "");
+        let mut client = proxy.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n"));
+        assert_eq!(client.rest().1, Broken::Reset);
+        proxy.wait_access(1, "backend_cut");
+    }
 }
 
 #[test]

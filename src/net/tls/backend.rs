@@ -19,7 +19,7 @@ use openssl::ssl::{
     SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use openssl::x509::store::{X509Store, X509StoreBuilder};
-use openssl::x509::verify::X509CheckFlags;
+use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509VerifyResult, X509};
 
 use super::stream::TlsStream;
@@ -105,7 +105,7 @@ impl Dialers {
                 let roots = &mut self.roots;
                 once(&mut self.trusting, || system_store(roots.take()).map(Some))?
             }
-            Some(pem) => context(Some(store(pem.as_bytes())?))?,
+            Some(pem) => context(Some(store(pem.as_bytes(), X509VerifyFlags::PARTIAL_CHAIN)?))?,
         };
         Ok(Dialer {
             context,
@@ -145,12 +145,14 @@ fn system_store(roots: Option<OwnedFd>) -> Result<X509Store, String> {
     if roots.is_none() {
         log::error!("the system has no file of roots: give clusters with tls = true a tls_ca");
     }
-    store(&bytes[..len])
+    store(&bytes[..len], X509VerifyFlags::empty())
 }
 
-fn store(pem: &[u8]) -> Result<X509Store, String> {
+/// What an operator gives ends a proof whether it is a root or not.
+fn store(pem: &[u8], flags: X509VerifyFlags) -> Result<X509Store, String> {
     let fill = || {
         let mut store = X509StoreBuilder::new()?;
+        store.set_flags(flags)?;
         for root in X509::stack_from_pem(pem)? {
             store.add_cert(root)?;
         }
@@ -253,7 +255,10 @@ impl Dialer {
             return Ok(());
         }
         let param = ssl.param_mut();
-        param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+        // The common name counts for nothing any more (RFC 9525).
+        param.set_hostflags(
+            X509CheckFlags::NO_PARTIAL_WILDCARDS | X509CheckFlags::NEVER_CHECK_SUBJECT,
+        );
         match address {
             Some(address) => param.set_ip(address)?,
             None if name.is_empty() => return Err(io::Error::other(NO_NAME)),
