@@ -12,7 +12,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::x509::{X509NameRef, X509Ref, X509};
 
-use crate::limits::CERTIFICATE_CHAIN_MAX;
+use crate::limits::{AUTHORITIES_BYTES_MAX, CERTIFICATE_CHAIN_MAX};
 use crate::state::HostRule;
 
 /// A certificate with what leads to its root, and its key: parsed, and fitting together.
@@ -89,6 +89,18 @@ pub fn check(certificate: &str, chain: &str, key: &str) -> Result<Checked, Strin
         chain: all,
         key,
     })
+}
+
+/// Certificates that may vouch for others: a root, or several.
+pub fn authorities(pem: &str) -> Result<(), String> {
+    if pem.len() > AUTHORITIES_BYTES_MAX {
+        let kib = AUTHORITIES_BYTES_MAX / 1024;
+        return Err(format!("the certificates are longer than {kib} KiB"));
+    }
+    if pem.contains("PRIVATE KEY-----") {
+        return Err("there is a private key: only certificates are wanted".into());
+    }
+    stack(pem, "it").map(drop)
 }
 
 fn stack(pem: &str, what: &str) -> Result<Vec<X509>, String> {

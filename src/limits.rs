@@ -64,6 +64,17 @@ pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 /// Certificates that a client is shown at most, the leaf among them.
 pub const CERTIFICATE_CHAIN_MAX: usize = 10;
 
+/// Certificates, in PEM, that one cluster trusts, in bytes: as many as a system does, beside all
+/// answers in one control line.
+pub const AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
+/// The same of the system's, in bytes: four times what Debian has.
+pub const SYSTEM_AUTHORITIES_BYTES_MAX: usize = 1024 * 1024;
+/// TLS sessions that a worker keeps for the backends of one cluster, with their certificates
+/// about 10 KiB each: one for each backend and name.
+pub const BACKEND_SESSIONS_MAX: usize = 256;
+/// That a backend's TLS fails is said once in so many milliseconds.
+pub const TLS_SILENCE_MS: u64 = 60_000;
+
 /// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 
@@ -119,6 +130,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 pub const EVENTS_PER_TURN: usize = 256;
 /// Longest text of log levels, in bytes: dozens of modules.
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
+/// How much of a change the log shows, in characters: all but long answers and certificates.
+pub const LOGGED_CHARS_MAX: usize = 1000;
 /// Longest text of an error, in characters: it may quote what was sent.
 pub const ERROR_CHARS_MAX: usize = 1000;
 /// Connections that wait in a listening socket's queue; the kernel may lower it (net.core.somaxconn).

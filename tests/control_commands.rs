@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// Lines one after another, and what they answer: `ok`, or the code of the
 /// error. `$L`, `$M` and `$N` are addresses where nobody listens, `$T` one that
-/// is taken.
+/// is taken; `$P` is a certificate.
 const SCRIPT: &[(&str, &str)] = &[
     ("ping", "ok"),
     ("ping now", "unknown"),
@@ -52,6 +52,16 @@ const SCRIPT: &[(&str, &str)] = &[
     ("listener list address=$L", "unknown"),
     ("cluster add id=web protocol=http load_balancing=round_robin answer_503=\"\"", "ok"),
     ("cluster add id=raw protocol=tcp", "ok"),
+    ("cluster add id=sure tls=true tls_verify=false tls_ca=\"$P\" tls_server_name=inner.example.com", "ok"),
+    ("cluster add id=sured protocol=tcp tls=true", "invalid"),
+    ("cluster add id=sured tls_ca=\"$P\"", "invalid"),
+    ("cluster add id=sured tls=true tls_ca=pem", "invalid"),
+    ("cluster add id=sured tls=true tls_ca=\"-----BEGIN CERTIFICATE-----\"", "invalid"),
+    ("cluster add id=sured tls=true tls_server_name=*.example.com", "invalid"),
+    ("cluster update id=sure tls=true tls_verify=true tls_ca=\"$P\" tls_server_name=127.0.0.1", "ok"),
+    ("cluster update id=sure tls=false", "invalid"),
+    ("cluster update id=sure tls=false unset=tls_ca,tls_server_name", "ok"),
+    ("cluster remove id=sure", "ok"),
     ("cluster add id=web", "exists"),
     ("cluster add id=\"a b\"", "invalid"),
     ("cluster add", "invalid"),
@@ -234,11 +244,12 @@ fn every_command() {
     let free = [free_address(), free_address(), free_address()].map(|a| a.to_string());
     let taken = std::net::TcpListener::bind(free_address()).expect("bind");
     let taken = taken.local_addr().expect("getsockname").to_string();
+    let root = include_str!("tls/root.pem").replace('\n', "\\n");
     for (line, wanted) in SCRIPT {
         let revision = client.ok("state stats").number("revision").to_string();
         let line = line.replace("$L", &free[0]).replace("$M", &free[1]);
         let line = line.replace("$N", &free[2]).replace("$T", &taken);
-        let line = line.replace("$R", &revision);
+        let line = line.replace("$R", &revision).replace("$P", &root);
         let before = client.dump();
         say(&mut client, &line, wanted);
         if *wanted != "ok" {

@@ -145,6 +145,14 @@ fn the_shipped_configuration_loads() {
     assert_eq!(config.state.backends().count(), 2);
 }
 
+/// What stands in a file that an example names.
+fn text_of(path: &Path) -> String {
+    match path.extension().is_some_and(|extension| extension == "pem") {
+        true => include_str!("tls/root.pem").to_string(),
+        false => "<h1>An answer</h1>".to_string(),
+    }
+}
+
 /// What is commented out in the example is right as well.
 #[test]
 fn the_commented_lines_load() {
@@ -160,7 +168,7 @@ fn the_commented_lines_load() {
         text.push_str(code.unwrap_or(line));
         text.push('\n');
     }
-    let mut file = |_: &Path| Ok("<h1>An answer</h1>".to_string());
+    let mut file = |path: &Path| Ok(text_of(path));
     let result = read(&text, "config.toml", Path::new("/"), &mut file);
     let (config, warnings) = result.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
@@ -178,7 +186,7 @@ fn every_example_loads() {
         let document = std::fs::read_to_string(&path).expect("a text");
         for block in document.split("\n```toml\n").skip(1) {
             let example = block.split("\n```").next().unwrap_or_default();
-            let mut file = |_: &Path| Ok(String::new());
+            let mut file = |path: &Path| Ok(text_of(path));
             let name = path.display().to_string();
             if let Err(errors) = read(example, &name, Path::new("/"), &mut file) {
                 panic!("{errors}\n{example}");

@@ -51,6 +51,10 @@ const STEPS: &[(&str, &[&str])] = &[
         "cluster update id=web unset=answer_404",
         &["cluster", "update", "--id", "web", "--unset", "answer_404"],
     ),
+    (
+        "cluster update id=web tls=true tls_verify=false",
+        &["cluster", "update", "id=web", "tls-verify=false", "--tls"],
+    ),
     ("cluster list", &["query", "applications"]),
     (
         "cluster pause id=web max=30",

@@ -163,6 +163,13 @@ impl Fields {
         }
     }
 
+    pub fn host_or_none(&mut self, name: &'static str) -> Option<HostRule> {
+        match self.take(name) {
+            Some(Value::Host(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     pub fn ranges(&mut self, name: &'static str) -> Vec<Cidr> {
         match self.take(name) {
             Some(Value::Ranges(value)) => value,
@@ -229,6 +236,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Choice(words) => choice(words, text).map(Value::Text),
         Kind::Ranges | Kind::Names => of_texts(kind, text.split(',')),
         Kind::Answers => Err("takes one key per status, like answer_404".into()),
+        Kind::Pem => check_pem(text).map(Value::Text),
         Kind::File => check_file(text).map(Value::Text),
         Kind::Target => check_target(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
@@ -367,6 +375,14 @@ fn choice(words: &[(&'static str, &str)], text: &str) -> Result<String, String> 
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     Err(format!("{text:?} is not one of: {}", known.join(", ")))
+}
+
+/// What it holds is looked at where it is known what it should be.
+fn check_pem(text: &str) -> Result<String, String> {
+    match text.contains("-----BEGIN ") {
+        true => Ok(text.to_string()),
+        false => Err("it is no PEM: no line begins with -----BEGIN".into()),
+    }
 }
 
 fn check_file(text: &str) -> Result<String, String> {

@@ -47,6 +47,8 @@ pub enum Kind {
     Names,
     /// Bodies by status: files in the configuration, the text itself in a command.
     Answers,
+    /// Certificates in PEM: a file in the configuration, the text itself in a command.
+    Pem,
     /// The path of a file, in the configuration relative to its folder.
     File,
     /// Where a log goes.
@@ -79,6 +81,7 @@ impl Kind {
             Kind::Ranges => "list of ranges".into(),
             Kind::Names => "list of names".into(),
             Kind::Answers => "text by status".into(),
+            Kind::Pem => "PEM".into(),
             Kind::File => "file".into(),
             Kind::Target => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
@@ -154,7 +157,7 @@ const ANY_COUNT: Kind = Kind::Int {
 
 use self::Default::{Empty, Global, Implied, InFile, Is, Required};
 use Kind::{Address, Answers, Bool, File, Hostname, Int, Ip, Levels, Method, Name, Path};
-use Kind::{Hsts, Names, Ranges, Seconds, Target, Url};
+use Kind::{Hsts, Names, Pem, Ranges, Seconds, Target, Url};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -206,6 +209,10 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
+    key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
+    key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
+    key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),
+    key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 

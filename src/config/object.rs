@@ -6,8 +6,9 @@
 
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
-use crate::state::{Actions, Backend, BackendState, Cidr, Cluster, Frontend, FrontendId, Listener};
-use crate::state::{LoadBalancing, PathRule, Protocol, Timeouts};
+use crate::certificate::authorities;
+use crate::state::{Actions, Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
+use crate::state::{FrontendId, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -71,13 +72,15 @@ pub fn timeouts_words(timeouts: &Timeouts) -> Words {
 
 pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
     fields.complete(CLUSTER)?;
+    let protocol = protocol(&mut fields)?;
     Ok(Cluster {
         id: fields.text("id")?.into(),
-        protocol: protocol(&mut fields)?,
+        protocol,
         load_balancing: match fields.text("load_balancing")?.as_str() {
             "round_robin" => LoadBalancing::RoundRobin,
             _ => return Err(fault("load_balancing", "is not known")),
         },
+        tls: backend_tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
 }
@@ -88,7 +91,46 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
         word("protocol", cluster.protocol.name()),
         word("load_balancing", cluster.load_balancing.name()),
     ];
+    words.extend(cluster.tls.iter().flat_map(backend_tls_words));
     words.extend(answers_words(&cluster.answers));
+    words
+}
+
+fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<BackendTls>, Fault> {
+    let (tls, verify) = (fields.bool("tls")?, fields.bool("tls_verify")?);
+    let ca = fields.text_or_none("tls_ca");
+    let checked = ca.as_deref().map_or(Ok(()), authorities);
+    checked.map_err(|what| fault("tls_ca", what))?;
+    let server_name = match fields.host_or_none("tls_server_name") {
+        None => None,
+        Some(HostRule::Exact(name)) => Some(name),
+        Some(_) => return Err(fault("tls_server_name", "is one name, without *")),
+    };
+    if !tls {
+        let alone = match (&ca, &server_name) {
+            (Some(_), _) => "tls_ca",
+            (_, Some(_)) => "tls_server_name",
+            _ => return Ok(None),
+        };
+        let what = "does nothing without tls = true: leave it out, or unset it";
+        return Err(fault(alone, what));
+    }
+    if protocol == Protocol::Tcp && verify && server_name.is_none() {
+        let what = "is required: a tcp cluster is asked for no host; or say tls_verify = false";
+        return Err(fault("tls_server_name", what));
+    }
+    Ok(Some(BackendTls {
+        verify,
+        ca,
+        server_name,
+    }))
+}
+
+fn backend_tls_words(tls: &BackendTls) -> Words {
+    let mut words = vec![word("tls", true), word("tls_verify", tls.verify)];
+    words.extend(tls.ca.iter().map(|pem| word("tls_ca", pem)));
+    let name = tls.server_name.iter();
+    words.extend(name.map(|name| word("tls_server_name", name)));
     words
 }
 

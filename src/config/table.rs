@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&self, kind: Kind, value: &toml::Value) -> Result<Value, String> {
+    fn value(&mut self, kind: Kind, value: &toml::Value) -> Result<Value, String> {
         match (kind, value) {
             (Kind::Bool, toml::Value::Bool(value)) => Ok(Value::Bool(*value)),
             (Kind::Int { .. } | Kind::Seconds, toml::Value::Integer(number)) => {
@@ -228,6 +228,7 @@ impl<'a> Reader<'a> {
                     other.kind()
                 ))
             }
+            (Kind::Pem, toml::Value::Text(path)) => of_text(kind, &self.named_file(path)?),
             (Kind::File | Kind::Target, toml::Value::Text(text)) => match of_text(kind, text)? {
                 Value::Text(path) => self.resolve(kind, path).map(Value::Text),
                 other => Ok(other),
@@ -270,7 +271,7 @@ impl<'a> Reader<'a> {
 
     fn answer(&mut self, object: &mut Object, status: u16, item: &Item) {
         let body = match &item.value {
-            toml::Value::Text(path) => self.answer_file(path),
+            toml::Value::Text(path) => self.named_file(path),
             other => Err(format!(
                 "expected the path of a file, found {}",
                 other.kind()
@@ -285,7 +286,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn answer_file(&mut self, path: &str) -> Result<String, String> {
+    /// The text of a file that is named in place of it.
+    fn named_file(&mut self, path: &str) -> Result<String, String> {
         of_text(Kind::File, path)?;
         let path: PathBuf = self.folder.join(path);
         let read = (self.file)(&path);

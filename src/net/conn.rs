@@ -65,6 +65,15 @@ impl Conn {
         }
     }
 
+    /// To a backend: it is not connected yet, and its handshake comes after that.
+    pub fn dialed(stream: TlsStream) -> Conn {
+        Conn {
+            blocked: true,
+            shaking: Some(Shaken::WantsWrite),
+            ..Conn::secure(stream, false)
+        }
+    }
+
     pub fn is_shaking(&self) -> bool {
         self.shaking.is_some()
     }
@@ -180,16 +189,33 @@ impl Conn {
         let _ = self.transport.stream().shutdown(Shutdown::Write);
     }
 
+    /// What was sent was meant to end here: under TLS that is said, lest it look cut.
+    pub fn part(&mut self) {
+        if let (Transport::Tls(tls), None) = (&mut self.transport, self.shaking) {
+            tls.shut();
+        }
+    }
+
+    /// It does not end in order, and is not to look as if it did.
+    pub fn cut(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.cut();
+        }
+    }
+
     /// The peer will see a reset when this connection is dropped.
-    pub fn reset(&self) {
+    pub fn reset(&mut self) {
+        self.cut();
         // As above.
         let _ = socket::reset_on_close(self.transport.stream());
     }
 
     /// Whether nothing waits to be read. Asks the kernel only where the last receive may have left something.
     pub fn is_silent(&mut self) -> bool {
-        if let Transport::Tls(tls) = &self.transport {
-            return !self.readable && !tls.may_have_more();
+        if let Transport::Tls(tls) = &mut self.transport {
+            // What is no data (a session ticket) is taken on the way.
+            self.readable = (self.readable || tls.may_have_more()) && !tls.is_silent();
+            return !self.readable;
         }
         if self.readable {
             let peeked = self.transport.stream().peek(&mut [0]);

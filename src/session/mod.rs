@@ -74,6 +74,8 @@ pub enum Unconnected {
     /// Refused, unreachable: the address was tried.
     Refused,
     TimedOut,
+    /// Connected, and yet there is no TLS with it; why.
+    NoTls(&'static str),
     /// None of the cluster can be used.
     NoBackend,
     /// The cluster is paused for so many seconds yet, and too many wait for it already.

@@ -15,6 +15,7 @@ pub enum End {
     BackendNone,
     BackendRefused,
     BackendConnectTimeout,
+    BackendTlsFailed,
     BackendTimeout,
     BackendClosed,
     BackendBadResponse,
@@ -49,7 +50,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 18] = [
+    pub const ALL: [End; 19] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -59,6 +60,7 @@ impl End {
         End::BackendNone,
         End::BackendRefused,
         End::BackendConnectTimeout,
+        End::BackendTlsFailed,
         End::BackendTimeout,
         End::BackendClosed,
         End::BackendBadResponse,
@@ -82,6 +84,7 @@ impl End {
             End::BackendNone => "backend_none",
             End::BackendRefused => "backend_refused",
             End::BackendConnectTimeout => "backend_connect_timeout",
+            End::BackendTlsFailed => "backend_tls_failed",
             End::BackendTimeout => "backend_timeout",
             End::BackendClosed => "backend_closed",
             End::BackendBadResponse => "backend_bad_response",
@@ -108,6 +111,7 @@ impl End {
             End::BackendNone
             | End::BackendRefused
             | End::BackendConnectTimeout
+            | End::BackendTlsFailed
             | End::BackendTimeout
             | End::BackendClosed
             | End::BackendBadResponse

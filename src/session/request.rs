@@ -359,7 +359,10 @@ pub(super) fn unconnected(
         x.retry_after = seconds;
         x.failure = None;
     }
-    let worth_trying = matches!(why, Unconnected::Refused | Unconnected::TimedOut);
+    let worth_trying = matches!(
+        why,
+        Unconnected::Refused | Unconnected::TimedOut | Unconnected::NoTls(_)
+    );
     if worth_trying && x.failed_connects < CONNECT_RETRIES_MAX {
         x.failed_connects += 1;
         x.failure = Some(why);
@@ -372,6 +375,7 @@ pub(super) fn unconnected(
         Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
         Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
         Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
+        Unconnected::NoTls(why) => (End::BackendTlsFailed, 503, why),
         Unconnected::QueueFull { .. } => {
             (End::ProxyQueueFull, 503, "too many wait for the cluster")
         }

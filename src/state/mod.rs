@@ -151,8 +151,21 @@ pub struct Cluster {
     pub id: Rc<str>,
     pub protocol: Protocol,
     pub load_balancing: LoadBalancing,
+    /// Its backends speak TLS.
+    pub tls: Option<BackendTls>,
     /// Bodies of our own answers, by status; they win over the listener's.
     pub answers: BTreeMap<u16, String>,
+}
+
+/// How TLS is spoken with the backends of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTls {
+    /// Whether a backend must prove that it is who it is taken for.
+    pub verify: bool,
+    /// The certificates that such a proof ends at, in PEM; `None`: those of the system.
+    pub ca: Option<String>,
+    /// Who backends are taken for; `None`: the host that is asked for.
+    pub server_name: Option<Box<str>>,
 }
 
 /// Which hostnames a frontend takes. Lower case, no port.

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A root that nobody trusts.
+const ROOT: &str = include_str!("../../tests/tls/root.pem");
+
 /// A small generator (xorshift64*): the same seed, the same states.
 pub struct Random(u64);
 
@@ -91,8 +94,17 @@ impl Random {
             id: self.name(),
             protocol: self.protocol(),
             load_balancing: LoadBalancing::RoundRobin,
+            tls: self.backend_tls(),
             answers: self.answers(),
         }
+    }
+
+    fn backend_tls(&mut self) -> Option<BackendTls> {
+        (self.below(4) == 0).then(|| BackendTls {
+            verify: self.coin(),
+            ca: self.coin().then(|| ROOT.into()),
+            server_name: Some(["a.example.com", "10.0.0.1"][self.below(2) as usize].into()),
+        })
     }
 
     fn frontend(&mut self) -> Frontend {

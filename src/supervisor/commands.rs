@@ -1,6 +1,6 @@
 //! What each command does.
 
-use crate::limits::TRANSACTION_CHANGES_MAX;
+use crate::limits::{LOGGED_CHARS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
 use crate::proto::command::Command;
 use crate::proto::update::Step;
@@ -228,7 +228,7 @@ impl Supervisor {
         let mut events = String::new();
         for change in changes {
             let line = change.encode();
-            log::info!("revision {revision}, by {who}: {line}");
+            log::info!("revision {revision}, by {who}: {}", shown(&line));
             if listens {
                 let pairs = [("revision", revision.to_string()), ("command", line)];
                 events += &event("change", &pairs);
@@ -248,6 +248,14 @@ impl Supervisor {
     }
 
     // ---- questions ------------------------------------------------------
+}
+
+/// A line in the log: of one with a page or certificates in it the beginning.
+fn shown(line: &str) -> String {
+    match line.char_indices().nth(LOGGED_CHARS_MAX) {
+        Some((end, _)) => format!("{}… ({} bytes)", &line[..end], line.len()),
+        None => line.to_string(),
+    }
 }
 
 /// Changes as the lines that say them.

@@ -22,6 +22,7 @@ mod pauses;
 mod progress;
 mod reload;
 mod roles;
+mod roots;
 mod saved;
 mod series;
 mod status;

@@ -234,6 +234,7 @@ mod tests {
             id: id.to_string().into(),
             protocol: Protocol::Http,
             load_balancing: LoadBalancing::RoundRobin,
+            tls: None,
             answers: BTreeMap::new(),
         }))
     }

@@ -26,7 +26,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
-use crate::supervisor::{series, worker_name, worker_role, Stage, Supervisor};
+use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::process;
 
@@ -216,6 +216,9 @@ impl Supervisor {
         );
         if let Some(access) = self.logs.access()? {
             channel.send_with("access", vec![access]);
+        }
+        if let Some(roots) = roots::open() {
+            channel.send_with("roots", vec![roots]);
         }
         channel.send(&self.settings.encode());
         for (address, socket) in &self.sockets {

@@ -11,6 +11,7 @@ use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::token::{self, Kind};
+use crate::parser::host;
 use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
@@ -19,7 +20,7 @@ use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
 use crate::worker::lend::Lanes;
-use crate::worker::pool::{Backs, Found};
+use crate::worker::pool::{Asked, Backs, Found, Made};
 
 /// A client's connection, and what it borrows.
 pub struct Slot {
@@ -331,7 +332,7 @@ impl Turn<'_> {
         match act {
             BackAct::Release => self.release(key),
             BackAct::Reset => {
-                if let Some(back) = self.backs.conns.get(key) {
+                if let Some(back) = self.backs.conns.get_mut(key) {
                     back.conn.reset();
                 }
                 self.backs.close(key);
@@ -369,7 +370,6 @@ impl Turn<'_> {
         let Some(target) = &x.target else {
             return;
         };
-        let cluster = target.key;
         match self
             .holds
             .admit(&target.cluster.id, self.key, self.now_ms())
@@ -383,11 +383,19 @@ impl Turn<'_> {
                 return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
             }
         }
-        let (now_ms, tried) = (self.now_ms(), &mut self.slot.tried);
-        match self
-            .backs
-            .find(cluster, reuse, self.key, tried, now_ms, self.poll)
-        {
+        let mut room = [0; 256];
+        let host = match target.cluster.tls {
+            Some(_) => host::normalize(&x.record.host, &mut room),
+            None => &[],
+        };
+        let asked = Asked {
+            cluster: target.key,
+            host: std::str::from_utf8(host).unwrap_or_default(),
+            reuse,
+            owner: self.key,
+        };
+        let (now_ms, tried) = (self.world.now_us / 1000, &mut self.slot.tried);
+        match self.backs.find(asked, tried, now_ms, self.poll) {
             Found::Ready(key, server) => {
                 self.slot.back = Some(key);
                 self.on(Event::Connected {
@@ -413,25 +421,19 @@ impl Turn<'_> {
     pub fn connected(&mut self, failed: bool) {
         let now_ms = self.now_ms();
         let Some(key) = self.slot.back else { return };
-        let Some(back) = self.backs.conns.get_mut(key) else {
+        let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) else {
             return;
         };
-        let backend = back.backend;
-        let error = if failed {
-            back.conn.connect_error()
-        } else {
-            None
-        };
-        if let Some(error) = error {
-            self.slot.back = None;
-            self.slot.tried.push(backend);
-            self.backs.failed(backend, &error.to_string(), now_ms);
-            self.backs.close(key);
-            self.on(Event::Unconnected(Unconnected::Refused));
-            return;
+        match self.backs.goes_on(key, failed, now_ms, self.poll) {
+            Made::Yes => {}
+            Made::NotYet => return,
+            Made::No(why) => {
+                self.slot.back = None;
+                self.slot.tried.push(backend);
+                self.backs.close(key);
+                return self.on(Event::Unconnected(why));
+            }
         }
-        back.connecting = false;
-        self.backs.connected(backend);
         if let Some(server) = self.backs.server(key) {
             self.on(Event::Connected {
                 server,

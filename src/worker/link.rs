@@ -39,6 +39,7 @@ struct Boot {
     ledger: Option<OwnedFd>,
     log: Option<OwnedFd>,
     access: Option<OwnedFd>,
+    roots: Option<OwnedFd>,
     settings: Option<Settings>,
     batch: Batch,
     /// Lines about paused clusters.
@@ -80,6 +81,7 @@ pub fn main() -> io::Result<()> {
         ledger,
         poll,
         access,
+        roots: boot.roots.take(),
         seed,
     };
     let row = boot.row.ok_or_else(missing)?;
@@ -124,6 +126,7 @@ impl Boot {
                 self.log = channel.take_fd();
             }
             "access" => self.access = channel.take_fd(),
+            "roots" => self.roots = channel.take_fd(),
             "settings" => {
                 let settings =
                     Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;

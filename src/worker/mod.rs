@@ -19,6 +19,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::buf::Pool;
@@ -29,6 +30,7 @@ use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell};
 use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
+use crate::net::tls::backend::Dialers;
 use crate::net::token::{self, Kind};
 use crate::parser::http11::{self, Name};
 use crate::proto::digest::Digest;
@@ -133,6 +135,8 @@ struct Outfit {
     poll: Epoll,
     /// Where lines about requests go.
     access: Option<Sink>,
+    /// The system's roots, for TLS with backends.
+    roots: Option<OwnedFd>,
     seed: u64,
 }
 
@@ -163,6 +167,7 @@ impl Worker {
                 0,
                 u64::from(settings.back_keepalive_timeout) * 1000,
                 tally.clone(),
+                Dialers::new(outfit.roots),
             ),
             tally,
             // Half of the buffers is for those who do not wait for a paused cluster.
@@ -272,10 +277,7 @@ impl Worker {
         for i in 0..events.len() {
             let (token, _) = events.get(i);
             if let Some((Kind::Back, key)) = token::unpack(token) {
-                let back = self.backs.conns.get(key);
-                if back.is_some_and(|back| back.owner.is_none()) {
-                    self.backs.close(key);
-                }
+                self.backs.weed(key);
             }
         }
     }
@@ -356,7 +358,7 @@ impl Worker {
 
     /// The one place where a client's slot is freed.
     fn close(&mut self, key: Key) {
-        let Some(slot) = self.slots.remove(key) else {
+        let Some(mut slot) = self.slots.remove(key) else {
             return;
         };
         self.timers.cancel(key.index);
@@ -364,10 +366,14 @@ impl Worker {
             self.holds.leave(&target.cluster.id, key);
         }
         if let Some(back) = slot.back {
+            if slot.reset {
+                self.backs.cut(back);
+            }
             self.backs.close(back);
         }
-        if slot.reset {
-            slot.front.reset();
+        match slot.reset {
+            true => slot.front.reset(),
+            false => slot.front.part(),
         }
         self.left(slot.door);
     }

@@ -5,27 +5,27 @@
 //! kept-alive request costs no epoll_ctl. (It is not kept inside the session's
 //! slot: it would have to move with every request.)
 
+mod dial;
+
 use std::collections::HashMap;
-use std::io;
 use std::rc::Rc;
 
-use crate::balance::{Round, Smooth};
+use crate::balance::Smooth;
 use crate::health::Health;
 use crate::limits::POOLED_PER_BACKEND_MAX;
 use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
+use crate::net::tls::backend::{Dialer, Dialers, Identity};
 use crate::net::token::{self, Kind};
-use crate::session::{Lead, Reuse, Server, Target, Unconnected};
+use crate::session::{Lead, Server, Target};
 use crate::slab::{Key, Slab};
 use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
-use crate::sys::socket;
 use crate::timer::Wheel;
 use crate::worker::watch::{News, Watches};
 
-/// A pooled connection that went idle less than this ago is not taken for dead.
-const RECENT_MS: u64 = 500;
+pub use dial::{Asked, Found, Made};
 
 /// A connection to a backend.
 pub struct Back {
@@ -33,8 +33,12 @@ pub struct Back {
     /// The client's slot that uses it; `None` in the pool.
     pub owner: Option<Key>,
     pub backend: Key,
-    /// Not made yet.
+    /// Not made yet, be it that TLS is not agreed upon.
     pub connecting: bool,
+    /// Its handshake has begun.
+    shook: bool,
+    /// What it was made for, under TLS.
+    identity: Option<Identity>,
     idle_since_ms: u64,
 }
 
@@ -54,6 +58,8 @@ struct Backend {
     /// It was left alone, and not connected to since; why.
     down: bool,
     why: String,
+    /// That TLS fails was said; not again before then.
+    tls_silent_until_ms: u64,
     /// What main was told of that, and whether there is news.
     told_down: bool,
     has_news: bool,
@@ -74,6 +80,8 @@ impl Backend {
 struct Cluster {
     lead: Lead,
     backends: Vec<Key>,
+    /// Of one whose backends speak TLS.
+    dialer: Option<Rc<Dialer>>,
     /// The change with which it came.
     since: u64,
 }
@@ -81,6 +89,7 @@ struct Cluster {
 pub struct Backs {
     clusters: Slab<Cluster>,
     by_id: HashMap<Rc<str>, Key>,
+    dialers: Dialers,
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
@@ -102,18 +111,12 @@ pub struct Report {
     pub down: Option<String>,
 }
 
-/// What came of asking for a connection.
-pub enum Found {
-    Ready(Key, Rc<Server>),
-    Started(Key),
-    Nothing(Unconnected),
-}
-
 impl Backs {
-    pub fn new(now_ms: u64, keepalive_ms: u64, tally: Tally) -> Backs {
+    pub fn new(now_ms: u64, keepalive_ms: u64, tally: Tally, dialers: Dialers) -> Backs {
         Backs {
             clusters: Slab::default(),
             by_id: HashMap::new(),
+            dialers,
             backends: Slab::default(),
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
@@ -148,9 +151,11 @@ impl Backs {
             cluster: Rc::clone(&cluster),
             series,
         });
+        let dialer = self.dialer_of(&cluster);
         let key = self.clusters.insert(Cluster {
             lead: lead.clone(),
             backends: Vec::new(),
+            dialer,
             since: self.moment,
         });
         lead.turn(Target {
@@ -162,8 +167,11 @@ impl Backs {
     }
 
     pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
-        let key = self.by_id.get(&cluster.id).copied();
-        let Some(updated) = key.and_then(|key| self.clusters.get_mut(key)) else {
+        let Some(key) = self.by_id.get(&cluster.id).copied() else {
+            return;
+        };
+        self.update_dialer(key, &cluster);
+        let Some(updated) = self.clusters.get_mut(key) else {
             return;
         };
         let Target { key, series, .. } = *updated.lead.target();
@@ -204,6 +212,7 @@ impl Backs {
             watchers: Vec::new(),
             down: false,
             why: String::new(),
+            tls_silent_until_ms: 0,
             told_down: false,
             has_news: false,
             since: self.moment,
@@ -324,127 +333,6 @@ impl Backs {
 
     // ---- connections ----------------------------------------------------
 
-    /// A connection for `owner`: pooled if it may be, else a new one. `tried` are not tried again.
-    pub fn find(
-        &mut self,
-        cluster: Key,
-        reuse: Reuse,
-        owner: Key,
-        tried: &mut Vec<Key>,
-        now_ms: u64,
-        poll: &Epoll,
-    ) -> Found {
-        loop {
-            let Some(chosen) = self.choose(cluster, tried, now_ms) else {
-                return Found::Nothing(Unconnected::NoBackend);
-            };
-            if let Some(key) = self.take_pooled(chosen, reuse, now_ms) {
-                if let Some(back) = self.conns.get_mut(key) {
-                    back.owner = Some(owner);
-                }
-                let Some(server) = self.server(key) else {
-                    continue;
-                };
-                return Found::Ready(key, server);
-            }
-            match self.start(chosen, owner, poll) {
-                Ok(key) => return Found::Started(key),
-                // No fault of the backend's.
-                Err(e) if socket::out_of_descriptors(&e) && self.give_up_idle() => {}
-                Err(e) => {
-                    tried.push(chosen);
-                    self.failed(chosen, &e.to_string(), now_ms);
-                    return Found::Nothing(Unconnected::Refused);
-                }
-            }
-        }
-    }
-
-    /// Backups only when no other can be used; those left alone only when nobody else is there.
-    fn choose(&mut self, cluster: Key, tried: &[Key], now_ms: u64) -> Option<Key> {
-        let all = &self.clusters.get(cluster)?.backends;
-        let backends = &mut self.backends;
-        let mut best: Option<(bool, bool)> = None;
-        for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get(*key) else {
-                continue;
-            };
-            if backend.takes_requests() {
-                let rank = (backend.health.is_out(now_ms), backend.conf().backup);
-                best = Some(best.map_or(rank, |best| best.min(rank)));
-            }
-        }
-        let best = best?;
-        let mut round = Round::default();
-        for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get_mut(*key) else {
-                continue;
-            };
-            let rank = (backend.health.is_out(now_ms), backend.conf().backup);
-            if backend.takes_requests() && rank == best {
-                let weight = backend.conf().weight;
-                round.offer(*key, weight, &mut backend.smooth);
-            }
-        }
-        let (chosen, total) = round.chosen()?;
-        backends.get_mut(chosen)?.smooth.pay(total);
-        Some(chosen)
-    }
-
-    fn take_pooled(&mut self, backend: Key, reuse: Reuse, now_ms: u64) -> Option<Key> {
-        let pool = &mut self.backends.get_mut(backend)?.pool;
-        let last = *pool.last()?;
-        let fit = match reuse {
-            Reuse::Any => true,
-            Reuse::Never => false,
-            Reuse::Recent => {
-                let since = self.conns.get(last).map_or(0, |back| back.idle_since_ms);
-                now_ms < since + RECENT_MS
-            }
-        };
-        if !fit {
-            return None;
-        }
-        pool.pop()
-    }
-
-    /// Closes every pooled connection, so that others can be made. False: there is none.
-    fn give_up_idle(&mut self) -> bool {
-        let idle = |(key, back): (Key, &Back)| back.owner.is_none().then_some(key);
-        let idle: Vec<Key> = self.conns.iter().filter_map(idle).collect();
-        idle.iter().for_each(|key| self.close(*key));
-        !idle.is_empty()
-    }
-
-    fn start(&mut self, backend: Key, owner: Key, poll: &Epoll) -> io::Result<Key> {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return Err(io::Error::other("the backend is gone"));
-        };
-        let stream = socket::connect(server.conf().address)?;
-        server.connections += 1;
-        let row = self.tally.row(server.server.series);
-        row.add(Count::Connections, 1);
-        row.add(Count::Open, 1);
-        self.watches.gained(&server.watchers);
-        let key = self.conns.insert(Back {
-            conn: Conn::new(stream, false),
-            owner: Some(owner),
-            backend,
-            connecting: true,
-            idle_since_ms: 0,
-        });
-        if let Some(back) = self.conns.get_mut(key) {
-            let watched = back
-                .conn
-                .watch(poll, token::pack(Kind::Back, key), false, true);
-            if let Err(e) = watched {
-                self.drop_conn(key);
-                return Err(e);
-            }
-        }
-        Ok(key)
-    }
-
     /// The server at the other end.
     pub fn server(&self, conn: Key) -> Option<Rc<Server>> {
         let back = self.conns.get(conn)?;
@@ -537,9 +425,10 @@ impl Backs {
     }
 
     fn drop_conn(&mut self, key: Key) {
-        let Some(back) = self.conns.remove(key) else {
+        let Some(mut back) = self.conns.remove(key) else {
             return;
         };
+        back.conn.part();
         self.timers.cancel(key.index);
         if let Some(server) = self.backends.get_mut(back.backend) {
             server.connections -= 1;

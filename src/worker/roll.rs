@@ -139,7 +139,10 @@ impl Worker {
             }
             if turn.slot.session.exchange().is_some() {
                 turn.slot.reset = true;
-                let back = turn.slot.back.and_then(|back| turn.backs.conns.get(back));
+                let back = turn
+                    .slot
+                    .back
+                    .and_then(|back| turn.backs.conns.get_mut(back));
                 if let Some(back) = back {
                     back.conn.reset();
                 }

@@ -135,6 +135,7 @@ pub struct Setup {
     /// Name, frontends and backends of each cluster, as inline tables without braces.
     clusters: Vec<(String, Vec<String>, Vec<String>)>,
     more: String,
+    environment: Vec<(&'static str, PathBuf)>,
     dir: TempDir,
 }
 
@@ -156,6 +157,7 @@ impl Setup {
             listener,
             clusters,
             more: String::new(),
+            environment: Vec::new(),
             dir,
         };
         let socket = format!("{:?}", setup.dir.path(SOCKET));
@@ -215,6 +217,13 @@ impl Setup {
     /// Adds text at the end of the file.
     pub fn more(mut self, text: &str) -> Setup {
         self.more.push_str(text);
+        self
+    }
+
+    /// Sets a variable of the environment to the path of a file beside the configuration.
+    pub fn environment(mut self, name: &'static str, file: &str) -> Setup {
+        let path = self.path(file);
+        self.environment.push((name, path));
         self
     }
 
@@ -282,6 +291,7 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
     let config = setup.write(address);
     let mut command = Command::new(program("sozu"));
     command.arg("start").arg("-c").arg(&config).process_group(0);
+    command.envs(setup.environment.iter().cloned());
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("run sozu");

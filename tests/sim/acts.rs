@@ -220,7 +220,9 @@ impl Sim {
             self.slots[s].back = None;
             self.slots[s].tried += 1;
             self.close_back(b, false);
-            self.unconnected(s, Unconnected::Refused);
+            let secure = b.is_multiple_of(2);
+            let no_tls = secure.then_some(Unconnected::NoTls("as the dice fell"));
+            self.unconnected(s, no_tls.unwrap_or(Unconnected::Refused));
         } else {
             self.backs[b].connecting = false;
             self.connected(s, b, false);

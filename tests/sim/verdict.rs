@@ -108,7 +108,9 @@ impl Case<'_> {
                 Kind::Good | Kind::NoRoute => false,
             },
             End::ClientNoRoute => kind == Kind::NoRoute && seen.status == 404,
-            End::BackendNone | End::BackendRefused => slot.unconnected.contains(&i),
+            End::BackendNone | End::BackendRefused | End::BackendTlsFailed => {
+                slot.unconnected.contains(&i)
+            }
             End::BackendClosed | End::BackendBadResponse | End::BackendCut => backend,
             // Who makes others wait is to blame, unless time jumped, or buffers lacked.
             End::ClientTimeout => timeout && self.may_be_blamed(i),
@@ -167,7 +169,8 @@ impl Case<'_> {
             End::ClientNoRoute => 404,
             End::ClientTimeout => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
-            End::BackendNone | End::BackendRefused | End::ProxyQueueFull => 503,
+            End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,
+            End::ProxyQueueFull => 503,
             End::BackendTimeout | End::BackendConnectTimeout => 504,
             // Begun, then overtaken by what the client did.
             End::ClientReset | End::ClientClosed => return,

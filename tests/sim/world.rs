@@ -140,6 +140,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             id: "c".into(),
             protocol,
             load_balancing: LoadBalancing::RoundRobin,
+            tls: None,
             answers: BTreeMap::new(),
         }),
         series: None,

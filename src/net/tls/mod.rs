@@ -5,6 +5,7 @@
 //! looked up there before anything else is decided, resumption included, so that
 //! a session of one name is never resumed under another.
 
+pub mod backend;
 pub mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -262,6 +263,17 @@ fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
+/// For sockets that do not block, and many of them.
+fn without_waiting(context: &mut SslContextBuilder) {
+    context.set_options(SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
+    context.set_mode(
+        SslMode::ENABLE_PARTIAL_WRITE
+            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+            | SslMode::RELEASE_BUFFERS,
+    );
+    context.set_read_ahead(true);
+}
+
 /// Everything but certificates.
 fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
     let wrong = |what: &'static str| move |e: ErrorStack| format!("{what}: {e}");
@@ -286,13 +298,7 @@ fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
     context
         .set_groups_list(&tls.groups)
         .map_err(wrong("groups"))?;
-    context.set_options(SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
-    context.set_mode(
-        SslMode::ENABLE_PARTIAL_WRITE
-            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
-            | SslMode::RELEASE_BUFFERS,
-    );
-    context.set_read_ahead(true);
+    without_waiting(&mut context);
     // Sessions are the clients' to keep, in tickets that every worker can read.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     use_ticket_keys(&mut context);

@@ -56,6 +56,8 @@ pub struct TlsStream {
     offered: usize,
     /// Bytes sent since it was silent: first in small records, which are whole sooner.
     lively: usize,
+    /// Its end is not announced.
+    cut: bool,
 }
 
 impl TlsStream {
@@ -69,6 +71,7 @@ impl TlsStream {
             inner: SslStream::new(ssl, wire)?,
             offered: 0,
             lively: 0,
+            cut: false,
         })
     }
 
@@ -105,6 +108,12 @@ impl TlsStream {
         }
     }
 
+    /// Nothing that the peer has sent waits to be received, neither bytes nor an end.
+    pub fn is_silent(&mut self) -> bool {
+        let peeked = self.inner.ssl_peek(&mut [0]);
+        peeked.is_err_and(|e| e.code() == ErrorCode::WANT_READ)
+    }
+
     /// As a socket's. Less than all: the socket is full.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
@@ -137,8 +146,16 @@ impl TlsStream {
 
     /// Says that nothing more comes.
     pub fn shut(&mut self) {
+        if self.cut {
+            return;
+        }
         // That the peer has gone is told by the next read.
         let _ = self.inner.shutdown();
+    }
+
+    /// From here on the peer is not told that nothing more comes.
+    pub fn cut(&mut self) {
+        self.cut = true;
     }
 
     /// The same connection without TLS: for a peer that does not speak it.

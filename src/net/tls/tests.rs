@@ -273,3 +273,57 @@ fn sessions_are_resumed_by_any_known_key_and_only_for_their_name() {
         assert!(!reused(&client, &doorman(&stricter, &all)));
     }
 }
+
+/// What a backend sends behind its handshake is no data, and no reason to give an idle connection up.
+#[test]
+fn tickets_are_silence() {
+    let doorman = doorman(&tls(&[TlsVersion::Tls13]), &[(&["a.test"], ecdsa())]);
+    set_ticket_keys(vec![key(1)]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let stream = TcpStream::connect(listener.local_addr().expect("an address"));
+    let policy = crate::state::BackendTls {
+        verify: false,
+        ca: None,
+        server_name: None,
+    };
+    let dialer = backend::Dialers::default().dialer(&policy, crate::state::Protocol::Http);
+    let dialer = std::rc::Rc::new(dialer.expect("a dialer"));
+    let nobody = crate::slab::Key {
+        index: 0,
+        generation: 0,
+    };
+    let (tls, _) = dialer
+        .dial(stream.expect("connected"), nobody, "a.test")
+        .expect("a connection");
+    let (ours, theirs) = (Conn::dialed(tls), listener.accept().expect("a client").0);
+    theirs.set_nonblocking(true).expect("set");
+    theirs.set_nodelay(true).expect("set");
+    let theirs = Conn::secure(doorman.accept(theirs).expect("a stream"), true);
+    let (mut ours, mut theirs) = (ours, theirs);
+    ours.tls()
+        .expect("TLS")
+        .tcp()
+        .set_nonblocking(true)
+        .expect("set");
+    let events = crate::sys::epoll::IN | crate::sys::epoll::OUT;
+    while ours.is_shaking() || theirs.is_shaking() {
+        for conn in [&mut ours, &mut theirs] {
+            conn.fired(events);
+            conn.shake().expect("a step");
+        }
+    }
+    // Tickets lie in the socket.
+    ours.fired(events);
+    assert!(ours.is_silent());
+    assert!(theirs.send(b"!").is_ok_and(|n| n == 1));
+    ours.fired(events);
+    assert!(!ours.is_silent());
+    let mut room = [0; 2];
+    assert!(ours.receive(&mut room).is_ok_and(|n| n == 1));
+    assert!(ours.is_silent());
+    // An end is no silence, whether it is announced or not.
+    theirs.part();
+    ours.fired(events);
+    assert!(!ours.is_silent());
+    assert!(ours.receive(&mut room).is_ok_and(|n| n == 0));
+}

@@ -1,0 +1,287 @@
+//! Backends that speak TLS, with certificates made here.
+
+use crate::common::{ok, DEADLINE};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{AlpnError, NameType, SslAcceptor, SslMethod, SslStream, SslVersion};
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::{X509Builder, X509Name, X509};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// A certificate with its key.
+#[derive(Clone)]
+pub struct Proof {
+    pub certificate: X509,
+    pub key: PKey<Private>,
+}
+
+impl Proof {
+    /// `issuer`: nobody else, if there is none. Names that are addresses stand for these.
+    fn new(names: &[&str], issuer: Option<&Proof>, days: u32) -> Proof {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
+        let key = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
+        let mut name = X509Name::builder().expect("a name");
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let authority = format!("Test Authority {serial}");
+        let common = names.first().copied().unwrap_or(&authority);
+        name.append_entry_by_text("CN", common).expect("a name");
+        let name = name.build();
+        let mut made = X509Builder::new().expect("a certificate");
+        let number = BigNum::from_u32(serial);
+        let number = number.and_then(|n| n.to_asn1_integer()).expect("a number");
+        let subject = issuer.map_or(&*name, |issuer| issuer.certificate.subject_name());
+        let from = Asn1Time::from_unix(0).expect("a time");
+        let to = Asn1Time::days_from_now(days).expect("a time");
+        let mut fields = || {
+            made.set_version(2)?;
+            made.set_serial_number(&number)?;
+            made.set_pubkey(&key)?;
+            made.set_subject_name(&name)?;
+            made.set_issuer_name(subject)?;
+            made.set_not_before(&from)?;
+            made.set_not_after(&to)?;
+            if names.is_empty() {
+                made.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+            } else {
+                let mut alternative = SubjectAlternativeName::new();
+                for name in names {
+                    match name.parse::<std::net::IpAddr>() {
+                        Ok(_) => alternative.ip(name),
+                        Err(_) => alternative.dns(name),
+                    };
+                }
+                let extension = alternative.build(&made.x509v3_context(None, None))?;
+                made.append_extension(extension)?;
+            }
+            let signer = issuer.map_or(&key, |issuer| &issuer.key);
+            made.sign(signer, MessageDigest::sha256())
+        };
+        fields().expect("a certificate");
+        let certificate = made.build();
+        Proof { certificate, key }
+    }
+
+    pub fn self_signed(names: &[&str]) -> Proof {
+        Proof::new(names, None, 30)
+    }
+
+    pub fn pem(&self) -> String {
+        let pem = self.certificate.to_pem().expect("PEM");
+        String::from_utf8(pem).expect("PEM")
+    }
+}
+
+/// Who signs certificates.
+pub struct Authority(Proof);
+
+impl Authority {
+    pub fn new() -> Authority {
+        Authority(Proof::new(&[], None, 30))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn issue(&self, names: &[&str]) -> Proof {
+        Proof::new(names, Some(&self.0), 30)
+    }
+
+    /// One whose time is over.
+    pub fn expired(&self, names: &[&str]) -> Proof {
+        Proof::new(names, Some(&self.0), 0)
+    }
+}
+
+/// What a backend saw of one handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub name: Option<String>,
+    pub resumed: bool,
+    pub alpn: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Log {
+    handshakes: Vec<Seen>,
+    /// Whether each connection that ended did so with a word.
+    ends: Vec<bool>,
+}
+
+type Shared = Arc<(Mutex<Log>, Condvar)>;
+
+/// A connection at the backend.
+pub struct Secure {
+    pub tls: SslStream<TcpStream>,
+    log: Shared,
+}
+
+impl Secure {
+    /// A request with its counted body; `None`: there is no other one.
+    pub fn request(&mut self) -> Option<(String, Vec<u8>)> {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            match self.tls.ssl_read(&mut byte) {
+                Ok(n) => head.extend_from_slice(&byte[..n]),
+                Err(e) => {
+                    self.ended(e.code() == openssl::ssl::ErrorCode::ZERO_RETURN);
+                    return None;
+                }
+            }
+        }
+        let head = String::from_utf8(head).expect("a head");
+        let lower = head.to_ascii_lowercase();
+        let length = lower.split("content-length: ").nth(1);
+        let length = length.and_then(|rest| rest.split("\r\n").next());
+        let mut body = vec![0; length.map_or(0, |n| n.parse().expect("a length"))];
+        self.tls.read_exact(&mut body).ok()?;
+        Some((head, body))
+    }
+
+    fn ended(&self, in_order: bool) {
+        self.log.0.lock().expect("log").ends.push(in_order);
+        self.log.1.notify_all();
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _gone = self.tls.write_all(bytes.as_ref());
+    }
+
+    /// Sends back what comes, until the other side is done; then says so too.
+    pub fn echo(&mut self) {
+        let mut room = vec![0; 32 * 1024];
+        loop {
+            match self.tls.ssl_read(&mut room) {
+                Ok(n) => {
+                    let bytes = room[..n].to_vec();
+                    self.send(bytes);
+                }
+                Err(e) => {
+                    self.ended(e.code() == openssl::ssl::ErrorCode::ZERO_RETURN);
+                    let _gone = self.tls.shutdown();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub struct SecureBackend {
+    address: SocketAddr,
+    log: Shared,
+    stopped: Arc<AtomicBool>,
+}
+
+impl SecureBackend {
+    /// Runs `script` for every connection whose handshake succeeded.
+    pub fn scripted<S>(proof: &Proof, version: Option<SslVersion>, script: S) -> SecureBackend
+    where
+        S: Fn(&mut Secure) + Send + Sync + 'static,
+    {
+        let acceptor = acceptor(proof, version);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
+        let address = listener.local_addr().expect("getsockname");
+        let (log, stopped) = (Shared::default(), Arc::<AtomicBool>::default());
+        let backend = SecureBackend {
+            address,
+            log: log.clone(),
+            stopped: stopped.clone(),
+        };
+        let script = Arc::new(script);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (acceptor, script, log) = (acceptor.clone(), script.clone(), log.clone());
+                std::thread::spawn(move || serve(&acceptor, stream, log, &*script));
+            }
+        });
+        backend
+    }
+
+    /// Answers every request with the body it had, or with its host if it had none.
+    pub fn echo(proof: &Proof) -> SecureBackend {
+        SecureBackend::scripted(proof, None, |peer| {
+            while let Some((head, body)) = peer.request() {
+                let host = head.split("Host: ").nth(1).unwrap_or_default();
+                let host = host.split("\r\n").next().unwrap_or_default();
+                match body.is_empty() {
+                    true => peer.send(ok(host)),
+                    false => peer.send(ok(body)),
+                }
+            }
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The handshakes that succeeded.
+    pub fn handshakes(&self) -> Vec<Seen> {
+        self.log.0.lock().expect("log").handshakes.clone()
+    }
+
+    /// Waits for the end of a connection: whether it was announced.
+    #[track_caller]
+    pub fn wait_end(&self) -> bool {
+        let end = Instant::now() + DEADLINE;
+        let mut log = self.log.0.lock().expect("log");
+        while log.ends.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no connection ends");
+            log = self.log.1.wait_timeout(log, left).expect("log").0;
+        }
+        log.ends.remove(0)
+    }
+}
+
+impl Drop for SecureBackend {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _wake = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+    }
+}
+
+fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptor {
+    let mut made = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a context");
+    let mut fill = || {
+        made.set_certificate(&proof.certificate)?;
+        made.set_private_key(&proof.key)?;
+        made.set_session_id_context(b"test")?;
+        made.set_max_proto_version(version)
+    };
+    fill().expect("a context");
+    made.set_alpn_select_callback(|_, offered| {
+        openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
+    });
+    made.build()
+}
+
+fn serve(acceptor: &SslAcceptor, stream: TcpStream, log: Shared, script: &dyn Fn(&mut Secure)) {
+    stream
+        .set_read_timeout(Some(DEADLINE))
+        .expect("read time-out");
+    stream.set_nodelay(true).expect("TCP_NODELAY");
+    let Ok(tls) = acceptor.accept(stream) else {
+        return;
+    };
+    let seen = Seen {
+        name: tls.ssl().servername(NameType::HOST_NAME).map(str::to_owned),
+        resumed: tls.ssl().session_reused(),
+        alpn: tls.ssl().selected_alpn_protocol().map(<[u8]>::to_vec),
+    };
+    log.0.lock().expect("log").handshakes.push(seen);
+    script(&mut Secure { tls, log });
+}
