@@ -153,13 +153,7 @@ impl Supervisor {
         let roles = Roles::new(&config.settings, process::own_uid())?;
         let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
-        let not_restored = match ran {
-            Some(ran) => {
-                config.state = ran;
-                Vec::new()
-            }
-            None => saved::restore(&mut config)?,
-        };
+        let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
         let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;

@@ -108,8 +108,13 @@ impl Supervisor {
     }
 }
 
-/// Does the saved changes on top of the configuration. Returns what was not done, a sentence each.
-pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
+/// Does the saved changes on top of the configuration. Returns what was not done, a sentence
+/// each. With `ran`, the state that ran last, that is it.
+pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, String> {
+    if let Some(ran) = ran {
+        config.state = ran;
+        return Ok(Vec::new());
+    }
     let Some(path) = config.settings.saved_state.clone() else {
         return Ok(Vec::new());
     };
