@@ -174,5 +174,7 @@ pub const RELEASE_DELAY_MS: u64 = 200;
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.
 pub const SAVE_AGAIN_MS: u64 = 10_000;
+/// After the state was saved, main does other things for so many times as long before it saves again.
+pub const SAVE_REST_TIMES: u64 = 20;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;

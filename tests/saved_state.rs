@@ -63,6 +63,29 @@ fn damage_in_the_middle_costs_one_line() {
     assert_eq!(aside[3], b"cluster remove id=nobody");
 }
 
+/// Whoever wants to know can see whether all is on the disk.
+#[test]
+fn status_says_what_is_saved() {
+    let proxy = saving();
+    let mut control = proxy.steer();
+    let mut wait_for = |saved: &str| {
+        common::wait_until(saved, || {
+            let status = control.ok("status").data;
+            status[0]
+                .ends_with(&format!(" saved={saved}"))
+                .then_some(())
+        })
+    };
+    wait_for("true");
+    // A folder in its place: nothing can be written.
+    fs::create_dir(proxy.path("state.new")).expect("a folder");
+    proxy.steer().ok("cluster add id=a");
+    wait_for("false");
+    proxy.wait_log("the state is not saved: ");
+    let other = Setup::http().backends(&[]).start();
+    assert!(other.steer().ok("status").data[0].ends_with(" saved=off"));
+}
+
 /// It ran, nothing was changed, and then the file is broken.
 #[test]
 fn what_ran_last_is_known_from_the_start() {

@@ -13,9 +13,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::config::{Config, Settings};
-use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
+use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS, SAVE_REST_TIMES};
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
 use crate::state::{Change, State, Timeouts};
@@ -32,6 +33,8 @@ pub struct Saver {
     /// That `last` cannot be written was said.
     told: bool,
     due_ms: Option<u64>,
+    /// Main writes by itself, and does so for no more than a twentieth of its time.
+    rests_until_ms: u64,
 }
 
 impl Saver {
@@ -45,13 +48,23 @@ impl Saver {
             last: with_suffix(file, ".last"),
             told: false,
             due_ms: None,
+            rests_until_ms: 0,
         }
     }
 
     /// The state has changed. Changes that come together are written once.
     pub fn note(&mut self, now_ms: u64) {
         if self.differences.is_some() && self.due_ms.is_none() {
-            self.due_ms = Some(now_ms + SAVE_DELAY_MS);
+            self.due_ms = Some((now_ms + SAVE_DELAY_MS).max(self.rests_until_ms));
+        }
+    }
+
+    /// What `status` says: `off`, or whether all is on the disk.
+    pub fn is_saved(&self) -> &'static str {
+        match (&self.differences, self.due_ms) {
+            (None, _) => "off",
+            (Some(_), None) => "true",
+            (Some(_), Some(_)) => "false",
         }
     }
 }
@@ -70,6 +83,7 @@ impl Supervisor {
         let Some(path) = self.saver.differences.as_ref().filter(|_| due) else {
             return;
         };
+        let begun = Instant::now();
         let differences = difference(&self.filed, &self.state);
         let differences = differences.iter().map(Step::encode);
         let saved = write_atomically(path, differences);
@@ -82,6 +96,8 @@ impl Supervisor {
             }
         };
         self.keep_last();
+        let cost_ms = begun.elapsed().as_millis() as u64;
+        self.saver.rests_until_ms = self.now_ms + cost_ms * SAVE_REST_TIMES;
     }
 
     /// Writes down what runs, if the state is saved at all.
