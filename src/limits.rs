@@ -149,6 +149,11 @@ pub const LINE_ROOM_BYTES: usize = 64 * 1024;
 pub const CONTROL_REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Events that a control client has not read, in bytes; those that come then it is not told.
 pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same, in pieces: each has a place in the queue of everybody who has not read it.
+pub const EVENTS_PIECES_MAX: usize = 8 * 1024;
+/// Events that some control client has not read, in bytes, each counted once. With more, only
+/// those who have read everything are told of another one.
+pub const EVENTS_ALL_BYTES_MAX: usize = 2 * EVENTS_BYTES_MAX;
 /// Dumps and differences of different states that are still being read …
 pub const DUMPS_MAX: usize = 16;
 /// … and with so many bytes together no other one is made: four of 100,000 frontends.
@@ -196,5 +201,7 @@ pub const RELEASE_DELAY_MS: u64 = 200;
 pub const SAVE_DELAY_MS: u64 = 100;
 /// After a failure to save it is tried again so many milliseconds later.
 pub const SAVE_AGAIN_MS: u64 = 10_000;
+/// After the state was saved, main does other things for so many times as long before it saves again.
+pub const SAVE_REST_TIMES: u64 = 20;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;

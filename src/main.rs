@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sozu_lib::config::{self, Config};
+use sozu_lib::state::State;
 use sozu_lib::{supervisor, worker};
 
 const USAGE: &str = "\
@@ -88,7 +89,7 @@ fn start(file: &Path, last_known_good: bool) -> ExitCode {
     supervisor::keep_no_large_pieces();
     if last_known_good {
         return match supervisor::last_known_good(file) {
-            Ok(config) => run(config, file),
+            Ok((config, ran)) => run(config, file, Some(ran)),
             Err(what) => {
                 eprintln!("sozu: {what}");
                 ExitCode::FAILURE
@@ -109,11 +110,11 @@ fn start(file: &Path, last_known_good: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    run(config, file)
+    run(config, file, None)
 }
 
-fn run(config: Config, file: &Path) -> ExitCode {
-    match supervisor::run(config, file) {
+fn run(config: Config, file: &Path, ran: Option<State>) -> ExitCode {
+    match supervisor::run(config, file, ran) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             log::error!("{what}");

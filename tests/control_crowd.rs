@@ -3,6 +3,9 @@
 mod common;
 
 use common::{Control, Setup};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 const MIB: usize = 1024 * 1024;
 
@@ -102,4 +105,58 @@ fn differences_that_nobody_reads() {
     for client in &mut clients {
         assert_eq!(client.reply().data.len(), 2000);
     }
+}
+
+/// Who connects again and again holds nobody up.
+#[test]
+fn a_crowd_at_the_door() {
+    let proxy = Setup::http().start();
+    let socket = proxy.path("command.sock");
+    let mut control = proxy.steer();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let _there = UnixStream::connect(&socket);
+                }
+            });
+        }
+        // Of many that are let in while it asks, no more than a few come before it.
+        let start = Instant::now();
+        let asked = (0..500)
+            .take_while(|_| control.send("ping\n").try_reply().is_ok())
+            .count();
+        over.store(true, Relaxed);
+        assert_eq!(asked, 500, "after {:?}", start.elapsed());
+    });
+}
+
+/// Those who listen and do not read, one after another: each has missed something else.
+#[test]
+fn events_that_nobody_reads() {
+    let proxy = Setup::http().start();
+    let mut client = proxy.steer();
+    let answers: Vec<String> = [400, 404, 405, 408, 413, 414, 417, 421, 429, 431]
+        .iter()
+        .map(|status| format!("answer_{status}={}", "x".repeat(12_000)))
+        .collect();
+    let change = |n: usize| format!("cluster update id=c{} {}", n % 2, answers.join(" "));
+    client.ok("cluster add id=c0");
+    client.ok("cluster add id=c1");
+    client.ok(&change(0));
+    let before = rss_kib(proxy.pid());
+    let mut listeners: Vec<Control> = Vec::new();
+    for n in 0..600 {
+        if n % 30 == 0 {
+            let mut listener = proxy.steer();
+            listener.send("ping\nevents\n");
+            assert!(listener.reply().is_ok());
+            listeners.push(listener);
+        }
+        client.ok(&change(n));
+    }
+    // 72 MiB of events.
+    let grown = rss_kib(proxy.pid()).saturating_sub(before);
+    assert!(grown < 56 * 1024, "{grown} KiB");
 }

@@ -278,6 +278,17 @@ fn shutdown_drains() {
     assert!(reply.expect("an answer").last.starts_with("ok"));
 }
 
+/// A new worker would be one that nobody tells to end.
+#[test]
+fn at_the_end_no_worker_is_replaced() {
+    drains(|proxy| {
+        let mut control = proxy.steer();
+        control.send("shutdown\n");
+        closed(proxy);
+        proxy.steer().refused("worker restart id=0", "failed");
+    });
+}
+
 /// A request that was on its way when the end was decided is answered.
 #[test]
 fn an_idle_client_may_still_ask() {

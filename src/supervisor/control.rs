@@ -9,12 +9,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use crate::date::rfc3339;
-use crate::limits::{
-    ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX, EVENTS_BYTES_MAX,
-};
+use crate::limits::{ACCEPT_PAUSE_MS, CONTROL_CLIENTS_MAX, CONTROL_REPLY_BYTES_MAX};
 use crate::net::logging::unix_ms;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
@@ -23,7 +20,7 @@ use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::apply::Transaction;
-use crate::supervisor::outbox::Outbox;
+use crate::supervisor::outbox::{Outbox, Unread};
 use crate::supervisor::roles::{Role, Roles};
 use crate::supervisor::Supervisor;
 use crate::sys::epoll::{self, Epoll};
@@ -31,6 +28,8 @@ use crate::sys::{process, socket};
 
 /// Bytes taken from a client in one turn.
 const READ_BYTES: usize = 16 * 1024;
+/// Clients that are let in, or turned away, in one turn.
+const ACCEPTS_PER_TURN: usize = 16;
 /// Lines of a client that are answered in one turn.
 const LINES_PER_TURN: usize = 64;
 
@@ -68,6 +67,7 @@ pub struct Control {
     path: PathBuf,
     roles: Roles,
     pub clients: Slab<Client>,
+    unread: Unread,
     /// Nobody is let in until then: out of descriptors.
     pub paused_until_ms: Option<u64>,
 }
@@ -104,6 +104,7 @@ impl Control {
             path: path.to_owned(),
             roles,
             clients: Slab::default(),
+            unread: Unread::default(),
             paused_until_ms: None,
         })
     }
@@ -117,9 +118,9 @@ impl Control {
         }
     }
 
-    /// Takes whoever waits, as long as there is room.
+    /// Takes whoever waits, a few: who connects all the time takes turns with the others.
     pub fn accept(&mut self, poll: &Epoll, now_ms: u64) {
-        loop {
+        for _ in 0..ACCEPTS_PER_TURN {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(e) if socket::out_of_descriptors(&e) => {
@@ -284,16 +285,15 @@ impl Supervisor {
 
     /// That many lines at once. Who does not read is told later how many it has missed.
     pub(super) fn tell_events(&mut self, count: usize, lines: &str) {
-        let lines: Rc<str> = lines.into();
+        let happened = self.control.unread.event(lines);
         for key in self.control.clients.keys() {
             let listening = self.control.clients.get_mut(key);
             let Some(client) = listening.filter(|client| client.listens) else {
                 continue;
             };
-            if client.missed > 0 || client.outbox.len() > EVENTS_BYTES_MAX {
+            if client.missed > 0 || !client.outbox.push_event(&happened) {
                 client.missed += count;
             } else {
-                client.outbox.push_shared(Rc::clone(&lines));
                 self.push_out(key, false);
             }
         }

@@ -135,15 +135,16 @@ struct Supervisor {
     max_connections: u64,
 }
 
-/// Starts the proxy and returns when it has ended. An error is a sentence.
-pub fn run(config: Config, file: &Path) -> Result<(), String> {
-    let mut supervisor = Supervisor::new(config, file.to_owned())?;
+/// Starts the proxy and returns when it has ended. An error is a sentence. With `ran`, the
+/// state that ran last, nothing is restored: it is all there.
+pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
+    let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
     supervisor.start_workers()?;
     supervisor.serve()
 }
 
 impl Supervisor {
-    fn new(mut config: Config, file: PathBuf) -> Result<Supervisor, String> {
+    fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
         let filed_log_level = config.settings.log_level.clone();
         if let Ok(filter) = std::env::var("RUST_LOG") {
             config.settings.log_level = filter;
@@ -156,7 +157,7 @@ impl Supervisor {
         let roles = Roles::new(&config.settings, process::own_uid())?;
         let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
-        let not_restored = saved::restore(&mut config)?;
+        let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
         let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;
@@ -382,6 +383,7 @@ impl Supervisor {
             control = self.settings.command_socket.display(),
         );
         notify::send("READY=1");
+        self.keep_last();
     }
 }
 

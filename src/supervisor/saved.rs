@@ -3,21 +3,27 @@
 //! `saved_state` holds what differs from the configuration file, as commands;
 //! it is done again at the next start. What does not fit any more is told and
 //! kept aside. Beside the configuration file, under its name and `.last`, lies
-//! the last configuration that ran, whole: `--last-known-good` starts with it.
+//! what ran last, whole: the settings, what the file said, and what was changed
+//! since. `--last-known-good` starts with it and looks at no other file.
 //! Files are written under another name, synced and renamed: a full disk or a
 //! power cut leaves the old one.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::config::{Config, Settings};
-use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
+use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS, SAVE_REST_TIMES};
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
 use crate::state::{Change, State, Timeouts};
 use crate::supervisor::Supervisor;
+
+/// In `.last`: what stands above is what the file said.
+const SINCE: &str = "# changed since";
 
 /// When and where to save.
 pub struct Saver {
@@ -27,6 +33,8 @@ pub struct Saver {
     /// That `last` cannot be written was said.
     told: bool,
     due_ms: Option<u64>,
+    /// Main writes by itself, and does so for no more than a twentieth of its time.
+    rests_until_ms: u64,
 }
 
 impl Saver {
@@ -40,13 +48,23 @@ impl Saver {
             last: with_suffix(file, ".last"),
             told: false,
             due_ms: None,
+            rests_until_ms: 0,
         }
     }
 
     /// The state has changed. Changes that come together are written once.
     pub fn note(&mut self, now_ms: u64) {
         if self.differences.is_some() && self.due_ms.is_none() {
-            self.due_ms = Some(now_ms + SAVE_DELAY_MS);
+            self.due_ms = Some((now_ms + SAVE_DELAY_MS).max(self.rests_until_ms));
+        }
+    }
+
+    /// What `status` says: `off`, or whether all is on the disk.
+    pub fn is_saved(&self) -> &'static str {
+        match (&self.differences, self.due_ms) {
+            (None, _) => "off",
+            (Some(_), None) => "true",
+            (Some(_), Some(_)) => "false",
         }
     }
 }
@@ -65,21 +83,11 @@ impl Supervisor {
         let Some(path) = self.saver.differences.as_ref().filter(|_| due) else {
             return;
         };
-        let mut count = 0;
-        let lines = self.state.dump().map(|change| change.encode());
-        let whole = std::iter::once(self.settings.encode()).chain(lines);
-        let whole = whole.inspect(|_| count += 1);
-        // A folder in which we may not write (/etc) costs --last-known-good, and no more.
-        if let Err(e) = write_atomically(&self.saver.last, whole) {
-            if !std::mem::replace(&mut self.saver.told, true) {
-                let last = self.saver.last.display();
-                log::warn!("{last}: {e}: --last-known-good will not know what runs now");
-            }
-        }
+        let begun = Instant::now();
         let differences = difference(&self.filed, &self.state);
         let differences = differences.iter().map(Step::encode);
-        self.litter.add(count, self.now_ms);
-        self.saver.due_ms = match write_atomically(path, differences) {
+        let saved = write_atomically(path, differences);
+        self.saver.due_ms = match saved {
             Ok(()) => None,
             Err(e) => {
                 let path = path.display();
@@ -87,49 +95,102 @@ impl Supervisor {
                 Some(self.now_ms + SAVE_AGAIN_MS)
             }
         };
+        self.keep_last();
+        let cost_ms = begun.elapsed().as_millis() as u64;
+        self.saver.rests_until_ms = self.now_ms + cost_ms * SAVE_REST_TIMES;
+    }
+
+    /// Writes down what runs, if the state is saved at all.
+    pub(super) fn keep_last(&mut self) {
+        if self.saver.differences.is_none() {
+            return;
+        }
+        let mut count = 0;
+        let filed = self.filed.dump().map(|change| change.encode());
+        let since = difference(&self.filed, &self.state);
+        let whole = std::iter::once(self.settings.encode())
+            .chain(filed)
+            .chain(std::iter::once(SINCE.to_string()))
+            .chain(since.iter().map(Step::encode))
+            .inspect(|_| count += 1);
+        // A folder in which we may not write (/etc) costs --last-known-good, and no more.
+        if let Err(e) = write_atomically(&self.saver.last, whole) {
+            if !std::mem::replace(&mut self.saver.told, true) {
+                let last = self.saver.last.display();
+                log::warn!("{last}: {e}: --last-known-good will not know what runs now");
+            }
+        }
+        self.litter.add(count, self.now_ms);
     }
 }
 
-/// Does the saved changes on top of the configuration. Returns what was not done, a sentence each.
-pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
+/// Does the saved changes on top of the configuration. Returns what was not done, a sentence
+/// each. With `ran`, the state that ran last, that is it.
+pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, String> {
+    if let Some(ran) = ran {
+        config.state = ran;
+        return Ok(Vec::new());
+    }
     let Some(path) = config.settings.saved_state.clone() else {
         return Ok(Vec::new());
     };
-    let text = match read_bounded(&path) {
-        Ok(text) => text,
+    let shown = path.display();
+    let bytes = match read_bounded(&path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(format!("cannot read saved_state {}: {e}", path.display())),
+        Err(e) => {
+            return Err(format!(
+                "cannot read saved_state {shown}: {e}; mend it, move it away, \
+                 or start what ran last with --last-known-good"
+            ))
+        }
     };
     let mut told = Vec::new();
     let mut aside = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let change = change_of(line, &config.state, &config.settings.timeouts);
+    let lines = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let lines = lines.split(|byte| *byte == b'\n');
+    for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
+        let change = std::str::from_utf8(line).map_err(|e| e.to_string());
+        let change =
+            change.and_then(|line| change_of(line, &config.state, &config.settings.timeouts));
         if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
-            told.push(format!(
-                "{}:{number}: not done again: {why}",
-                path.display()
-            ));
-            aside.push(format!("# {why}\n{line}"));
+            told.push(format!("{shown}:{number}: not done again: {why}"));
+            aside.push((why, line));
         }
     }
     if !aside.is_empty() {
         let rejected = with_suffix(&path, ".rejected");
-        write_atomically(&rejected, aside.iter()).map_err(|e| {
-            format!(
-                "cannot keep what does not fit in {}: {e}",
-                rejected.display()
-            )
-        })?;
-        told.push(format!(
-            "what was not done again is kept in {}",
-            rejected.display()
-        ));
+        let shown = rejected.display();
+        keep_aside(&rejected, &aside)
+            .map_err(|e| format!("cannot keep what does not fit in {shown}: {e}"))?;
+        told.push(format!("what was not done again is kept in {shown}"));
     }
     Ok(told)
 }
 
-/// The configuration that ran last, instead of that in `file`.
-pub fn last_known_good(file: &Path) -> Result<Config, String> {
+/// Adds lines to those that did not fit before, unless they stand there already.
+fn keep_aside(rejected: &Path, aside: &[(String, &[u8])]) -> io::Result<()> {
+    let before = match read_bounded(rejected) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        before => before?,
+    };
+    let known: Vec<&[u8]> = before.split(|byte| *byte == b'\n').collect();
+    let there: BTreeSet<&[u8]> = known.iter().copied().collect();
+    let mut lines: Vec<&[u8]> = known;
+    // Behind the last LF there is nothing.
+    lines.pop_if(|last| last.is_empty());
+    let reasons: Vec<String> = aside.iter().map(|(why, _)| format!("# {why}")).collect();
+    for (reason, (_, line)) in reasons.iter().zip(aside) {
+        if !there.contains(line) {
+            lines.extend([reason.as_bytes(), line]);
+        }
+    }
+    write_atomically(rejected, lines.into_iter())
+}
+
+/// What ran last, instead of what is in `file`: the configuration, and the state with what
+/// was changed since it was read.
+pub fn last_known_good(file: &Path) -> Result<(Config, State), String> {
     let path = with_suffix(file, ".last");
     let wrong = |what: String| {
         format!(
@@ -137,18 +198,28 @@ pub fn last_known_good(file: &Path) -> Result<Config, String> {
             path.display()
         )
     };
-    let text = read_bounded(&path).map_err(|e| wrong(e.to_string()))?;
+    let bytes = read_bounded(&path).map_err(|e| wrong(e.to_string()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| wrong(e.to_string()))?;
     let mut lines = text.lines();
     let settings =
         Settings::decode(lines.next().unwrap_or_default()).map_err(|e| wrong(e.to_string()))?;
     let mut state = State::default();
+    let mut filed = None;
     for line in lines {
+        if line == SINCE {
+            filed = Some(state.clone());
+            continue;
+        }
         let change = change_of(line, &state, &settings.timeouts);
         change
             .and_then(|change| apply(&mut state, change))
             .map_err(wrong)?;
     }
-    Ok(Config { settings, state })
+    let config = Config {
+        settings,
+        state: filed.ok_or_else(|| wrong("its end is missing".into()))?,
+    };
+    Ok((config, state))
 }
 
 fn change_of(line: &str, state: &State, timeouts: &Timeouts) -> Result<Change, String> {
@@ -173,38 +244,46 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     let most = CONFIG_BYTES_MAX as u64;
-    let n = File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    let n = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if n as u64 > most {
         return Err(io::Error::other("the file is too large"));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// Lines, given without their LF. Readable by nobody else: a state may name what others need not know.
-fn write_atomically(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
+fn write_atomically(path: &Path, lines: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
     let temporary = with_suffix(path, ".new");
+    let written = write_lines(&temporary, lines).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half a file is of no use, and the disk may be full.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write_lines(path: &Path, lines: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)?;
+        .open(path)?;
     let mut writer = BufWriter::new(&file);
     for line in lines {
-        writer.write_all(line.as_ref().as_bytes())?;
+        writer.write_all(line.as_ref())?;
         writer.write_all(b"\n")?;
     }
     writer.flush()?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -218,8 +297,10 @@ mod tests {
         let path = folder.join("state");
         write_atomically(&path, ["one"].iter()).unwrap();
         write_atomically(&path, ["two"].iter()).unwrap();
-        assert_eq!(read_bounded(&path).unwrap(), "two\n");
-        fs::create_dir(folder.join("state.new.d")).unwrap();
+        assert_eq!(read_bounded(&path).unwrap(), b"two\n");
+        // It cannot be renamed over a folder: nothing is left behind.
+        fs::create_dir(folder.join("folder")).unwrap();
+        assert!(write_atomically(&folder.join("folder"), ["x"].iter()).is_err());
         assert!(write_atomically(&folder.join("nowhere/state"), ["x"].iter()).is_err());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         fs::remove_dir_all(&folder).unwrap();

@@ -36,6 +36,7 @@ impl Supervisor {
                 ("clusters", self.state.clusters().count().to_string()),
                 ("frontends", self.state.frontends().count().to_string()),
                 ("backends", self.state.backends().count().to_string()),
+                ("saved", self.saver.is_saved().to_string()),
             ],
         );
         main + &self.worker_lines() + &self.pauses.lines(self.now_ms)

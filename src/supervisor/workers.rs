@@ -261,6 +261,17 @@ impl Supervisor {
 
     /// A new process for a place; the old one retires once the new one accepts.
     pub(super) fn restart_worker(&mut self, id: usize, client: Key) -> Result<(), Refused> {
+        if self.stage != Stage::Serving {
+            // Nobody would tell the new one to end.
+            let what = "the proxy does not serve: it starts or ends";
+            return Err(Refused::new(Code::Failed, what));
+        }
+        // One row for each place stays free: who dies is replaced, however many old ones still drain.
+        if self.workers.processes.len() + self.workers.places.len() >= WORKERS_MAX {
+            let what =
+                "too many old workers have connections still: see workers, and connections kill";
+            return Err(Refused::new(Code::Limit, what));
+        }
         let Some(place) = self.workers.places.get_mut(id) else {
             let what = format!("there is no worker {id}: see workers");
             return Err(Refused::new(Code::Missing, what));

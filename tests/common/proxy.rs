@@ -289,8 +289,18 @@ fn try_start(setup: &Arc<Setup>) -> Result<Proxy, String> {
     let address = free.local_addr().expect("getsockname");
     drop(free);
     let config = setup.write(address);
+    launch(setup, address, config, &[])
+}
+
+fn launch(
+    setup: &Arc<Setup>,
+    address: SocketAddr,
+    config: PathBuf,
+    more: &[&str],
+) -> Result<Proxy, String> {
     let mut command = Command::new(program("sozu"));
-    command.arg("start").arg("-c").arg(&config).process_group(0);
+    command.arg("start").arg("-c").arg(&config).args(more);
+    command.process_group(0);
     command.envs(setup.environment.iter().cloned());
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -513,6 +523,11 @@ impl Proxy {
     #[track_caller]
     pub fn wait_exit(&mut self) -> ExitStatus {
         wait_until("the proxy exits", || self.child.try_wait().expect("wait"))
+    }
+
+    /// Starts it once more, after its end, with the files as they are now; or what it said.
+    pub fn again(&self, more: &[&str]) -> Result<Proxy, String> {
+        launch(&self.setup, self.address, self.config.clone(), more)
     }
 
     /// Kills main alone and reaps it.
