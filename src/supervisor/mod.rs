@@ -23,6 +23,7 @@ mod progress;
 mod reload;
 mod roles;
 mod saved;
+mod secure;
 mod series;
 mod status;
 mod tickets;
@@ -64,6 +65,8 @@ use progress::Progress;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
+use secure::Expiry;
+pub use secure::{try_policies, untimely};
 use series::Roster;
 use tickets::Tickets;
 use waits::Wait;
@@ -102,6 +105,7 @@ struct Supervisor {
     ledger: Ledger,
     roster: Roster,
     tickets: Tickets,
+    expiry: Expiry,
     logs: Logs,
     workers: Workers,
     start: Instant,
@@ -158,9 +162,11 @@ impl Supervisor {
         let not_restored = saved::restore(&mut config)?;
         let Config { settings, state } = config;
         let saver = Saver::new(&settings, &file);
+        try_policies(&state)?;
         let sockets = listen_all(&state)?;
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
-        not_restored.iter().for_each(|what| log::warn!("{what}"));
+        let early = not_restored.into_iter().chain(untimely(&state));
+        early.for_each(|what| log::warn!("{what}"));
         let poll = Epoll::new().map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
@@ -183,6 +189,7 @@ impl Supervisor {
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
+            expiry: Expiry::default(),
             tickets: Tickets::new(0).map_err(broken("randomness"))?,
             settings,
             digest: Digest::of(&state),
@@ -232,6 +239,7 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_trial();
             self.look_at_tickets();
+            self.look_at_expiry();
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
@@ -274,9 +282,9 @@ impl Supervisor {
             self.draining.as_ref().map(Progress::due_ms),
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
-        let tickets = Some(self.tickets.due_ms());
+        let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
         let due = [
-            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets,
+            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets, expiry,
         ]
         .into_iter()
         .flatten()

@@ -11,12 +11,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use crate::config::certificate::refill;
 use crate::config::{Config, Settings};
 use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS};
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
-use crate::state::{Change, State, Timeouts};
+use crate::state::{Certificate, Change, State, Timeouts};
 use crate::supervisor::Supervisor;
 
 /// When and where to save.
@@ -43,6 +45,11 @@ impl Saver {
         }
     }
 
+    /// Whether what is done at runtime is to be there after a restart.
+    pub fn saves(&self) -> bool {
+        self.differences.is_some()
+    }
+
     /// The state has changed. Changes that come together are written once.
     pub fn note(&mut self, now_ms: u64) {
         if self.differences.is_some() && self.due_ms.is_none() {
@@ -66,7 +73,11 @@ impl Supervisor {
             return;
         };
         let mut count = 0;
-        let lines = self.state.dump().map(|change| change.encode());
+        let secrets = self.settings.save_secrets;
+        let lines = self.state.dump().map(|change| match secrets {
+            true => change.encode_with_secrets(),
+            false => change.encode(),
+        });
         let whole = std::iter::once(self.settings.encode()).chain(lines);
         let whole = whole.inspect(|_| count += 1);
         // A folder in which we may not write (/etc) costs --last-known-good, and no more.
@@ -76,8 +87,11 @@ impl Supervisor {
                 log::warn!("{last}: {e}: --last-known-good will not know what runs now");
             }
         }
-        let differences = difference(&self.filed, &self.state);
-        let differences = differences.iter().map(Step::encode);
+        let differences = self.savable(difference(&self.filed, &self.state));
+        let differences = differences.iter().map(|step| match secrets {
+            true => step.encode_with_secrets(),
+            false => step.encode(),
+        });
         self.litter.add(count, self.now_ms);
         self.saver.due_ms = match write_atomically(path, differences) {
             Ok(()) => None,
@@ -87,6 +101,28 @@ impl Supervisor {
                 Some(self.now_ms + SAVE_AGAIN_MS)
             }
         };
+    }
+}
+
+impl Supervisor {
+    /// A certificate that cannot be there again leaves those to its listener that the file has.
+    fn savable(&self, mut steps: Vec<Step>) -> Vec<Step> {
+        let certificates = steps.iter().filter_map(Step::certificate);
+        let lost: Vec<_> = certificates
+            .filter(|one| !self.can_be_saved(one))
+            .cloned()
+            .collect();
+        for one in &lost {
+            let names = one.names_text();
+            log::warn!("the certificate of {names} is not saved: it came without key_path, and save_secrets is false");
+        }
+        steps.retain(|step| match step {
+            Step::Do(Change::CertificateRemove { listener, .. }) => {
+                !lost.iter().any(|one| one.listener == *listener)
+            }
+            _ => true,
+        });
+        steps
     }
 }
 
@@ -104,6 +140,9 @@ pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
     let mut aside = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let change = change_of(line, &config.state, &config.settings.timeouts);
+        if matches!(&change, Ok(change) if config.state.has_already(change)) {
+            continue;
+        }
         if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
             told.push(format!(
                 "{}:{number}: not done again: {why}",
@@ -128,8 +167,8 @@ pub fn restore(config: &mut Config) -> Result<Vec<String>, String> {
     Ok(told)
 }
 
-/// The configuration that ran last, instead of that in `file`.
-pub fn last_known_good(file: &Path) -> Result<Config, String> {
+/// The configuration that ran last, instead of that in `file`, and what of it was not found.
+pub fn last_known_good(file: &Path) -> Result<(Config, Vec<String>), String> {
     let path = with_suffix(file, ".last");
     let wrong = |what: String| {
         format!(
@@ -142,22 +181,35 @@ pub fn last_known_good(file: &Path) -> Result<Config, String> {
     let settings =
         Settings::decode(lines.next().unwrap_or_default()).map_err(|e| wrong(e.to_string()))?;
     let mut state = State::default();
+    let mut told = Vec::new();
     for line in lines {
         let change = change_of(line, &state, &settings.timeouts);
-        change
-            .and_then(|change| apply(&mut state, change))
-            .map_err(wrong)?;
+        match change.and_then(|change| apply(&mut state, change)) {
+            // The others serve without it.
+            Err(what) if line.starts_with("certificate ") => told.push(what),
+            done => done.map_err(wrong)?,
+        }
     }
-    Ok(Config { settings, state })
+    Ok((Config { settings, state }, told))
 }
 
 fn change_of(line: &str, state: &State, timeouts: &Timeouts) -> Result<Change, String> {
-    match Command::decode(line, timeouts) {
-        Ok(Command::Change(change)) => Ok(change),
-        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string()),
-        Ok(_) => Err("it is no change".into()),
-        Err(refused) => Err(refused.to_string()),
-    }
+    let change = match Command::decode(line, timeouts) {
+        Ok(Command::Change(change)) => change,
+        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string())?,
+        Ok(_) => return Err("it is no change".into()),
+        Err(refused) => return Err(refused.to_string()),
+    };
+    // What was saved without its key is read from its files.
+    let refilled = |one: &Certificate| refill(one, &mut read_bounded).map(Rc::new);
+    Ok(match change {
+        Change::CertificateAdd(one) => Change::CertificateAdd(refilled(&one)?),
+        Change::CertificateReplace { fingerprint, by } => Change::CertificateReplace {
+            fingerprint,
+            by: refilled(&by)?,
+        },
+        other => other,
+    })
 }
 
 fn apply(state: &mut State, change: Change) -> Result<(), String> {

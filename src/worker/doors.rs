@@ -1,14 +1,16 @@
 //! The sockets that clients come in by, and the moment when they come.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use crate::certificate::{check, Checked};
 use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
 use crate::metrics::{Count, Series};
 use crate::net::board::Cell;
 use crate::net::conn::Conn;
-use crate::net::tls::Doorman;
+use crate::net::tls::{Doorman, Proof};
 use crate::net::token::{self, Kind};
 use crate::route::Router;
 use crate::session::{Door, Session};
@@ -19,11 +21,15 @@ use crate::worker::accept::Verdict;
 use crate::worker::drive::Slot;
 use crate::worker::Worker;
 
+type Certificates = BTreeMap<Rc<str>, Rc<state::Certificate>>;
+
 /// A listener as this worker has it.
 pub struct Entrance {
     pub door: Door,
     /// Of one where TLS is spoken.
     tls: Option<Doorman>,
+    /// What it shows, by fingerprint.
+    certificates: Certificates,
     /// `None`: nobody comes in, as long as it is disabled, or for ever.
     socket: Option<TcpListener>,
     /// It is gone from the configuration; who came in by it still finishes.
@@ -59,6 +65,44 @@ impl Entrance {
 
     pub fn doorman(&self) -> Option<&Doorman> {
         self.tls.as_ref()
+    }
+
+    pub fn certificate(&self, fingerprint: &str) -> Option<&Rc<state::Certificate>> {
+        self.certificates.get(fingerprint)
+    }
+
+    fn add_certificate(&mut self, certificate: &Rc<state::Certificate>) {
+        let fingerprint = certificate.fingerprint();
+        match (&self.tls, proof(certificate)) {
+            (Some(doorman), Ok(proof)) => {
+                let (names, default) = (&certificate.facts.names, certificate.default);
+                doorman.add(fingerprint, names, default, proof);
+                let (fingerprint, certificate) = (Rc::clone(fingerprint), Rc::clone(certificate));
+                self.certificates.insert(fingerprint, certificate);
+            }
+            // Main has checked both; `state check` tells that it is not here.
+            (None, _) => log::error!("no TLS for certificate {fingerprint}"),
+            (_, Err(what)) => log::error!("certificate {fingerprint}: {what}"),
+        }
+    }
+
+    fn remove_certificate(&mut self, fingerprint: &str) {
+        self.certificates.remove(fingerprint);
+        if let Some(doorman) = &self.tls {
+            doorman.remove(fingerprint);
+        }
+    }
+
+    /// From the next handshake on; with the certificates that are there.
+    fn take_policy(&mut self, listener: &state::Listener) {
+        let (Some(doorman), Some(tls)) = (&self.tls, &listener.tls) else {
+            return;
+        };
+        match doorman.with_policy(listener.address, tls) {
+            Ok(new) => self.tls = Some(new),
+            // Main has tried it.
+            Err(e) => log::error!("{} keeps its TLS policy: {e}", listener.address),
+        }
     }
 }
 
@@ -110,6 +154,15 @@ impl Worker {
                     router.insert(&identity.hostname, &identity.path, method, target);
                 }
             }
+            Change::CertificateAdd(certificate) => self.add_certificate(certificate),
+            Change::CertificateReplace { fingerprint, by } => {
+                self.remove_certificate(by.listener, fingerprint);
+                self.add_certificate(by);
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => self.remove_certificate(*listener, fingerprint),
             Change::FrontendRemove { identity } => {
                 if let Some(router) = self.router(identity.listener) {
                     let method = identity.method.as_deref();
@@ -153,6 +206,7 @@ impl Worker {
         self.doors.insert(Entrance {
             door,
             tls,
+            certificates: Certificates::new(),
             socket,
             removed: false,
             watched: false,
@@ -179,8 +233,32 @@ impl Worker {
                 None
             }
         };
+        if entrance.door.listener.tls != listener.tls {
+            entrance.take_policy(&listener);
+        }
         entrance.door.listener = listener;
         given_up
+    }
+
+    fn add_certificate(&mut self, certificate: &Rc<state::Certificate>) {
+        let door = self.door_at(certificate.listener);
+        if let Some(entrance) = door.and_then(|key| self.doors.get_mut(key)) {
+            entrance.add_certificate(certificate);
+        }
+    }
+
+    fn remove_certificate(&mut self, listener: SocketAddr, fingerprint: &str) {
+        let door = self.door_at(listener);
+        if let Some(entrance) = door.and_then(|key| self.doors.get_mut(key)) {
+            entrance.remove_certificate(fingerprint);
+        }
+    }
+
+    /// The certificates of a batch count from now on, all at once.
+    pub(super) fn settle_certificates(&mut self) {
+        let doors = self.doors.iter();
+        let doormen = doors.filter_map(|(_, entrance)| entrance.doorman());
+        doormen.for_each(Doorman::settle);
     }
 
     fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
@@ -211,12 +289,15 @@ impl Worker {
     }
 
     /// A client that came in by that door has gone.
-    pub(super) fn left(&mut self, key: Key) {
+    pub(super) fn left(&mut self, key: Key, shaking: bool) {
         self.board
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.clients -= 1;
-            self.tally.row(entrance.door.series).take_one(Count::Open);
+            let row = self.tally.row(entrance.door.series);
+            row.take_one(Count::Open);
+            // Whatever it was that ended the handshake.
+            row.add(Count::HandshakesFailed, u64::from(shaking));
             if entrance.clients == 0 && entrance.removed {
                 self.doors.remove(key);
             }
@@ -400,6 +481,14 @@ impl Worker {
         self.drive(slot, false);
         true
     }
+}
+
+/// The text of a certificate and its key, as OpenSSL has them.
+fn proof(certificate: &state::Certificate) -> Result<Proof, String> {
+    let key = certificate.key.as_ref().ok_or("it came without its key")?;
+    let Checked { leaf, chain, key } = check(&certificate.chain, "", Some(&key.0))?;
+    let key = key.ok_or("it came without its key")?;
+    Ok(Proof { leaf, chain, key })
 }
 
 /// Main has tried the policy: that OpenSSL does not take it here is no fault of a user's.

@@ -7,6 +7,7 @@ use std::io::ErrorKind::WouldBlock;
 use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
+use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
@@ -206,6 +207,12 @@ impl Turn<'_> {
             Ok(true) => {
                 let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
                 let tls = self.slot.front.tls();
+                let resumed = tls.as_ref().is_some_and(|tls| tls.ssl().session_reused());
+                let kind = match resumed {
+                    true => Count::HandshakesResumed,
+                    false => Count::HandshakesFull,
+                };
+                self.tally.row(self.world.door.series).add(kind, 1);
                 let names = doorman.zip(tls).and_then(|(man, tls)| man.names_of(tls));
                 Event::Secured(names)
             }

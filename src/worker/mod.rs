@@ -369,7 +369,7 @@ impl Worker {
         if slot.reset {
             slot.front.reset();
         }
-        self.left(slot.door);
+        self.left(slot.door, slot.front.is_shaking());
     }
 
     fn insert(&mut self, slot: Slot) -> Key {
