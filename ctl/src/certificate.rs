@@ -68,7 +68,8 @@ fn fingerprint(pairs: &mut Pairs, name: &str) -> Result<(), Failure> {
         true => value.clone(),
         false => pem(Path::new(value.as_str()))?,
     };
-    let checked = check(&text, "", None).map_err(|what| Failure::file(format!("{name}: {what}")))?;
+    let checked =
+        check(&text, "", None).map_err(|what| Failure::file(format!("{name}: {what}")))?;
     *key = "fingerprint".into();
     *value = facts(&checked.leaf).fingerprint.to_string();
     Ok(())

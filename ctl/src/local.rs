@@ -101,12 +101,14 @@ pub fn check(options: &Options, words: &[String]) -> Result<(), Failure> {
     let file = given.ok_or_else(which)?;
     let mut result = config::load(&file);
     let name = file.display().to_string();
-    let tried = result.as_ref().map(|(config, _)| sozu_lib::supervisor::try_policies(&config.state));
+    let tried = result
+        .as_ref()
+        .map(|(config, _)| sozu_lib::supervisor::try_policies(&config.state));
     if let Ok(Err(what)) = tried {
         result = Err(config::Errors(vec![config::Report::of_file(&name, what)]));
     }
     let mut text = config::check(&name, &result);
-    for (config, _) in &result {
+    if let Ok((config, _)) = &result {
         for what in sozu_lib::supervisor::untimely(&config.state) {
             text = format!("warning: {what}\n{text}");
         }

@@ -226,7 +226,10 @@ mod tests {
         assert!(line("x --Key b").is_err());
         assert!(line("x a=\u{1b}").is_err());
         let words = ["x", "a=b c\n\"d\""].map(String::from);
-        assert_eq!(line_of(&words).map_err(|failure| failure.text).as_deref(), Ok("x a=\"b c\\n\\\"d\\\"\""));
+        assert_eq!(
+            line_of(&words).map_err(|failure| failure.text).as_deref(),
+            Ok("x a=\"b c\\n\\\"d\\\"\"")
+        );
     }
 
     #[test]

@@ -67,9 +67,7 @@ pub fn certificate_from(mut fields: Fields) -> Result<Certificate, Fault> {
     fields.complete(CERTIFICATE)?;
     let listener = fields.address("listener")?;
     let leaf = fields.text("certificate")?;
-    let chain = fields
-        .text_or_none("certificate_chain")
-        .unwrap_or_default();
+    let chain = fields.text_or_none("certificate_chain").unwrap_or_default();
     let key = fields.text_or_none("key");
     let wrong = |what: String| fault("certificate", what);
     let checked = check(&leaf, &chain, key.as_deref()).map_err(wrong)?;

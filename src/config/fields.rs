@@ -341,10 +341,13 @@ fn check_url(text: &str) -> Result<String, String> {
             "{text:?} is not ASCII without spaces: write other bytes as %xx"
         ));
     }
-    match text.get(..7).map(str::to_ascii_lowercase).as_deref() {
-        Some("http://") => Ok(text.to_string()),
-        Some("https:/") => Err("https is not served by this version".into()),
-        _ => Err(format!(
+    let starts = |scheme: &str| {
+        let start = text.get(..scheme.len()).unwrap_or_default();
+        start.eq_ignore_ascii_case(scheme)
+    };
+    match starts("http://") || starts("https://") {
+        true => Ok(text.to_string()),
+        false => Err(format!(
             "{text:?} is not a URL like http://www.example.com:8080/a?b"
         )),
     }

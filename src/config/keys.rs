@@ -148,8 +148,12 @@ impl Key {
 }
 
 const PROTOCOL: Kind = Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP")]);
-const LISTENER_PROTOCOL: Kind =
-    Kind::Choice(&[("http", "HTTP"), ("https", "HTTPS"), ("tcp", "TCP"), ("metrics", "METRICS")]);
+const LISTENER_PROTOCOL: Kind = Kind::Choice(&[
+    ("http", "HTTP"),
+    ("https", "HTTPS"),
+    ("tcp", "TCP"),
+    ("metrics", "METRICS"),
+]);
 const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
@@ -215,7 +219,8 @@ pub static LISTENER: &[Key] = &[
 
 /// Mozilla's intermediate profile, version 5.7, without its DHE.
 const CIPHER_LIST: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-const CIPHER_SUITES: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+const CIPHER_SUITES: &str =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
 /// In `[[certificates]]`, and in `certificate add`.
 #[rustfmt::skip]

@@ -17,9 +17,10 @@ pub type Words = Vec<(String, String)>;
 pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener, Fault> {
     fields.complete(LISTENER)?;
     fields.complete_timeouts(defaults);
+    let address = fields.address("address")?;
     let protocol = protocol(&mut fields)?;
     Ok(Listener {
-        address: fields.address("address")?,
+        address,
         protocol,
         enabled: fields.bool("enabled")?,
         timeouts: timeouts_from(&mut fields)?,

@@ -5,11 +5,9 @@
 //! of a value (`fields`). Called by main at the start and for a reload, by
 //! `sozu check`, and by tests with files of their own.
 
-use super::fields::{missing, Fault, Fields, Value};
 use super::certificate::certificate_from;
-use super::keys::{
-    BACKEND, CERTIFICATE, CERTIFICATE_HERE, CLUSTER, FRONTEND, GLOBAL, LISTENER,
-};
+use super::fields::{missing, Fault, Fields, Value};
+use super::keys::{BACKEND, CERTIFICATE, CERTIFICATE_HERE, CLUSTER, FRONTEND, GLOBAL, LISTENER};
 use super::object;
 use super::report::{Errors, Report, Warning};
 use super::table::{Object, Place, Reader};

@@ -116,7 +116,11 @@ impl Both<'_> {
     /// `certificate` is of one of the two states.
     fn keeps_certificate(&self, certificate: &Certificate) -> bool {
         let listener = certificate.listener;
-        let has = |state: &State| state.certificate(listener, certificate.fingerprint()).is_some();
+        let has = |state: &State| {
+            state
+                .certificate(listener, certificate.fingerprint())
+                .is_some()
+        };
         has(self.from) && has(self.to) && self.keeps_listener(listener)
     }
 

@@ -111,30 +111,20 @@ impl Random {
     }
 
     fn certificate(&mut self) -> Rc<Certificate> {
-        let texts = [
-            (
-                include_str!("../../tests/certificates/one.pem"),
-                include_str!("../../tests/certificates/one.key"),
-            ),
-            (
-                include_str!("../../tests/certificates/two.pem"),
-                include_str!("../../tests/certificates/two.key"),
-            ),
-        ];
-        let (leaf, key) = texts[self.below(2) as usize];
-        let checked = crate::certificate::check(leaf, "", Some(key)).expect("a good one");
+        thread_local! {
+            static CHECKED: [Certificate; 2] = [0, 1].map(sample_certificate);
+        }
         let path = |path: &str| Some(path.to_string());
+        let one = self.below(2) as usize;
         Rc::new(Certificate {
             listener: self.address(),
-            facts: crate::certificate::facts(&checked.leaf),
-            chain: checked.chain_pem(),
-            key: checked.key_pem().map(|pem| Secret(pem.into())),
             paths: Paths {
                 certificate: path("/etc/a b.pem").filter(|_| self.coin()),
                 chain: None,
                 key: path("/etc/key").filter(|_| self.coin()),
             },
             default: self.coin(),
+            ..CHECKED.with(|all| all[one].clone())
         })
     }
 
@@ -210,5 +200,29 @@ impl Random {
 
     fn seconds(&mut self) -> u32 {
         self.below(100) as u32 + 1
+    }
+}
+
+/// One of two that are good for a hundred years.
+fn sample_certificate(number: usize) -> Certificate {
+    let texts = [
+        (
+            include_str!("../../tests/certificates/one.pem"),
+            include_str!("../../tests/certificates/one.key"),
+        ),
+        (
+            include_str!("../../tests/certificates/two.pem"),
+            include_str!("../../tests/certificates/two.key"),
+        ),
+    ];
+    let (leaf, key) = texts[number];
+    let checked = crate::certificate::check(leaf, "", Some(key)).expect("a good one");
+    Certificate {
+        listener: "127.0.0.1:443".parse().expect("an address"),
+        facts: crate::certificate::facts(&checked.leaf),
+        chain: checked.chain_pem(),
+        key: checked.key_pem().map(|pem| Secret(pem.into())),
+        paths: Paths::default(),
+        default: false,
     }
 }

@@ -32,10 +32,7 @@ impl Supervisor {
                 asked.map(|()| String::new())
             }
             Command::StateDump { secrets: false } => self.dump(Dump::State, key),
-            Command::StateDump { secrets: true } => {
-                log::info!("the keys of certificates are read by {}", self.client(key)?.who);
-                self.dump(Dump::Secrets, key)
-            }
+            Command::StateDump { secrets: true } => self.dump_secrets(key),
             Command::Certificates { listener } => self.list_certificates(listener, key),
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
@@ -82,6 +79,12 @@ impl Supervisor {
                 Ok(String::new())
             }
         }
+    }
+
+    fn dump_secrets(&mut self, key: Key) -> Result<String, Refused> {
+        let who = &self.client(key)?.who;
+        log::info!("the keys of certificates are read by {who}");
+        self.dump(Dump::Secrets, key)
     }
 
     pub(super) fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {

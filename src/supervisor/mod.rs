@@ -148,9 +148,8 @@ pub fn run(config: Config, file: &Path) -> Result<(), String> {
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf) -> Result<Supervisor, String> {
         let filed_log_level = config.settings.log_level.clone();
-        if let Ok(filter) = std::env::var("RUST_LOG") {
-            config.settings.log_level = filter;
-        }
+        let given = std::env::var("RUST_LOG");
+        config.settings.log_level = given.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         // Before anything is opened: there may be more listeners than the limit allows now.
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
@@ -162,11 +161,9 @@ impl Supervisor {
         let not_restored = saved::restore(&mut config)?;
         let Config { settings, state } = config;
         let saver = Saver::new(&settings, &file);
-        try_policies(&state)?;
         let sockets = listen_all(&state)?;
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
-        let early = not_restored.into_iter().chain(untimely(&state));
-        early.for_each(|what| log::warn!("{what}"));
+        not_restored.iter().for_each(|what| log::warn!("{what}"));
         let poll = Epoll::new().map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
@@ -189,8 +186,8 @@ impl Supervisor {
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
-            expiry: Expiry::default(),
             tickets: Tickets::new(0).map_err(broken("randomness"))?,
+            expiry: Expiry::default(),
             settings,
             digest: Digest::of(&state),
             state,
@@ -392,12 +389,13 @@ impl Supervisor {
     }
 }
 
-/// Binds every listener of the state, or says which one cannot be and what to do.
+/// Binds every listener of the state, if OpenSSL takes all policies, or says which one cannot be and what to do.
 fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
     let bind = |address: SocketAddr| match socket::listen(address, LISTEN_BACKLOG) {
         Ok(socket) => Ok((address, socket)),
         Err(e) => Err(cannot_listen(address, &e)),
     };
+    try_policies(state)?;
     state
         .listeners()
         .filter(|listener| listener.enabled)

@@ -66,7 +66,10 @@ impl Supervisor {
         let mut told = String::new();
         for step in difference(&self.filed, &self.state) {
             let change = step.on(&target, &config.settings.timeouts);
-            if change.as_ref().is_ok_and(|change| target.has_already(change)) {
+            if change
+                .as_ref()
+                .is_ok_and(|change| target.has_already(change))
+            {
                 continue;
             }
             if let Err(refused) = change.and_then(|change| target.apply(&change)) {

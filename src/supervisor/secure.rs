@@ -66,7 +66,10 @@ pub fn try_changes(changes: &[Change]) -> Result<(), (usize, Refused)> {
 pub fn is_whole(change: &Change) -> Result<(), Refused> {
     match change.certificate() {
         Some(certificate) if certificate.key.is_none() => {
-            let what = format!("certificate of {}: key: is missing", certificate.names_text());
+            let what = format!(
+                "certificate of {}: key: is missing",
+                certificate.names_text()
+            );
             Err(Refused::new(Code::Invalid, what))
         }
         _ => Ok(()),
@@ -128,14 +131,21 @@ impl Supervisor {
         let mut told = BTreeMap::new();
         for one in self.state.certificates() {
             let days = one.days_left(now_s);
-            let Some(threshold) = threshold(days) else {
-                continue;
+            let untimely = one.untimely(now_s);
+            let threshold = match &untimely {
+                Some(_) => 0,
+                None => match threshold(days) {
+                    Some(threshold) => threshold,
+                    None => continue,
+                },
             };
             let fingerprint = Rc::clone(one.fingerprint());
             let before = self.expiry.told.get(&fingerprint).copied();
             if before.is_none_or(|before| threshold < before) {
                 let (names, listener) = (one.names_text(), one.listener);
-                log::warn!("listener {listener}: the certificate of {names} ends in {days} days ({fingerprint}): renew it");
+                let ends = || format!("the certificate of {names} ends in {days} days: renew it");
+                let text = untimely.unwrap_or_else(ends);
+                log::warn!("listener {listener}: {text} ({fingerprint})");
             }
             told.insert(fingerprint, threshold);
         }

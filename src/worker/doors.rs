@@ -296,7 +296,7 @@ impl Worker {
             entrance.clients -= 1;
             let row = self.tally.row(entrance.door.series);
             row.take_one(Count::Open);
-            // Whatever it was that ended the handshake.
+            // It has come to no end: given up, or too slow.
             row.add(Count::HandshakesFailed, u64::from(shaking));
             if entrance.clients == 0 && entrance.removed {
                 self.doors.remove(key);

@@ -217,6 +217,8 @@ impl Turn<'_> {
                 Event::Secured(names)
             }
             Err(e) => {
+                let row = self.tally.row(self.world.door.series);
+                row.add(Count::HandshakesFailed, 1);
                 log::debug!("{}: no TLS: {e}", self.slot.session.peer());
                 if let Some(tls) = self.slot.front.tls().filter(|_| spoke_http(&e)) {
                     tls.plain_answer(PLAIN_ON_TLS);

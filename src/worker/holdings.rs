@@ -87,7 +87,11 @@ impl Worker {
         Some(Change::ListenerAdd(Rc::clone(&entrance.door.listener)))
     }
 
-    fn held_certificate(&self, listener: std::net::SocketAddr, fingerprint: &str) -> Option<Change> {
+    fn held_certificate(
+        &self,
+        listener: std::net::SocketAddr,
+        fingerprint: &str,
+    ) -> Option<Change> {
         let entrance = self.doors.get(self.door_at(listener)?)?;
         let certificate = entrance.certificate(fingerprint)?;
         Some(Change::CertificateAdd(Rc::clone(certificate)))

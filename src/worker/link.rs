@@ -204,7 +204,10 @@ impl Batch {
 
 /// What a line is about: the rest may be secret.
 fn start(line: &str) -> &str {
-    let end = line.match_indices(' ').nth(1).map_or(line.len(), |(at, _)| at);
+    let end = line
+        .match_indices(' ')
+        .nth(1)
+        .map_or(line.len(), |(at, _)| at);
     line.get(..end.min(LINE_SHOWN_BYTES)).unwrap_or_default()
 }
 

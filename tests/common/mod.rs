@@ -9,6 +9,7 @@
 
 mod backend;
 mod bytes;
+mod certificate;
 mod control;
 mod message;
 mod peer;
@@ -17,6 +18,7 @@ mod scrape;
 
 pub use backend::{free_address, ok, refused_address, Backend, Gate, StuckListener};
 pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
+pub use certificate::{Keys, Made, Secure};
 pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
@@ -28,6 +30,12 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything that should happen at once: generous, since the
 /// machine may be busy, and never waited for when all goes well.
 pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Seconds since 1970.
+pub fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after 1970").as_secs() as i64
+}
 
 /// Asks again and again until there is an answer, and fails loudly at the
 /// deadline. Only for what cannot be waited for: files, exit codes, counters.

@@ -298,9 +298,15 @@ fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
+/// What OpenSSL says, without the places in its source.
+fn reason(stack: &ErrorStack) -> String {
+    let last = stack.errors().last().and_then(|error| error.reason());
+    format!("OpenSSL says: {}", last.unwrap_or("no"))
+}
+
 /// Everything but certificates.
 fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
-    let wrong = |what: &'static str| move |e: ErrorStack| format!("{what}: {e}");
+    let wrong = |what: &'static str| move |e: ErrorStack| format!("{what}: {}", reason(&e));
     let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(wrong("OpenSSL"))?;
     let version = |version: TlsVersion| match version {
         TlsVersion::Tls12 => SslVersion::TLS1_2,

@@ -132,8 +132,7 @@ fn defaults_are_filled_in() {
         }
     );
     let short = decode("frontend add address=127.0.0.1:80 cluster=web");
-    let long =
-        "frontend add listener=127.0.0.1:80 hostname=* path=/ path_type=prefix cluster=web";
+    let long = "frontend add listener=127.0.0.1:80 hostname=* path=/ path_type=prefix cluster=web";
     assert_eq!(short, decode(long));
     assert!(matches!(short, Ok(Command::Change(change)) if change.encode() == long));
 }
