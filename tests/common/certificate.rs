@@ -9,13 +9,13 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::ssl::{
-    SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslStream, SslVerifyMode,
+    ShutdownState, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode,
+    SslStream, SslVerifyMode,
 };
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509Builder, X509NameBuilder};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
@@ -103,7 +103,6 @@ fn key(keys: Keys) -> PKey<Private> {
 /// A client that trusts everyone.
 pub struct Secure {
     pub stream: SslStream<TcpStream>,
-    sessions: Arc<Mutex<Option<SslSession>>>,
 }
 
 impl Secure {
@@ -126,12 +125,6 @@ impl Secure {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         let mut builder = SslConnector::builder(SslMethod::tls()).expect("a client");
         builder.set_verify(SslVerifyMode::NONE);
-        let sessions = Arc::<Mutex<Option<SslSession>>>::default();
-        let kept = sessions.clone();
-        builder.set_session_cache_mode(openssl::ssl::SslSessionCacheMode::CLIENT);
-        builder.set_new_session_callback(move |_, session| {
-            *kept.lock().expect("a session") = Some(session);
-        });
         set(&mut builder);
         let configured = builder.build().configure().expect("a client");
         let named = configured
@@ -143,7 +136,7 @@ impl Secure {
         }
         let mut stream = SslStream::new(ssl, stream).expect("a client");
         stream.connect().ok()?;
-        Some(Secure { stream, sessions })
+        Some(Secure { stream })
     }
 
     /// The SHA-256 of the certificate that was shown.
@@ -155,7 +148,8 @@ impl Secure {
 
     /// With what the next connection may go on.
     pub fn session(&self) -> Option<SslSession> {
-        self.sessions.lock().expect("a session").clone()
+        let session = self.stream.ssl().session()?;
+        Some(session.to_owned())
     }
 
     pub fn resumed(&self) -> bool {
@@ -190,5 +184,13 @@ impl Secure {
         self.stream.read_exact(&mut body).expect("a body");
         bytes.extend_from_slice(&body);
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Secure {
+    /// OpenSSL resumes no session of a connection that ended otherwise.
+    fn drop(&mut self) {
+        self.stream
+            .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
     }
 }
