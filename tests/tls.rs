@@ -1,10 +1,13 @@
 //! TLS towards clients on the real binary: which certificate they see, what is
 //! carried, what becomes of those who break the rules.
 
+#[path = "common/certificate.rs"]
+mod certificate;
 mod common;
 
+use certificate::{Keys, Made, Secure};
 use common::{ok, pattern, same_bytes, signal, wait_until};
-use common::{Backend, Keys, Made, Proxy, Secure, Setup};
+use common::{Backend, Proxy, Setup};
 use openssl::ssl::SslVersion;
 use std::io::{Read, Write};
 use std::net::TcpStream;

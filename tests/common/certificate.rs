@@ -1,6 +1,8 @@
-//! Certificates made for a test, and a client that speaks TLS.
+//! Certificates made for a test, and a client that speaks TLS. Only those tests include it
+//! that need it: `sozuctl` knows nothing of OpenSSL.
+#![allow(dead_code)]
 
-use super::DEADLINE;
+use crate::common::{now_s, DEADLINE};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
@@ -9,8 +11,8 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::ssl::{
-    ShutdownState, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode,
-    SslStream, SslVerifyMode,
+    ShutdownState, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslStream,
+    SslVerifyMode,
 };
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509Builder, X509NameBuilder};
@@ -45,7 +47,7 @@ impl Made {
         let name = name.build();
         let serial = BigNum::from_u32(7).and_then(|n| n.to_asn1_integer());
         let serial = serial.expect("a number");
-        let now = super::now_s();
+        let now = now_s();
         let time = |days: i64| Asn1Time::from_unix(now + days * 86_400 + 600).expect("a time");
         let mut alternative = SubjectAlternativeName::new();
         for name in names {

@@ -9,7 +9,6 @@
 
 mod backend;
 mod bytes;
-mod certificate;
 mod control;
 mod message;
 mod peer;
@@ -18,7 +17,6 @@ mod scrape;
 
 pub use backend::{free_address, ok, refused_address, Backend, Gate, StuckListener};
 pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
-pub use certificate::{Keys, Made, Secure};
 pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
