@@ -77,6 +77,8 @@ pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 /// Listeners, clusters and backends that are counted at the same time, 280 bytes each and per
 /// worker. More of them work, and are missing in the metrics.
 pub const SERIES_MAX: usize = 16_384;
+/// Names of a certificate that a figure has as its label: with four of the longest it fits a piece.
+pub const LABEL_NAMES_MAX: usize = 4;
 /// Bytes of metrics after which a piece ends: with one object more it fits a buffer.
 pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.

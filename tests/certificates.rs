@@ -319,20 +319,22 @@ fn keys_are_told_to_nobody() {
     assert!(told.contains("certificate replace listener="));
 }
 
+/// Runs `sozuctl`; whether it was done, and what it said.
+fn ctl(proxy: &Proxy, words: &[&str]) -> (bool, String) {
+    let socket = proxy.path("command.sock").display().to_string();
+    let output = sozuctl(&[&["-s", &socket], words].concat());
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
 #[test]
 fn sozuctl_saves_and_loads_without_keys() {
     let (folder, address) = (TempDir::new(), free_address());
     let made = ecdsa("a.test");
     let (certificate, key) = write(&folder, "www", &made);
     let proxy = Setup::http().start();
-    let socket = proxy.path("command.sock").display().to_string();
-    let ctl = |words: &[&str]| {
-        let output = sozuctl(&[&["-s", &socket], words].concat());
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        (output.status.success(), text)
-    };
     let done = |words: &[&str]| {
-        let (ok, text) = ctl(words);
+        let (ok, text) = ctl(&proxy, words);
         assert!(ok, "{words:?}: {text}");
         text
     };
@@ -381,15 +383,18 @@ fn sozuctl_saves_and_loads_without_keys() {
     done(&["state", "save", "--secrets", "-f", &file]);
     let text = std::fs::read_to_string(&file).expect("a file");
     assert!(text.contains(&made.secrets()[0]));
-    let (ok, told) = ctl(&[
-        "certificate",
-        "add",
-        "--address",
-        &listener,
-        "--certificate",
-        "/nowhere.pem",
-        "--key",
-        &key,
-    ]);
+    let (ok, told) = ctl(
+        &proxy,
+        &[
+            "certificate",
+            "add",
+            "--address",
+            &listener,
+            "--certificate",
+            "/nowhere.pem",
+            "--key",
+            &key,
+        ],
+    );
     assert!(!ok && told.contains("cannot read /nowhere.pem"), "{told}");
 }

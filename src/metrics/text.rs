@@ -18,6 +18,7 @@ pub enum Of {
     Proxy,
     Worker,
     Listener,
+    Certificate,
     Cluster,
     Backend,
 }
@@ -100,6 +101,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_listener_received_bytes_total", Of::Listener, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
     figure("sozu_listener_sent_bytes_total", Of::Listener, Counter, Value::Count(Count::Sent), "Bytes sent to clients."),
     figure("sozu_listener_duration_seconds", Of::Listener, Histogram, Durations, "From the whole head of a request to the last byte of its response."),
+    figure("sozu_certificate_not_after_seconds", Of::Certificate, Gauge, Named, "When a certificate ends, in seconds since 1970; of its names the first four."),
     figure("sozu_cluster_responses_total", Of::Cluster, Counter, Answered, "Responses by the first digit of their status, our own among them."),
     figure("sozu_cluster_failures_total", Of::Cluster, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
     figure("sozu_cluster_received_bytes_total", Of::Cluster, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
@@ -352,6 +354,7 @@ mod tests {
             Of::Proxy,
             Of::Worker,
             Of::Listener,
+            Of::Certificate,
             Of::Cluster,
             Of::Backend,
         ] {

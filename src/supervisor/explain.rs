@@ -116,7 +116,7 @@ impl<'a> Asked<'a> {
             (Some(name), None) => Some(host::parse(name.as_bytes()).map_err(invalid)?),
             (_, authority) => authority,
         };
-        let secure = url.map(|url| starts_with_https(url));
+        let secure = url.map(starts_with_https);
         let default = match secure {
             Some(true) => HTTPS_PORT,
             _ => HTTP_PORT,

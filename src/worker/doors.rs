@@ -1,16 +1,14 @@
 //! The sockets that clients come in by, and the moment when they come.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use crate::certificate::{check, Checked};
 use crate::limits::{ACCEPT_PAUSE_MS, LIMIT_SILENCE_MS};
 use crate::metrics::{Count, Series};
 use crate::net::board::Cell;
 use crate::net::conn::Conn;
-use crate::net::tls::{Doorman, Proof};
+use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
 use crate::session::{Door, Session};
@@ -21,15 +19,11 @@ use crate::worker::accept::Verdict;
 use crate::worker::drive::Slot;
 use crate::worker::Worker;
 
-type Certificates = BTreeMap<Rc<str>, Rc<state::Certificate>>;
-
 /// A listener as this worker has it.
 pub struct Entrance {
     pub door: Door,
     /// Of one where TLS is spoken.
     tls: Option<Doorman>,
-    /// What it shows, by fingerprint.
-    certificates: Certificates,
     /// `None`: nobody comes in, as long as it is disabled, or for ever.
     socket: Option<TcpListener>,
     /// It is gone from the configuration; who came in by it still finishes.
@@ -65,32 +59,6 @@ impl Entrance {
 
     pub fn doorman(&self) -> Option<&Doorman> {
         self.tls.as_ref()
-    }
-
-    pub fn certificate(&self, fingerprint: &str) -> Option<&Rc<state::Certificate>> {
-        self.certificates.get(fingerprint)
-    }
-
-    fn add_certificate(&mut self, certificate: &Rc<state::Certificate>) {
-        let fingerprint = certificate.fingerprint();
-        match (&self.tls, proof(certificate)) {
-            (Some(doorman), Ok(proof)) => {
-                let (names, default) = (&certificate.facts.names, certificate.default);
-                doorman.add(fingerprint, names, default, proof);
-                let (fingerprint, certificate) = (Rc::clone(fingerprint), Rc::clone(certificate));
-                self.certificates.insert(fingerprint, certificate);
-            }
-            // Main has checked both; `state check` tells that it is not here.
-            (None, _) => log::error!("no TLS for certificate {fingerprint}"),
-            (_, Err(what)) => log::error!("certificate {fingerprint}: {what}"),
-        }
-    }
-
-    fn remove_certificate(&mut self, fingerprint: &str) {
-        self.certificates.remove(fingerprint);
-        if let Some(doorman) = &self.tls {
-            doorman.remove(fingerprint);
-        }
     }
 
     /// From the next handshake on; with the certificates that are there.
@@ -206,7 +174,6 @@ impl Worker {
         self.doors.insert(Entrance {
             door,
             tls,
-            certificates: Certificates::new(),
             socket,
             removed: false,
             watched: false,
@@ -238,27 +205,6 @@ impl Worker {
         }
         entrance.door.listener = listener;
         given_up
-    }
-
-    fn add_certificate(&mut self, certificate: &Rc<state::Certificate>) {
-        let door = self.door_at(certificate.listener);
-        if let Some(entrance) = door.and_then(|key| self.doors.get_mut(key)) {
-            entrance.add_certificate(certificate);
-        }
-    }
-
-    fn remove_certificate(&mut self, listener: SocketAddr, fingerprint: &str) {
-        let door = self.door_at(listener);
-        if let Some(entrance) = door.and_then(|key| self.doors.get_mut(key)) {
-            entrance.remove_certificate(fingerprint);
-        }
-    }
-
-    /// The certificates of a batch count from now on, all at once.
-    pub(super) fn settle_certificates(&mut self) {
-        let doors = self.doors.iter();
-        let doormen = doors.filter_map(|(_, entrance)| entrance.doorman());
-        doormen.for_each(Doorman::settle);
     }
 
     fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
@@ -481,14 +427,6 @@ impl Worker {
         self.drive(slot, false);
         true
     }
-}
-
-/// The text of a certificate and its key, as OpenSSL has them.
-fn proof(certificate: &state::Certificate) -> Result<Proof, String> {
-    let key = certificate.key.as_ref().ok_or("it came without its key")?;
-    let Checked { leaf, chain, key } = check(&certificate.chain, "", Some(&key.0))?;
-    let key = key.ok_or("it came without its key")?;
-    Ok(Proof { leaf, chain, key })
 }
 
 /// Main has tried the policy: that OpenSSL does not take it here is no fault of a user's.

@@ -16,6 +16,7 @@ use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, 
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
+use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
@@ -100,6 +101,7 @@ pub struct Turn<'w> {
     pub worker: usize,
     pub tally: &'w Tally,
     pub doors: &'w Slab<Entrance>,
+    pub certificates: &'w Certificates,
 }
 
 impl Turn<'_> {
@@ -319,6 +321,7 @@ impl Turn<'_> {
         let source = Figures {
             board: self.board,
             ledger: self.tally.ledger(),
+            certificates: self.certificates,
             doors: self.doors,
             backs: self.backs,
         };

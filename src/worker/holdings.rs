@@ -92,8 +92,8 @@ impl Worker {
         listener: std::net::SocketAddr,
         fingerprint: &str,
     ) -> Option<Change> {
-        let entrance = self.doors.get(self.door_at(listener)?)?;
-        let certificate = entrance.certificate(fingerprint)?;
+        self.door_at(listener)?;
+        let certificate = self.certificates.get(listener, fingerprint)?;
         Some(Change::CertificateAdd(Rc::clone(certificate)))
     }
 

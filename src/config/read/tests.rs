@@ -200,7 +200,6 @@ const BAD: &[(&str, &str)] = &[
         ("listeners=[{protocol='https',address='1.2.3.4:443',certificate='other',key='two.key'}]", "1:64: certificate: /etc/sozu/other is no PEM, which has a line -----BEGIN …-----"),
         ("certificates=[{listener='1.2.3.4:443',certificate='one.pem',key='one.key'}]", "1:51: listener 1.2.3.4:443 does not exist"),
         ("certificates=[{listener='1.2.3.4:443',certificate='one.key',key='one.key'}]", "1:51: certificate: the certificate is no PEM certificate"),
-        ("certificates=[{listener='1.2.3.4:443',certificate='one.pem',key_path='x'}]", "1:61: unknown key \"key_path\""),
         ("listeners=[{protocol='http',address='1.2.3.4'}]", "1:37: address: \"1.2.3.4\" is not an address like 127.0.0.1:8080 or [::1]:8080"),
         ("listeners=[{protocol='http',address='1.2.3.4:0'}]", "1:37: address: \"1.2.3.4:0\" has port 0: give one from 1 to 65535"),
         ("listeners=[{address='1.2.3.4:1'}]", "1:12: protocol: is missing"),
