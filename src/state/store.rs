@@ -181,6 +181,12 @@ impl State {
             (Rc::clone(&frontend.identity), frontend)
         });
         self.frontends = shared.collect();
+        for (key, certificate) in &mut self.certificates {
+            match other.certificates.get(key) {
+                Some(same) if same == certificate => *certificate = Rc::clone(same),
+                _ => {}
+            }
+        }
         for (key, backend) in &mut self.backends {
             match other.backends.get(key) {
                 Some(same) if same == backend => *backend = Rc::clone(same),
