@@ -13,38 +13,43 @@ use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::x509::{X509NameRef, X509Ref, X509};
 
 use crate::limits::{AUTHORITIES_BYTES_MAX, CERTIFICATE_CHAIN_MAX};
-use crate::state::HostRule;
+use crate::state::{Facts, HostRule};
 
 /// A certificate with what leads to its root, and its key: parsed, and fitting together.
 pub struct Checked {
     pub leaf: X509,
     pub chain: Vec<X509>,
-    pub key: PKey<Private>,
+    /// Of one that came without there is none.
+    pub key: Option<PKey<Private>>,
 }
 
-/// What an operator wants to know of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// SHA-256 of the leaf, in hexadecimal.
-    pub fingerprint: String,
-    pub names: Vec<HostRule>,
-    pub subject: String,
-    pub issuer: String,
-    /// Seconds since 1970.
-    pub not_before: i64,
-    pub not_after: i64,
-    /// `RSA 2048`, `ECDSA P-256`.
-    pub key_type: String,
+impl Checked {
+    /// The leaf and its chain, as PEM in one spelling.
+    pub fn chain_pem(&self) -> String {
+        let all = std::iter::once(&self.leaf).chain(&self.chain);
+        let pem = all.filter_map(|one| String::from_utf8(one.to_pem().ok()?).ok());
+        pem.collect()
+    }
+
+    pub fn key_pem(&self) -> Option<String> {
+        let pem = self.key.as_ref()?.private_key_to_pem_pkcs8().ok()?;
+        String::from_utf8(pem).ok()
+    }
 }
 
 /// `certificate` may have its chain behind it; `chain` comes after that.
-pub fn check(certificate: &str, chain: &str, key: &str) -> Result<Checked, String> {
+pub fn check(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checked, String> {
     let mut all = stack(certificate, "the certificate")?;
     if !chain.trim().is_empty() {
         all.extend(stack(chain, "the chain")?);
     }
-    let key = PKey::private_key_from_pem_passphrase(key.as_bytes(), b"")
-        .map_err(|_| "the key is no unencrypted PEM private key".to_string())?;
+    let key = match key {
+        Some(key) => Some(
+            PKey::private_key_from_pem_passphrase(key.as_bytes(), b"")
+                .map_err(|_| "the key is no unencrypted PEM private key".to_string())?,
+        ),
+        None => None,
+    };
     if all.len() > CERTIFICATE_CHAIN_MAX {
         return Err(format!(
             "the chain has {} certificates, {CERTIFICATE_CHAIN_MAX} are the most",
@@ -59,7 +64,7 @@ pub fn check(certificate: &str, chain: &str, key: &str) -> Result<Checked, Strin
     let public = leaf
         .public_key()
         .map_err(|_| "the certificate's public key is of an unknown kind".to_string())?;
-    if !public.public_eq(&key) {
+    if key.as_ref().is_some_and(|key| !public.public_eq(key)) {
         return Err(format!(
             "the key does not belong to the certificate of {}",
             name_of(leaf.subject_name())
@@ -112,8 +117,8 @@ fn stack(pem: &str, what: &str) -> Result<Vec<X509>, String> {
 
 pub fn facts(leaf: &X509Ref) -> Facts {
     Facts {
-        fingerprint: digest(leaf),
-        names: names(leaf),
+        fingerprint: digest(leaf).into(),
+        names: names(leaf).into(),
         subject: name_of(leaf.subject_name()),
         issuer: name_of(leaf.issuer_name()),
         not_before: seconds(leaf.not_before()),

@@ -61,6 +61,13 @@ pub const TLS_SMALL_RECORDS_BYTES: usize = 32 * 1024;
 /// taken for as long again.
 pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 
+/// Longest PEM text of a certificate, a chain or a key, in bytes: the three of them, escaped, fit
+/// one control line.
+pub const PEM_BYTES_MAX: usize = 128 * 1024;
+/// Longest list of ciphers, suites or groups, in bytes: all that OpenSSL knows take less.
+pub const CIPHERS_BYTES_MAX: usize = 4096;
+/// How often main looks which certificates end soon, in milliseconds: daily.
+pub const EXPIRY_CHECK_MS: u64 = 24 * 3600 * 1000;
 /// Certificates that a client is shown at most, the leaf among them.
 pub const CERTIFICATE_CHAIN_MAX: usize = 10;
 
@@ -75,12 +82,14 @@ pub const BACKEND_SESSIONS_MAX: usize = 256;
 /// That a backend's TLS fails is said once in so many milliseconds.
 pub const TLS_SILENCE_MS: u64 = 60_000;
 
-/// Most objects of one kind (listeners, clusters, frontends, backends) in a state.
+/// Most objects of one kind (listeners, certificates, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 
-/// Listeners, clusters and backends that are counted at the same time, 256 bytes each and per
+/// Listeners, clusters and backends that are counted at the same time, 280 bytes each and per
 /// worker. More of them work, and are missing in the metrics.
 pub const SERIES_MAX: usize = 16_384;
+/// Names of a certificate that a figure has as its label: with four of the longest it fits a piece.
+pub const LABEL_NAMES_MAX: usize = 4;
 /// Bytes of metrics after which a piece ends: with one object more it fits a buffer.
 pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.

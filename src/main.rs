@@ -74,7 +74,14 @@ fn check(file: &Path) -> ExitCode {
     let result = config::load(file);
     let text = config::check(&file.display().to_string(), &result);
     match result {
-        Ok(_) => {
+        Ok((config, _)) => {
+            if let Err(what) = supervisor::try_policies(&config.state) {
+                eprintln!("{}: {what}\n{0}: not taken", file.display());
+                return ExitCode::FAILURE;
+            }
+            for what in supervisor::untimely(&config.state) {
+                println!("warning: {what}");
+            }
             print!("{text}");
             ExitCode::SUCCESS
         }
@@ -89,7 +96,10 @@ fn start(file: &Path, last_known_good: bool) -> ExitCode {
     supervisor::keep_no_large_pieces();
     if last_known_good {
         return match supervisor::last_known_good(file) {
-            Ok((config, ran)) => run(config, file, Some(ran)),
+            Ok((config, ran, told)) => {
+                told.iter().for_each(|what| eprintln!("sozu: {what}"));
+                run(config, file, Some(ran))
+            }
             Err(what) => {
                 eprintln!("sozu: {what}");
                 ExitCode::FAILURE

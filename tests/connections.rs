@@ -369,7 +369,7 @@ fn the_workers_have_what_main_has() {
     let proxy = Setup::http().top("worker_count", 2);
     let proxy = proxy.backends(&[backend.address()]).start();
     let mut control = proxy.steer();
-    let counts = "listeners=1 clusters=1 frontends=1 backends=1 agrees=true";
+    let counts = "listeners=1 clusters=1 frontends=1 backends=1 certificates=0 agrees=true";
     let reply = control.ok("state check");
     assert_eq!(reply.last, "ok agrees=true revision=0");
     for (line, worker) in reply.data.iter().zip(proxy.workers()) {
@@ -395,7 +395,7 @@ fn the_workers_have_what_main_has() {
     assert_eq!(reply.last, "ok agrees=true revision=2");
     for line in &reply.data {
         assert!(
-            line.ends_with("frontends=500 backends=1 agrees=true"),
+            line.ends_with("frontends=500 backends=1 certificates=0 agrees=true"),
             "{line}"
         );
     }

@@ -29,7 +29,38 @@ const SCRIPT: &[(&str, &str)] = &[
     ("listener add protocol=http", "invalid"),
     ("listener add address=127.0.0.1:0 protocol=http", "invalid"),
     ("listener add address=example.com:80 protocol=http", "invalid"),
-    ("listener add address=$N protocol=https", "invalid"),
+    ("listener add address=$N protocol=quic", "invalid"),
+    ("listener add address=$N protocol=http strict_sni=true", "invalid"),
+    ("listener add address=$N protocol=https cipher_list=NONSENSE", "invalid"),
+    ("listener add address=$N protocol=https tls_versions=TLSv1.1", "invalid"),
+    ("listener add address=$S protocol=https tls_versions=TLS_V12,TLSv1.3 cipher_list=ECDHE-RSA-AES128-GCM-SHA256 cipher_suites=TLS_AES_128_GCM_SHA256 groups=P-256 strict_sni=true", "ok"),
+    ("listener update address=$S tls_versions=TLSv1.3 cipher_list=ECDHE-ECDSA-AES128-GCM-SHA256 cipher_suites=TLS_AES_256_GCM_SHA384 groups=X25519 strict_sni=false", "ok"),
+    ("listener update address=$S groups=nothing", "invalid"),
+    ("listener update address=$S unset=groups,strict_sni", "ok"),
+    ("certificate add listener=$S certificate=$C1 certificate_chain=$C1 key=$K1 certificate_path=/a certificate_chain_path=/b key_path=/c default=true", "ok"),
+    ("certificate add address=$S certificate=$C1 key=$K1", "exists"),
+    ("certificate add listener=$S certificate=$C1 key=$K2", "invalid"),
+    ("certificate add listener=$S certificate=$K1 key=$K1", "invalid"),
+    ("certificate add listener=$S certificate=$C1 key=$C1", "invalid"),
+    ("certificate add listener=$S certificate=/etc/passwd key=$K1", "invalid"),
+    ("certificate add listener=$S certificate=$C2", "invalid"),
+    ("certificate add listener=$S key=$K2", "invalid"),
+    ("certificate add listener=$S certificate=$C2 key=$K2 key_path=relative", "invalid"),
+    ("certificate add listener=$L certificate=$C2 key=$K2", "mismatch"),
+    ("certificate add listener=$N certificate=$C2 key=$K2", "missing"),
+    ("certificate list", "ok"),
+    ("certificate list listener=$S", "ok"),
+    ("certificate list listener=$N", "missing"),
+    ("certificate list all", "unknown"),
+    ("certificate replace listener=$S fingerprint=$F2 certificate=$C2 key=$K2", "missing"),
+    ("certificate replace listener=$S certificate=$C2 key=$K2", "invalid"),
+    ("certificate replace listener=$S fingerprint=$F1 certificate=$C2 certificate_chain=$C2 key=$K2 certificate_path=/a certificate_chain_path=/b key_path=/c default=false", "ok"),
+    ("certificate replace listener=$S fingerprint=$F2 certificate=$C1 key=$K1", "ok"),
+    ("listener remove address=$S", "in_use"),
+    ("certificate remove listener=$S fingerprint=$F2", "missing"),
+    ("certificate remove listener=$S", "invalid"),
+    ("certificate remove listener=$S fingerprint=$F1", "ok"),
+    ("listener remove address=$S", "ok"),
     ("listener add address=$N protocol=http front_timeout=0", "invalid"),
     ("listener add address=$N protocol=http answer_999=x", "unknown"),
     ("listener add address=$N protocol=http trusted_proxies=10.0.0.1/8", "invalid"),
@@ -118,6 +149,8 @@ const SCRIPT: &[(&str, &str)] = &[
     ("backend list cluster=web", "unknown"),
     ("state dump", "ok"),
     ("state dump everything", "unknown"),
+    ("state dump secrets=true", "ok"),
+    ("state dump secrets=maybe", "invalid"),
     ("state diff", "ok"),
     ("state diff now", "unknown"),
     ("state check", "ok"),
@@ -210,6 +243,28 @@ const SCRIPT: &[(&str, &str)] = &[
 /// The codes that the script does not meet: they take a million objects, or another user.
 const NOT_MET: &[Code] = &[Code::Limit, Code::Denied];
 
+/// The certificates of tests/certificates, their keys and what they are known by, as values.
+fn texts() -> Vec<(&'static str, String)> {
+    let (one, two) = (
+        include_str!("certificates/one.pem"),
+        include_str!("certificates/two.pem"),
+    );
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\n', "\\n"));
+    let known = |text: &str| {
+        let checked = sozu_lib::certificate::check(text, "", None).expect("a certificate");
+        let facts = sozu_lib::certificate::facts(&checked.leaf);
+        facts.fingerprint.to_string()
+    };
+    vec![
+        ("$C1", quoted(one)),
+        ("$C2", quoted(two)),
+        ("$K1", quoted(include_str!("certificates/one.key"))),
+        ("$K2", quoted(include_str!("certificates/two.key"))),
+        ("$F1", known(one)),
+        ("$F2", known(two)),
+    ]
+}
+
 /// The row that a line is about, if it is one of the table.
 fn row_of(line: &str) -> Option<&'static Row> {
     let mut words = line.split(' ').filter(|word| !word.contains('='));
@@ -241,13 +296,16 @@ fn say(client: &mut Control, line: &str, wanted: &str) {
 fn every_command() {
     let proxy = Setup::http().start();
     let mut client = proxy.steer();
-    let free = [free_address(), free_address(), free_address()].map(|a| a.to_string());
+    let free = [(); 4].map(|()| free_address().to_string());
+    let texts = texts();
     let taken = std::net::TcpListener::bind(free_address()).expect("bind");
     let taken = taken.local_addr().expect("getsockname").to_string();
     let root = include_str!("tls/root.pem").replace('\n', "\\n");
     for (line, wanted) in SCRIPT {
         let revision = client.ok("state stats").number("revision").to_string();
         let line = line.replace("$L", &free[0]).replace("$M", &free[1]);
+        let line = line.replace("$S", &free[3]);
+        let line = (texts.iter()).fold(line, |line, (name, text)| line.replace(name, text));
         let line = line.replace("$N", &free[2]).replace("$T", &taken);
         let line = line.replace("$R", &revision).replace("$P", &root);
         let before = client.dump();

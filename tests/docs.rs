@@ -6,7 +6,7 @@ mod common;
 use common::{Backend, Proxy, Setup, DEADLINE};
 use sozu_lib::config::foreign::{Fate, FOREIGN};
 use sozu_lib::config::keys::{
-    Default, Key, ANSWER_STATUSES, BACKEND, CLUSTER, FRONTEND, GLOBAL, LISTENER,
+    Default, Key, ANSWER_STATUSES, BACKEND, CERTIFICATE, CLUSTER, FRONTEND, GLOBAL, LISTENER,
 };
 use sozu_lib::config::{load, read};
 use sozu_lib::http::reply::STATUSES;
@@ -31,20 +31,31 @@ fn rows(document: &str, heading: &str) -> Vec<String> {
     rows.map(str::to_string).collect()
 }
 
+/// What the place of a table implies is no key of the file, nor is what a file says by itself.
+fn is_of_file(key: &Key) -> bool {
+    !matches!(key.default, Default::Implied(_) | Default::InCommand)
+}
+
+/// The files that examples name.
+fn example_file(path: &Path) -> std::io::Result<String> {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    Ok(match extension {
+        Some("pem") => include_str!("certificates/one.pem").into(),
+        Some("key") => include_str!("certificates/one.key").into(),
+        _ => "<h1>An answer</h1>".into(),
+    })
+}
+
 fn key_rows(keys: &[Key]) -> Vec<String> {
     let row = |key: &Key| {
         let default = match key.default {
-            Default::Is(text) => format!("`{text}`"),
+            Default::Is(text) | Default::Https(text) => format!("`{text}`"),
             other => other.describe().to_string(),
         };
         let (name, kind, sentence) = (key.name, key.kind.describe(), key.sentence);
         format!("| `{name}` | {kind} | {default} | {sentence} |")
     };
-    // What the place of a table implies is no key of the file.
-    let keys = keys
-        .iter()
-        .filter(|key| !matches!(key.default, Default::Implied(_)));
-    keys.map(row).collect()
+    keys.iter().filter(|key| is_of_file(key)).map(row).collect()
 }
 
 fn command_rows() -> Vec<String> {
@@ -82,6 +93,7 @@ fn every_key_is_documented() {
     for (heading, keys) in [
         ("## Global", GLOBAL),
         ("## Listeners", LISTENER),
+        ("## Certificates", CERTIFICATE),
         ("## Clusters", CLUSTER),
         ("## Frontends", FRONTEND),
         ("## Backends", BACKEND),
@@ -89,7 +101,7 @@ fn every_key_is_documented() {
         assert_eq!(rows(CONFIG, heading), key_rows(keys), "{heading}");
     }
     assert_eq!(rows(CONFIG, "## Coming from Sōzu"), foreign_rows());
-    let tables = [GLOBAL, LISTENER, CLUSTER, FRONTEND, BACKEND]
+    let tables = [GLOBAL, LISTENER, CERTIFICATE, CLUSTER, FRONTEND, BACKEND]
         .into_iter()
         .flatten();
     for also in tables.filter_map(|key| key.also) {
@@ -122,11 +134,11 @@ fn every_code_is_documented() {
 #[test]
 fn the_shipped_configuration_shows_every_key() {
     let text = include_str!("../config.toml");
-    for key in [GLOBAL, LISTENER, CLUSTER, FRONTEND, BACKEND]
+    for key in [GLOBAL, LISTENER, CERTIFICATE, CLUSTER, FRONTEND, BACKEND]
         .into_iter()
         .flatten()
     {
-        if !matches!(key.default, Default::Implied(_)) {
+        if is_of_file(key) {
             assert!(
                 text.contains(&format!("{} = ", key.name)),
                 "{} is not shown",
@@ -145,14 +157,6 @@ fn the_shipped_configuration_loads() {
     assert_eq!(config.state.backends().count(), 2);
 }
 
-/// What stands in a file that an example names.
-fn text_of(path: &Path) -> String {
-    match path.extension().is_some_and(|extension| extension == "pem") {
-        true => include_str!("tls/root.pem").to_string(),
-        false => "<h1>An answer</h1>".to_string(),
-    }
-}
-
 /// What is commented out in the example is right as well.
 #[test]
 fn the_commented_lines_load() {
@@ -168,8 +172,7 @@ fn the_commented_lines_load() {
         text.push_str(code.unwrap_or(line));
         text.push('\n');
     }
-    let mut file = |path: &Path| Ok(text_of(path));
-    let result = read(&text, "config.toml", Path::new("/"), &mut file);
+    let result = read(&text, "config.toml", Path::new("/"), &mut example_file);
     let (config, warnings) = result.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
     assert_eq!(config.state.clusters().count(), 2);
@@ -186,9 +189,8 @@ fn every_example_loads() {
         let document = std::fs::read_to_string(&path).expect("a text");
         for block in document.split("\n```toml\n").skip(1) {
             let example = block.split("\n```").next().unwrap_or_default();
-            let mut file = |path: &Path| Ok(text_of(path));
             let name = path.display().to_string();
-            if let Err(errors) = read(example, &name, Path::new("/"), &mut file) {
+            if let Err(errors) = read(example, &name, Path::new("/"), &mut example_file) {
                 panic!("{errors}\n{example}");
             }
             examples += 1;

@@ -55,7 +55,6 @@ fn what_cannot_be_asked() {
             "url=http://a/ path=/",
             "give either it, or hostname and path",
         ),
-        ("url=https://a/", "https is not served by this version"),
         ("url=a/b", "is not a URL like http://"),
         ("url=\"http://a/ b\"", "is not ASCII without spaces"),
         ("url=http://a/%zz", "a malformed %xx"),

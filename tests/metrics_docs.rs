@@ -24,7 +24,15 @@ fn rows(heading: &str) -> Vec<&'static str> {
 fn every_figure_is_documented() {
     let backend = Backend::named("ok");
     let metrics = free_address();
-    let more = format!("[[listeners]]\nprotocol = \"metrics\"\naddress = \"{metrics}\"\n");
+    let (folder, secure) = (
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates"),
+        free_address(),
+    );
+    let more = format!(
+        "[[listeners]]\nprotocol = \"metrics\"\naddress = \"{metrics}\"\n\
+         [[listeners]]\nprotocol = \"https\"\naddress = \"{secure}\"\n\
+         certificate = \"{folder}/one.pem\"\nkey = \"{folder}/one.key\"\n"
+    );
     let proxy = Setup::http().backends(&[backend.address()]);
     let _proxy = proxy.more(&more).start();
     let scrape = Scrape::of(metrics);

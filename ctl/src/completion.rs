@@ -124,7 +124,7 @@ mod tests {
         assert!(table["listener add"].contains(&"protocol=tcp".to_string()));
         assert!(table["listener add"].contains(&"answer_404=".to_string()));
         assert!(table["state"].contains(&"save".to_string()));
-        assert_eq!(table["state save"], ["-f"]);
+        assert_eq!(table["state save"], ["-f", "--secrets"]);
         assert_eq!(table["completion"], ["bash", "zsh", "fish"]);
         assert!(table["shutdown"].contains(&"hard".to_string()));
     }

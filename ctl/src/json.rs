@@ -60,7 +60,11 @@ fn push_object(out: &mut String, words: &[Word]) {
     for word in words {
         if let Word::Pair { key: name, value } = word {
             key(out, name);
-            push_value(out, name, value);
+            // What `help` says of a key is text.
+            match bare == ["help"] {
+                true => push_string(out, value),
+                false => push_value(out, name, value),
+            }
         }
     }
     if first {
@@ -82,9 +86,8 @@ fn push_value(out: &mut String, name: &str, value: &str) {
         Some(Kind::Bool) => is_bool,
         Some(Kind::Int { .. } | Kind::Seconds) => is_number(value),
         Some(_) => false,
-        // What `help` says of a key is text.
         None if name.ends_with("_ms") || name.ends_with("_per_s") => is_decimal(value),
-        None => (is_bool || is_number(value)) && name != "default",
+        None => is_bool || is_number(value),
     };
     match plain {
         true => out.push_str(value),

@@ -34,7 +34,7 @@ const fn local(
 
 #[rustfmt::skip]
 pub static LOCALS: &[Local] = &[
-    local("state save", &["-f FILE"], "Writes the running state into a file that only its owner reads."),
+    local("state save", &["-f FILE", "--secrets"], "Writes the running state into a file that only its owner reads."),
     local("state load", &["-f FILE", "--confirm SECONDS"], "Does the commands of a file, all or none."),
     local("state diff", &["-f FILE"], "Prints what leads from the running state to that of a file."),
     local("apply", &["-f FILE", "--dry-run", "--confirm SECONDS"], "Makes the running state that of a file: does what differs, all or nothing."),
@@ -99,8 +99,20 @@ pub fn check(options: &Options, words: &[String]) -> Result<(), Failure> {
     };
     let which = || Failure::usage("which configuration? config check -c FILE");
     let file = given.ok_or_else(which)?;
-    let result = config::load(&file);
-    let text = config::check(&file.display().to_string(), &result);
+    let mut result = config::load(&file);
+    let name = file.display().to_string();
+    let tried = result
+        .as_ref()
+        .map(|(config, _)| sozu_lib::supervisor::try_policies(&config.state));
+    if let Ok(Err(what)) = tried {
+        result = Err(config::Errors(vec![config::Report::of_file(&name, what)]));
+    }
+    let mut text = config::check(&name, &result);
+    if let Ok((config, _)) = &result {
+        for what in sozu_lib::supervisor::untimely(&config.state) {
+            text = format!("warning: {what}\n{text}");
+        }
+    }
     match result {
         Ok(_) if options.json => Printer::new(io::stdout().lock(), true).end(&[Word::Pair {
             key: "text".into(),

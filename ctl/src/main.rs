@@ -4,6 +4,7 @@
 //! What is known here about a command is what needs a file or a terminal; the
 //! rest goes to the proxy as it is.
 
+mod certificate;
 mod completion;
 mod failure;
 mod file;
@@ -72,7 +73,7 @@ fn ask(options: &Options) -> Result<(), Failure> {
     if options.words.is_empty() {
         return Err(Failure::usage("no command given: try sozuctl --help"));
     }
-    let line = words::line_of(&options.words).map_err(Failure::usage)?;
+    let line = words::line_of(&options.words)?;
     let mut link = Link::open(&socket, options.limit)?;
     let mut printer = Printer::new(io::stdout().lock(), options.json);
     let mut progress = Progress::new();

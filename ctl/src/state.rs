@@ -7,6 +7,7 @@ use sozu_lib::proto::line::Word;
 use sozu_lib::proto::update::{difference, Step};
 use sozu_lib::state::State;
 
+use crate::certificate;
 use crate::failure::Failure;
 use crate::file;
 use crate::link::Link;
@@ -20,6 +21,8 @@ use crate::target::{self, Dump};
 struct Given {
     file: Option<PathBuf>,
     dry_run: bool,
+    /// With the keys of certificates.
+    secrets: bool,
     /// For `commit`: undone after so many seconds.
     confirm: Option<String>,
 }
@@ -41,6 +44,7 @@ impl Given {
             match name.trim_start_matches('-') {
                 "f" | "file" => given.file = Some(value()?.into()),
                 "dry-run" | "dry_run" if may.contains(&"dry-run") => given.dry_run = true,
+                "secrets" if may.contains(&"secrets") => given.secrets = true,
                 "confirm" if may.contains(&"confirm") => given.confirm = Some(value()?),
                 _ => return Err(Failure::usage(format!("{word} is not known here"))),
             }
@@ -64,11 +68,15 @@ impl Given {
 
 /// The running state into a file.
 pub fn save(options: &Options, words: &[String]) -> Result<(), Failure> {
-    let (path, _) = Given::read(words, &[])?;
+    let (path, given) = Given::read(words, &["secrets"])?;
+    let dump = match given.secrets {
+        true => "state dump secrets=true",
+        false => "state dump",
+    };
     let mut link = Link::open(&options.socket()?, options.limit)?;
     let mut count = 0;
     file::save(&path, &mut |out| {
-        let answer = link.ask("state dump", &mut |line| {
+        let answer = link.ask(dump, &mut |line| {
             count += 1;
             writeln!(out, "{line}").map_err(|e| Failure::of_file("write", &path, e))
         });
@@ -86,7 +94,8 @@ pub fn load(options: &Options, words: &[String]) -> Result<(), Failure> {
     let text = file::read(&path)?;
     let steps = target::steps(&path, &text, &options.timeouts()?)?;
     let numbers: Vec<usize> = steps.iter().map(|step| step.line).collect();
-    let lines: Vec<String> = steps.into_iter().map(|step| step.text).collect();
+    let lines: Result<Vec<String>, Failure> = steps.iter().map(|step| step.whole()).collect();
+    let lines = lines?;
     let mut link = Link::open(&options.socket()?, options.limit)?;
     if lines.is_empty() {
         return say(options, &[], &[pair("changes", 0)]);
@@ -149,7 +158,8 @@ pub fn apply(options: &Options, words: &[String]) -> Result<(), Failure> {
         link.ask("abort", &mut none)?;
         return say(options, &[], &pairs(&changes));
     }
-    send(&mut link, &encoded(&changes)).map_err(|(_, failure)| failure)?;
+    let lines: Result<Vec<String>, Failure> = changes.iter().map(certificate::whole).collect();
+    send(&mut link, &lines?).map_err(|(_, failure)| failure)?;
     let done = link.ask(&given.commit(revision), &mut none);
     let done = done.map_err(|failure| match failure.code.as_str() {
         "mismatch" if number_of(&failure.text).is_none() => {

@@ -8,6 +8,7 @@ use sozu_lib::proto::table;
 use sozu_lib::proto::update;
 use sozu_lib::state::{Change, State, Timeouts};
 
+use crate::certificate;
 use crate::failure::Failure;
 use crate::file;
 
@@ -16,6 +17,20 @@ pub struct Step {
     pub line: usize,
     pub text: String,
     command: Command,
+}
+
+impl Step {
+    /// The line as it is sent: with the key of a certificate, wherever it lies.
+    pub fn whole(&self) -> Result<String, Failure> {
+        let step = match &self.command {
+            Command::Change(change) if change.certificate().is_some() => {
+                update::Step::Do(change.clone())
+            }
+            Command::Replace(replace) => update::Step::Replace(replace.clone()),
+            _ => return Ok(self.text.clone()),
+        };
+        certificate::whole(&step)
+    }
 }
 
 /// The state that a file describes.
@@ -30,6 +45,7 @@ pub fn read(path: &Path, timeouts: &Timeouts) -> Result<State, Failure> {
         let change = match step.command {
             Command::Update(update) => update.on(&state, timeouts),
             Command::Change(change) => Ok(change),
+            Command::Replace(replace) => update::Step::Replace(replace).on(&state, timeouts),
             // `steps` lets nothing else through.
             _ => continue,
         };
@@ -51,7 +67,11 @@ pub fn steps(path: &Path, text: &str, timeouts: &Timeouts) -> Result<Vec<Step>, 
         let command = Command::decode(line.trim(), timeouts);
         let command =
             command.map_err(|refused| at(path, number, refused.code.name(), &refused.what))?;
-        if !matches!(command, Command::Change(_) | Command::Update(_)) {
+        let known = matches!(
+            command,
+            Command::Change(_) | Command::Update(_) | Command::Replace(_)
+        );
+        if !known {
             let what = match command {
                 Command::Wait { .. } => "a state file is loaded at once: leave wait out",
                 _ => "this is no change: a state file has add, remove and update only",
@@ -152,9 +172,12 @@ pub fn counts(steps: &[update::Step]) -> [(&'static str, usize); 3] {
                 Change::ListenerAdd(_)
                 | Change::ClusterAdd(_)
                 | Change::FrontendAdd(_)
-                | Change::BackendAdd(_),
+                | Change::BackendAdd(_)
+                | Change::CertificateAdd(_),
             ) => 0,
-            update::Step::Update(_) => 1,
+            update::Step::Update(_)
+            | update::Step::Replace(_)
+            | update::Step::Do(Change::CertificateReplace { .. }) => 1,
             update::Step::Do(_) => 2,
         };
         counts[place].1 += 1;

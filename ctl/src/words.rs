@@ -4,6 +4,8 @@
 //! words for what has another name here. Nothing else is known about a command:
 //! what is wrong with it, the proxy says.
 
+use crate::certificate;
+use crate::failure::Failure;
 use sozu_lib::proto::line::{join, Word};
 use sozu_lib::proto::table::COMMANDS;
 
@@ -53,6 +55,13 @@ const RULE: &[(&str, &str)] = &[
     ("address", "listener"),
     ("path_begin", "path"),
 ];
+/// Both have a certificate, which `sozuctl` tells apart.
+const RENEWED: &[(&str, &str)] = &[
+    ("new_certificate", "certificate"),
+    ("new_certificate_chain", "certificate_chain"),
+    ("new_key", "key"),
+    ("old_fingerprint", "fingerprint"),
+];
 /// A rule is named by what it takes, not by where it leads.
 const RULE_NAME: &[(&str, &str)] = &[("id", "-"), ("address", "listener"), ("path_begin", "path")];
 
@@ -70,6 +79,8 @@ static OLD: &[Old] = &[
     old("frontend tcp remove", "frontend remove").keys(RULE_NAME),
     old("listener http add", "listener add").also("protocol", "http"),
     old("listener tcp add", "listener add").also("protocol", "tcp"),
+    old("listener https add", "listener add").also("protocol", "https"),
+    old("certificate replace", "certificate replace").with("new_certificate").keys(RENEWED),
     old("listener activate", "listener enable"),
     old("listener deactivate", "listener disable"),
     // Not Sōzu's: what one mostly wants of them.
@@ -88,9 +99,10 @@ struct Command {
 }
 
 /// The line without its LF, or what is wrong with the words: one sentence.
-pub fn line_of(words: &[String]) -> Result<String, String> {
-    let mut command = read(words)?;
+pub fn line_of(words: &[String]) -> Result<String, Failure> {
+    let mut command = read(words).map_err(Failure::usage)?;
     translate(&mut command);
+    certificate::fill(&command.bare, &mut command.pairs)?;
     let bare = command.bare.into_iter().map(Word::Bare);
     let pairs = command.pairs.into_iter();
     let pairs = pairs.map(|(key, value)| Word::Pair { key, value });
@@ -190,7 +202,7 @@ mod tests {
 
     fn line(words: &str) -> Result<String, String> {
         let words: Vec<String> = words.split(' ').map(str::to_string).collect();
-        line_of(&words)
+        line_of(&words).map_err(|failure| failure.text)
     }
 
     #[test]
@@ -214,7 +226,10 @@ mod tests {
         assert!(line("x --Key b").is_err());
         assert!(line("x a=\u{1b}").is_err());
         let words = ["x", "a=b c\n\"d\""].map(String::from);
-        assert_eq!(line_of(&words).as_deref(), Ok("x a=\"b c\\n\\\"d\\\"\""));
+        assert_eq!(
+            line_of(&words).map_err(|failure| failure.text).as_deref(),
+            Ok("x a=\"b c\\n\\\"d\\\"\"")
+        );
     }
 
     #[test]

@@ -195,6 +195,57 @@ const STEPS: &[(&str, &[&str])] = &[
         &["listener", "remove", "--address", "M"],
     ),
     (
+        "listener add address=M protocol=https",
+        &["listener", "https", "add", "--address", "M"],
+    ),
+    (
+        "certificate add listener=M certificate=$C1 key=$K1 certificate_path=$C1P key_path=$K1P",
+        &[
+            "certificate",
+            "add",
+            "--address",
+            "M",
+            "--certificate",
+            "$C1P",
+            "--key",
+            "$K1P",
+        ],
+    ),
+    (
+        "certificate add listener=M certificate=$C1 key=$K2 certificate_path=$C1P key_path=$K2P",
+        &[
+            "certificate",
+            "add",
+            "listener=M",
+            "certificate=$C1P",
+            "key=$K2P",
+        ],
+    ),
+    (
+        "certificate replace listener=M fingerprint=$F1 certificate=$C2 key=$K2 certificate_path=$C2P key_path=$K2P",
+        &[
+            "certificate",
+            "replace",
+            "--listener",
+            "M",
+            "--old-certificate",
+            "$C1P",
+            "--certificate",
+            "$C2P",
+            "--key",
+            "$K2P",
+        ],
+    ),
+    ("certificate list listener=M", &["certificate", "list", "listener=M"]),
+    (
+        "certificate remove listener=M fingerprint=$F2",
+        &["certificate", "remove", "listener=M", "certificate=$C2P"],
+    ),
+    (
+        "listener remove address=M",
+        &["listener", "remove", "address=M"],
+    ),
+    (
         "listener add address=M protocol=tcp",
         &["listener", "tcp", "add", "--address", "M"],
     ),
@@ -255,6 +306,27 @@ const STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// One of the two proxies, with its addresses.
+/// Certificates and keys: their files, their texts as values, what they are known by.
+fn texts() -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/certificates");
+    let mut all = Vec::new();
+    for (number, name) in [(1, "one"), (2, "two")] {
+        for (letter, kind) in [("C", "pem"), ("K", "key")] {
+            let path = format!("{folder}/{name}.{kind}");
+            let text = std::fs::read_to_string(&path).expect("a file");
+            if kind == "pem" {
+                let checked = sozu_lib::certificate::check(&text, "", None).expect("a certificate");
+                let facts = sozu_lib::certificate::facts(&checked.leaf);
+                all.push((format!("$F{number}"), facts.fingerprint.to_string()));
+            }
+            all.push((format!("${letter}{number}P"), path));
+            let quoted = format!("\"{}\"", text.replace('\n', "\\n"));
+            all.push((format!("${letter}{number}"), quoted));
+        }
+    }
+    all
+}
+
 struct Side {
     proxy: Proxy,
     other: SocketAddr,
@@ -270,7 +342,12 @@ impl Side {
     }
 
     fn concrete(&self, text: &str) -> String {
-        match text {
+        let text = texts()
+            .iter()
+            .fold(text.to_string(), |text, (name, value)| {
+                text.replace(name, value)
+            });
+        match text.as_str() {
             "M" => self.other.to_string(),
             _ => text.replace("=M", &format!("={}", self.other)),
         }

@@ -45,6 +45,14 @@ fn start() -> (Proxy, String) {
     let proxy = Setup::http().backends(&[backend.address()]).start();
     let file = proxy.path("more.state");
     std::fs::write(file, "cluster add id=more\n").expect("write");
+    for (name, text) in [
+        ("www.pem", include_str!("../../tests/certificates/one.pem")),
+        ("www.key", include_str!("../../tests/certificates/one.key")),
+        ("new.pem", include_str!("../../tests/certificates/two.pem")),
+        ("new.key", include_str!("../../tests/certificates/two.key")),
+    ] {
+        std::fs::write(proxy.path(name), text).expect("write");
+    }
     (proxy, other)
 }
 
@@ -92,6 +100,8 @@ fn the_old_commands_work() {
         let (own, cluster) = (proxy.address().to_string(), "cluster=main");
         let lines = lines.iter().filter(|line| !line.contains(cluster));
         let lines = lines.map(|line| line.replace(&own, "L").replace(other, "M"));
+        let folder = proxy.path("").display().to_string();
+        let lines = lines.map(|line| line.replace(&folder, "/"));
         lines.collect::<BTreeSet<String>>()
     };
     for (words, ours) in rows("## Coming from Sōzu") {

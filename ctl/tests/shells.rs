@@ -40,7 +40,7 @@ fn bash_completes() {
         ("sozuctl backend remove cluster=a:b i", "id="),
         (
             "sozuctl listener add address=[::1]:80 protocol=",
-            "http tcp metrics",
+            "http https tcp metrics",
         ),
         ("sozuctl listener add protocol=t", "tcp"),
         (
@@ -49,7 +49,7 @@ fn bash_completes() {
         ),
         ("sozuctl shutdown h", "hard"),
         ("sozuctl state ", "dump diff check stats save load"),
-        ("sozuctl state save ", "-f"),
+        ("sozuctl state save ", "-f --secrets"),
         ("sozuctl completion ", "bash zsh fish"),
         ("sozuctl -", "-c -s -t --json -V -h"),
         ("sozuctl nothing ", ""),
@@ -84,7 +84,7 @@ fn fish_completes() {
         ("sozuctl -c x li", "listener"),
         (
             "sozuctl listener add protocol=",
-            "protocol=http protocol=metrics protocol=tcp",
+            "protocol=http protocol=https protocol=metrics protocol=tcp",
         ),
         ("sozuctl backend remove ", "cluster= id= wait="),
     ] {

@@ -4,6 +4,7 @@
 //! text came from. `proto::command` and `config::read` fill it, `config::object`
 //! takes it apart.
 
+use super::certificate::{check_pem, cipher_names, version_name};
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
@@ -79,8 +80,21 @@ impl Fields {
         Ok(())
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     pub fn contains(&self, name: &str) -> bool {
         self.values.iter().any(|(known, _)| *known == name)
+    }
+
+    /// The values of some keys, which are not here any more.
+    pub fn split_off(&mut self, names: &[&str]) -> Fields {
+        let is_one = |name: &str| names.contains(&name);
+        let all = std::mem::take(&mut self.values).into_iter();
+        let (taken, left) = all.partition(|(name, _)| is_one(name));
+        self.values = left;
+        Fields { values: taken }
     }
 
     /// Adds the defaults of `keys`.
@@ -118,6 +132,10 @@ impl Fields {
             Some(Value::Bool(value)) => Ok(value),
             _ => Err(missing(name)),
         }
+    }
+
+    pub fn bool_or(&mut self, name: &'static str, default: bool) -> bool {
+        self.bool(name).unwrap_or(default)
     }
 
     pub fn int(&mut self, name: &'static str) -> Result<u32, Fault> {
@@ -205,7 +223,7 @@ pub fn fault(key: &'static str, what: impl Into<String>) -> Fault {
     }
 }
 
-fn missing(key: &'static str) -> Fault {
+pub fn missing(key: &'static str) -> Fault {
     Fault {
         missing: true,
         ..fault(key, "is missing")
@@ -234,9 +252,10 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Path => check_path(text).map(|()| Value::Text(text.into())),
         Kind::Method => check_method(text).map(Value::Text),
         Kind::Choice(words) => choice(words, text).map(Value::Text),
-        Kind::Ranges | Kind::Names => of_texts(kind, text.split(',')),
-        Kind::Answers => Err("takes one key per status, like answer_404".into()),
+        Kind::Ranges | Kind::Names | Kind::Versions => of_texts(kind, text.split(',')),
+        Kind::Ciphers => cipher_names(std::iter::once(text)),
         Kind::Pem => check_pem(text).map(Value::Text),
+        Kind::Answers => Err("takes one key per status, like answer_404".into()),
         Kind::File => check_file(text).map(Value::Text),
         Kind::Target => check_target(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
@@ -261,6 +280,11 @@ pub fn of_int(kind: Kind, number: i64) -> Result<Value, String> {
 pub fn of_texts<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>) -> Result<Value, String> {
     match kind {
         Kind::Names => list(texts, check_name).map(Value::Names),
+        Kind::Versions => match list(texts, version_name)? {
+            versions if versions.is_empty() => Err("takes at least one".into()),
+            versions => Ok(Value::Names(versions)),
+        },
+        Kind::Ciphers => cipher_names(texts),
         _ => list(texts, Cidr::parse).map(Value::Ranges),
     }
 }
@@ -343,10 +367,13 @@ fn check_url(text: &str) -> Result<String, String> {
             "{text:?} is not ASCII without spaces: write other bytes as %xx"
         ));
     }
-    match text.get(..7).map(str::to_ascii_lowercase).as_deref() {
-        Some("http://") => Ok(text.to_string()),
-        Some("https:/") => Err("https is not served by this version".into()),
-        _ => Err(format!(
+    let starts = |scheme: &str| {
+        let start = text.get(..scheme.len()).unwrap_or_default();
+        start.eq_ignore_ascii_case(scheme)
+    };
+    match starts("http://") || starts("https://") {
+        true => Ok(text.to_string()),
+        false => Err(format!(
             "{text:?} is not a URL like http://www.example.com:8080/a?b"
         )),
     }
@@ -375,14 +402,6 @@ fn choice(words: &[(&'static str, &str)], text: &str) -> Result<String, String> 
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     Err(format!("{text:?} is not one of: {}", known.join(", ")))
-}
-
-/// What it holds is looked at where it is known what it should be.
-fn check_pem(text: &str) -> Result<String, String> {
-    match text.contains("-----BEGIN ") {
-        true => Ok(text.to_string()),
-        false => Err("it is no PEM: no line begins with -----BEGIN".into()),
-    }
 }
 
 fn check_file(text: &str) -> Result<String, String> {

@@ -35,7 +35,6 @@ const fn foreign(
     }
 }
 
-const TLS: &str = "TLS is not supported by this version.";
 const PROXY_PROTOCOL: &str = "The PROXY protocol is not supported by this version.";
 
 #[rustfmt::skip]
@@ -56,12 +55,6 @@ pub static FOREIGN: &[Foreign] = &[
     foreign("global", "log_colored", Ignored, "The log has no colors."),
     foreign("listeners", "public_address", Ignored, "The address that the client reached is reported."),
     foreign("listeners", "expect_proxy", Unsupported, PROXY_PROTOCOL),
-    foreign("listeners", "certificate", Unsupported, TLS),
-    foreign("listeners", "certificate_chain", Unsupported, TLS),
-    foreign("listeners", "key", Unsupported, TLS),
-    foreign("listeners", "tls_versions", Unsupported, TLS),
-    foreign("listeners", "cipher_list", Unsupported, TLS),
-    foreign("listeners", "cipher_suites", Unsupported, TLS),
     foreign("clusters", "load_metric", Ignored, "Round robin measures nothing."),
     foreign("clusters", "sticky_session", Unsupported, "Sticky sessions are not supported by this version."),
     foreign("clusters", "https_redirect", Unsupported, "Redirection to https is not supported by this version."),
@@ -69,10 +62,7 @@ pub static FOREIGN: &[Foreign] = &[
     foreign("clusters", "expect_proxy", Unsupported, PROXY_PROTOCOL),
     foreign("frontends", "position", Ignored, "The most specific frontend wins, wherever it stands."),
     foreign("frontends", "tags", Ignored, "Log lines have no tags."),
-    foreign("frontends", "certificate", Unsupported, TLS),
-    foreign("frontends", "certificate_chain", Unsupported, TLS),
-    foreign("frontends", "key", Unsupported, TLS),
-    foreign("frontends", "tls_versions", Unsupported, TLS),
+    foreign("frontends", "tls_versions", Unsupported, "The listener says which versions of TLS it speaks."),
     foreign("backends", "sticky_id", Ignored, "The id of the backend serves for that."),
 ];
 

@@ -45,10 +45,14 @@ pub enum Kind {
     Ranges,
     /// A list of names.
     Names,
+    /// Versions of TLS.
+    Versions,
+    /// Names as OpenSSL has them, the dearest first.
+    Ciphers,
+    /// Certificates or a key: a file in the configuration, the text itself in a command.
+    Pem,
     /// Bodies by status: files in the configuration, the text itself in a command.
     Answers,
-    /// Certificates in PEM: a file in the configuration, the text itself in a command.
-    Pem,
     /// The path of a file, in the configuration relative to its folder.
     File,
     /// Where a log goes.
@@ -80,8 +84,10 @@ impl Kind {
             }
             Kind::Ranges => "list of ranges".into(),
             Kind::Names => "list of names".into(),
-            Kind::Answers => "text by status".into(),
+            Kind::Versions => "list of TLSv1.2, TLSv1.3".into(),
+            Kind::Ciphers => "names with colons between".into(),
             Kind::Pem => "PEM".into(),
+            Kind::Answers => "text by status".into(),
             Kind::File => "file".into(),
             Kind::Target => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
@@ -105,6 +111,10 @@ pub enum Default {
     Implied(&'static str),
     /// Required in a command; in the file this, if it is left out.
     InFile(&'static str),
+    /// A key of commands only, where it may be left out.
+    InCommand,
+    /// This for an https listener; others have no such key.
+    Https(&'static str),
 }
 
 impl Default {
@@ -112,10 +122,10 @@ impl Default {
     pub fn describe(self) -> &'static str {
         match self {
             Default::Required => "required",
-            Default::Empty => "none",
+            Default::Empty | Default::InCommand => "none",
             Default::Is(text) => text,
             Default::Global => "the global one",
-            Default::Implied(text) | Default::InFile(text) => text,
+            Default::Implied(text) | Default::InFile(text) | Default::Https(text) => text,
         }
     }
 }
@@ -143,8 +153,12 @@ impl Key {
 }
 
 const PROTOCOL: Kind = Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP")]);
-const LISTENER_PROTOCOL: Kind =
-    Kind::Choice(&[("http", "HTTP"), ("tcp", "TCP"), ("metrics", "METRICS")]);
+const LISTENER_PROTOCOL: Kind = Kind::Choice(&[
+    ("http", "HTTP"),
+    ("https", "HTTPS"),
+    ("tcp", "TCP"),
+    ("metrics", "METRICS"),
+]);
 const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
@@ -155,9 +169,9 @@ const ANY_COUNT: Kind = Kind::Int {
     max: u32::MAX,
 };
 
-use self::Default::{Empty, Global, Implied, InFile, Is, Required};
-use Kind::{Address, Answers, Bool, File, Hostname, Int, Ip, Levels, Method, Name, Path};
-use Kind::{Hsts, Names, Pem, Ranges, Seconds, Target, Url};
+use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Required};
+use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
+use Kind::{Names, Path, Pem, Ranges, Seconds, Target, Url, Versions};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -166,6 +180,7 @@ pub static GLOBAL: &[Key] = &[
     key("control_admin_groups", Names, Empty, "Groups of users who may do everything on command_socket, beside root and the user that runs sozu."),
     key("control_viewer_groups", Names, Empty, "Groups of users who may ask on command_socket, and change nothing."),
     key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
+    key("save_secrets", Bool, Is("false"), "Whether the keys of certificates are saved as well; if not, where they lie."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
     key("log_target", Target, Is("stdout"), "Where the log goes."),
@@ -200,7 +215,56 @@ pub static LISTENER: &[Key] = &[
     key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
     key("trusted_proxies", Ranges, Empty, "Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed."),
+    key("tls_versions", Versions, Https("TLSv1.2,TLSv1.3"), "Which versions of TLS it speaks."),
+    key("cipher_list", Ciphers, Https(CIPHER_LIST), "What TLS 1.2 may encrypt with."),
+    key("cipher_suites", Ciphers, Https(CIPHER_SUITES), "What TLS 1.3 may encrypt with."),
+    key("groups", Ciphers, Https("X25519:P-256:P-384"), "By which groups keys are exchanged, the dearest first.").also("groups_list"),
+    key("strict_sni", Bool, Https("false"), "Whether a client is refused that asks for a name without a certificate, or for none."),
     key("answers", Answers, Empty, "Bodies of our own answers."),
+];
+
+/// Mozilla's intermediate profile, version 5.7, without its DHE.
+const CIPHER_LIST: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+const CIPHER_SUITES: &str =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+
+/// In `[[certificates]]`, and in `certificate add`.
+#[rustfmt::skip]
+pub static CERTIFICATE: &[Key] = &[
+    key("listener", Address, Required, "The address of the https listener that shows it.").also("address"),
+    key("certificate", Pem, Required, "The certificate, and what leads from it to a root if that stands in the same file."),
+    key("certificate_chain", Pem, Empty, "What leads from it to a root, each certificate issued by the next."),
+    key("key", Pem, Required, "Its private key, without a password."),
+    key("certificate_path", File, InCommand, "Where the certificate was read: what is saved without the key is read from there again."),
+    key("certificate_chain_path", File, InCommand, "Where the chain was read."),
+    key("key_path", File, InCommand, "Where the key was read."),
+    key("default", Bool, Is("false"), "Whether clients see it that ask for no name, or for one without a certificate; if none is the default, the first by its names is."),
+];
+
+/// What a listener and a frontend of the file take as well: a certificate of that listener.
+#[rustfmt::skip]
+pub static CERTIFICATE_HERE: &[Key] = &[
+    key("certificate", Pem, Empty, "A certificate of that listener."),
+    key("certificate_chain", Pem, Empty, "What leads from it to a root."),
+    key("key", Pem, Empty, "Its private key."),
+];
+
+/// In `certificate replace` and `certificate remove`.
+#[rustfmt::skip]
+pub static FINGERPRINT: &[Key] = &[
+    key("fingerprint", Name, Required, "SHA-256 of the certificate that goes, in hexadecimal, as certificate list prints it."),
+];
+
+/// In `certificate list`.
+#[rustfmt::skip]
+pub static OF_LISTENER: &[Key] = &[
+    key("listener", Address, Empty, "Only those of this listener.").also("address"),
+];
+
+/// In `state dump`.
+#[rustfmt::skip]
+pub static SECRETS: &[Key] = &[
+    key("secrets", Bool, Is("false"), "With the keys of certificates, for who may change things."),
 ];
 
 /// In `[clusters.NAME]`, and in `cluster add`.

@@ -4,6 +4,7 @@
 //! fields apart; `*_words` writes every key that has a value, so that what was
 //! written by one version means the same to another one with other defaults.
 
+use super::certificate::{tls_from, tls_words};
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use crate::certificate::authorities;
@@ -18,14 +19,16 @@ pub type Words = Vec<(String, String)>;
 pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener, Fault> {
     fields.complete(LISTENER)?;
     fields.complete_timeouts(defaults);
+    let address = fields.address("address")?;
+    let protocol = protocol(&mut fields)?;
     Ok(Listener {
-        address: fields.address("address")?,
-        protocol: protocol(&mut fields)?,
+        address,
+        protocol,
         enabled: fields.bool("enabled")?,
         timeouts: timeouts_from(&mut fields)?,
         sticky_name: sticky_name(&mut fields)?,
         trusted_proxies: fields.ranges("trusted_proxies"),
-        tls: None,
+        tls: tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
 }
@@ -43,6 +46,7 @@ pub fn listener_words(listener: &Listener) -> Words {
         let ranges: Vec<String> = ranges.collect();
         words.push(word("trusted_proxies", ranges.join(",")));
     }
+    words.extend(listener.tls.iter().flat_map(tls_words));
     words.extend(answers_words(&listener.answers));
     words
 }
@@ -234,6 +238,7 @@ fn answers_words(answers: &BTreeMap<u16, String>) -> Words {
 fn protocol(fields: &mut Fields) -> Result<Protocol, Fault> {
     match fields.text("protocol")?.as_str() {
         "http" => Ok(Protocol::Http),
+        "https" => Ok(Protocol::Https),
         "tcp" => Ok(Protocol::Tcp),
         "metrics" => Ok(Protocol::Metrics),
         _ => Err(fault("protocol", "is not known")),

@@ -1,15 +1,16 @@
 //! `config.toml` to settings and state.
 //!
 //! Owns: which tables there are, and what the file leaves unsaid (names of
-//! backends, listeners nobody wrote down). Never: the keys (`keys`), the form
+//! backends, listeners nobody wrote down, certificates written into a frontend). Never: the keys (`keys`), the form
 //! of a value (`fields`). Called by main at the start and for a reload, by
 //! `sozu check`, and by tests with files of their own.
 
-use super::fields::{Fault, Fields, Value};
-use super::keys::{BACKEND, CLUSTER, FRONTEND, GLOBAL, LISTENER};
+use super::certificate::certificate_from;
+use super::fields::{missing, Fault, Fields, Value};
+use super::keys::{BACKEND, CERTIFICATE, CERTIFICATE_HERE, CLUSTER, FRONTEND, GLOBAL, LISTENER};
 use super::object;
 use super::report::{Errors, Report, Warning};
-use super::table::{Place, Reader};
+use super::table::{Object, Place, Reader};
 use super::Settings;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::parser::toml::{self, Item, Table};
@@ -29,28 +30,49 @@ pub struct Config {
 const TOP: Place = Place {
     name: "global",
     keys: GLOBAL,
-    tables: &["listeners", "clusters", "applications"],
+    more: &[],
+    tables: &["listeners", "clusters", "applications", "certificates"],
 };
 const LISTENERS: Place = Place {
     name: "listeners",
     keys: LISTENER,
+    more: CERTIFICATE_HERE,
+    tables: &[],
+};
+const CERTIFICATES: Place = Place {
+    name: "certificates",
+    keys: CERTIFICATE,
+    more: &[],
     tables: &[],
 };
 const CLUSTERS: Place = Place {
     name: "clusters",
     keys: CLUSTER,
+    more: &[],
     tables: &["frontends", "backends"],
 };
 const FRONTENDS: Place = Place {
     name: "frontends",
     keys: FRONTEND,
+    more: CERTIFICATE_HERE,
     tables: &[],
 };
 const BACKENDS: Place = Place {
     name: "backends",
     keys: BACKEND,
+    more: &[],
     tables: &[],
 };
+
+/// What a listener or a frontend says of a certificate, with where it was read.
+const IN_IT: [&str; 6] = [
+    "certificate",
+    "certificate_chain",
+    "key",
+    "certificate_path",
+    "certificate_chain_path",
+    "key_path",
+];
 
 /// Reads the file at `path` and those it names.
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Errors> {
@@ -120,6 +142,12 @@ fn everything(reader: &mut Reader, root: &Table) -> Option<Config> {
             }
         }
     }
+    if let Some(item) = root.get("certificates") {
+        for (table, at) in reader.tables(item) {
+            let object = reader.object(&CERTIFICATES, table, at);
+            building.certificate(reader, object, false);
+        }
+    }
     let state = building.state;
     settings.map(|settings| Config { settings, state })
 }
@@ -138,13 +166,37 @@ impl Building {
     }
 
     fn listener(&mut self, reader: &mut Reader, table: &Table, at: usize) {
-        let object = reader.object(&LISTENERS, table, at);
+        let mut object = reader.object(&LISTENERS, table, at);
+        let certificate = object.split_off(&IN_IT);
         let at = object.place_of("address");
         let timeouts = self.timeouts;
         let build = |fields| object::listener_from(fields, &timeouts);
         if let Some(listener) = reader.build(object, build) {
+            let address = listener.address;
             self.apply(reader, at, Change::ListenerAdd(listener.into()));
+            if let Some(mut object) = certificate {
+                object.fields.set("listener", Value::Address(address));
+                object.fields.set("default", Value::Bool(true));
+                self.certificate(reader, object, false);
+            }
         }
+    }
+
+    /// `again`: several frontends may have the same one.
+    fn certificate(&mut self, reader: &mut Reader, object: Object, again: bool) {
+        let at = object.place_of("certificate");
+        let build = |fields: Fields| match fields.contains("key") {
+            true => certificate_from(fields),
+            false => Err(missing("key")),
+        };
+        let Some(certificate) = reader.build(object, build) else {
+            return;
+        };
+        let (listener, fingerprint) = (certificate.listener, certificate.fingerprint());
+        if again && self.state.certificate(listener, fingerprint).is_some() {
+            return;
+        }
+        self.apply(reader, at, Change::CertificateAdd(certificate.into()));
     }
 
     fn cluster(&mut self, reader: &mut Reader, name: &str, table: &Table, at: usize) {
@@ -181,12 +233,22 @@ impl Building {
 
     fn frontend(&mut self, reader: &mut Reader, cluster: &Cluster, table: &Table, at: usize) {
         let mut object = reader.object(&FRONTENDS, table, at);
+        let certificate = object.split_off(&IN_IT);
         let listener_at = object.place_of("listener");
         reader.implied(&mut object, "cluster", &cluster.id);
         let Some(frontend) = reader.build(object, object::frontend_from) else {
             return;
         };
-        self.listener_of(reader, &frontend, cluster.protocol, listener_at);
+        let address = frontend.identity.listener;
+        let protocol = match certificate {
+            Some(_) => Protocol::Https,
+            None => cluster.protocol,
+        };
+        self.listener_of(reader, &frontend, protocol, listener_at);
+        if let Some(mut object) = certificate {
+            object.fields.set("listener", Value::Address(address));
+            self.certificate(reader, object, true);
+        }
         self.apply(reader, at, Change::FrontendAdd(frontend));
     }
 

@@ -104,11 +104,12 @@ pub fn check(name: &str, result: &Result<(Config, Vec<Warning>), Errors>) -> Str
             }
             let state = &config.state;
             text.push_str(&format!(
-                "{name}: ok, listeners: {}, clusters: {}, frontends: {}, backends: {}\n",
+                "{name}: ok, listeners: {}, clusters: {}, frontends: {}, backends: {}, certificates: {}\n",
                 state.listeners().count(),
                 state.clusters().count(),
                 state.frontends().count(),
                 state.backends().count(),
+                state.certificates().count(),
             ));
             text
         }

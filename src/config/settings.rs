@@ -16,6 +16,8 @@ pub struct Settings {
     pub control_admin_groups: Vec<String>,
     pub control_viewer_groups: Vec<String>,
     pub saved_state: Option<PathBuf>,
+    /// Keys of certificates are saved as well.
+    pub save_secrets: bool,
     pub automatic_state_save: bool,
     /// In the syntax of RUST_LOG.
     pub log_level: String,
@@ -69,6 +71,7 @@ impl Settings {
             control_admin_groups: fields.names("control_admin_groups"),
             control_viewer_groups: fields.names("control_viewer_groups"),
             saved_state,
+            save_secrets: fields.bool("save_secrets")?,
             automatic_state_save,
             log_level: fields.text("log_level")?,
             log_target,
@@ -97,6 +100,7 @@ impl Settings {
         if let Some(path) = &self.saved_state {
             words.push(word("saved_state", path.display()));
         }
+        words.push(word("save_secrets", self.save_secrets));
         words.push(word("automatic_state_save", self.automatic_state_save));
         words.push(word("log_level", &self.log_level));
         words.push(word("log_target", target_text(Some(&self.log_target))));

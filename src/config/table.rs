@@ -3,6 +3,7 @@
 //! Owns: which keys a table may have, what to say about others, and where in
 //! the file everything stands. `read` knows what the tables mean.
 
+use super::certificate::check_pem;
 use super::fields::{of_int, of_text, of_texts, Fault, Fields, Value};
 use super::foreign::{self, Fate};
 use super::keys::{answer_status, nearest, status_of, Default, Key, Kind};
@@ -12,12 +13,27 @@ use crate::parser::toml::{self, Item, Table};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Where it is kept from which file a text comes.
+const PATHS: [(&str, &str); 3] = [
+    ("certificate", "certificate_path"),
+    ("certificate_chain", "certificate_chain_path"),
+    ("key", "key_path"),
+];
+
 /// One sort of table.
 pub struct Place {
     pub name: &'static str,
     pub keys: &'static [Key],
+    /// Of the file alone.
+    pub more: &'static [Key],
     /// Names of the tables that may stand in it.
     pub tables: &'static [&'static str],
+}
+
+impl Place {
+    fn all(&self) -> impl Iterator<Item = &'static Key> + Clone {
+        self.keys.iter().chain(self.more)
+    }
 }
 
 /// What a table says, before it is a value of its type.
@@ -32,6 +48,17 @@ impl Object {
     /// Where the key stands, or else the table.
     pub fn place_of(&self, name: &str) -> usize {
         self.place(name).unwrap_or(self.at)
+    }
+
+    /// What some of its keys say is about another object; nothing, if none of them is given.
+    pub fn split_off(&mut self, names: &[&str]) -> Option<Object> {
+        let mut places = self.places.iter();
+        let (_, at) = places.find(|(name, _)| names.contains(name))?;
+        Some(Object {
+            fields: self.fields.split_off(names),
+            at: *at,
+            places: self.places.clone(),
+        })
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -101,7 +128,7 @@ impl<'a> Reader<'a> {
             if place.tables.contains(&name) {
                 continue;
             }
-            let mut keys = place.keys.iter();
+            let mut keys = place.all();
             let answers = || place.keys.iter().any(|key| key.kind == Kind::Answers);
             if let Some(key) = keys.find(|key| key.is(name) && !is_implied(key)) {
                 self.key(&mut object, key, name, item);
@@ -194,8 +221,10 @@ impl<'a> Reader<'a> {
 
     fn key(&mut self, object: &mut Object, key: &'static Key, name: &str, item: &Item) {
         object.places.push((key.name, item.at));
-        if key.kind == Kind::Answers {
-            return self.answers(object, item);
+        match key.kind {
+            Kind::Answers => return self.answers(object, item),
+            Kind::Pem => return self.pem(object, key, item),
+            _ => {}
         }
         let value = self.value(key.kind, &item.value);
         let value = value.and_then(|value| match object.fields.insert(key, value) {
@@ -213,7 +242,10 @@ impl<'a> Reader<'a> {
             (Kind::Int { .. } | Kind::Seconds, toml::Value::Integer(number)) => {
                 of_int(kind, *number)
             }
-            (Kind::Ranges | Kind::Names, toml::Value::Array(array)) => {
+            (
+                Kind::Ranges | Kind::Names | Kind::Versions | Kind::Ciphers,
+                toml::Value::Array(array),
+            ) => {
                 let texts = array.items.iter().map(|item| match &item.value {
                     toml::Value::Text(text) => Ok(text.as_str()),
                     other => Err(format!("expected strings, found {}", other.kind())),
@@ -221,14 +253,19 @@ impl<'a> Reader<'a> {
                 let texts: Result<Vec<&str>, String> = texts.collect();
                 of_texts(kind, texts?.into_iter())
             }
-            (Kind::Bool | Kind::Int { .. } | Kind::Seconds | Kind::Ranges | Kind::Names, other) => {
-                Err(format!(
-                    "expected {}, found {}",
-                    kind.describe(),
-                    other.kind()
-                ))
-            }
-            (Kind::Pem, toml::Value::Text(path)) => of_text(kind, &self.named_file(path)?),
+            (
+                Kind::Bool
+                | Kind::Int { .. }
+                | Kind::Seconds
+                | Kind::Ranges
+                | Kind::Names
+                | Kind::Versions,
+                other,
+            ) => Err(format!(
+                "expected {}, found {}",
+                kind.describe(),
+                other.kind()
+            )),
             (Kind::File | Kind::Target, toml::Value::Text(text)) => match of_text(kind, text)? {
                 Value::Text(path) => self.resolve(kind, path).map(Value::Text),
                 other => Ok(other),
@@ -286,6 +323,38 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The text of a file, and where it was read.
+    fn pem(&mut self, object: &mut Object, key: &'static Key, item: &Item) {
+        let read = match &item.value {
+            toml::Value::Text(path) => self.pem_file(path),
+            other => Err(format!(
+                "expected the path of a file, found {}",
+                other.kind()
+            )),
+        };
+        let kept = read.and_then(|(path, text)| {
+            object
+                .fields
+                .insert(key, Value::Text(text))
+                .map_err(|fault| fault.what)?;
+            if let Some((_, name)) = PATHS.iter().find(|(name, _)| *name == key.name) {
+                object.fields.set(name, Value::Text(path));
+            }
+            Ok(())
+        });
+        if let Err(what) = kept {
+            self.error(item.at, format!("{}: {what}", key.name));
+        }
+    }
+
+    fn pem_file(&mut self, path: &str) -> Result<(String, String), String> {
+        let path = self.resolve(Kind::File, path.to_string())?;
+        let read = (self.file)(Path::new(&path));
+        let text = read.map_err(|error| format!("{path} cannot be read: {error}"))?;
+        let text = check_pem(&text).map_err(|what| format!("{path} {what}"))?;
+        Ok((path, text))
+    }
+
     /// The text of a file that is named in place of it.
     fn named_file(&mut self, path: &str) -> Result<String, String> {
         of_text(Kind::File, path)?;
@@ -306,7 +375,7 @@ impl<'a> Reader<'a> {
             Some(_) if item.value == toml::Value::Bool(false) => {}
             Some(foreign) => self.error(at, format!("{name}: {}", foreign.sentence)),
             None => {
-                let keys = place.keys.iter().filter(|key| !is_implied(key));
+                let keys = place.all().filter(|key| !is_implied(key));
                 let names = keys.map(|key| key.name).chain(place.tables.iter().copied());
                 let hint = match nearest(name, names) {
                     Some(near) => format!(": did you mean {near}?"),
@@ -320,5 +389,5 @@ impl<'a> Reader<'a> {
 }
 
 fn is_implied(key: &Key) -> bool {
-    matches!(key.default, Default::Implied(_))
+    matches!(key.default, Default::Implied(_) | Default::InCommand)
 }

@@ -37,6 +37,10 @@ pub enum Count {
     Retried,
     /// 1 while a worker leaves the backend alone.
     Avoided,
+    /// TLS handshakes: whole ones, those that went on with an earlier session, those that failed.
+    HandshakesFull,
+    HandshakesResumed,
+    HandshakesFailed,
     /// Microseconds, all observations together.
     Duration,
 }
@@ -50,9 +54,9 @@ pub const BOUNDS_US: [u64; 15] = [
     1_000_000, 2_500_000, 10_000_000,
 ];
 
-/// Cells of a row: four cache lines.
+/// Cells of a row.
 pub const CELLS: usize = COUNTS + BOUNDS_US.len() + 1;
-const _: () = assert!(CELLS == 32);
+const _: () = assert!(CELLS == 35);
 
 /// The place of the bucket for a duration.
 pub fn bucket(us: u64) -> usize {
@@ -72,9 +76,15 @@ pub fn answered(status: u16) -> Option<Count> {
 }
 
 /// A row, added up over all workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     pub cells: [u64; CELLS],
+}
+
+impl Default for Totals {
+    fn default() -> Totals {
+        Totals { cells: [0; CELLS] }
+    }
 }
 
 impl Totals {

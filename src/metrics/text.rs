@@ -18,6 +18,7 @@ pub enum Of {
     Proxy,
     Worker,
     Listener,
+    Certificate,
     Cluster,
     Backend,
 }
@@ -45,6 +46,8 @@ pub enum Value {
     Answered,
     /// What did not end well, with a label `by`.
     Failed,
+    /// TLS handshakes, with a label `kind`.
+    Handshakes,
     /// The durations of the row, in seconds.
     Durations,
 }
@@ -74,7 +77,7 @@ const fn figure(
 }
 
 use Type::{Counter, Gauge, Histogram};
-use Value::{Answered, Durations, Failed, Named, Version};
+use Value::{Answered, Durations, Failed, Handshakes, Named, Version};
 
 /// Every figure, in the order in which they are told.
 #[rustfmt::skip]
@@ -92,11 +95,13 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_worker_log_lost_total", Of::Worker, Counter, Named, "Log lines that could not be written."),
     figure("sozu_listener_connections", Of::Listener, Gauge, Value::Count(Count::Open), "Client connections now."),
     figure("sozu_listener_connections_total", Of::Listener, Counter, Value::Count(Count::Connections), "Client connections accepted."),
+    figure("sozu_listener_handshakes_total", Of::Listener, Counter, Handshakes, "TLS handshakes: whole, with a session of before, failed or given up."),
     figure("sozu_listener_responses_total", Of::Listener, Counter, Answered, "Responses by the first digit of their status."),
     figure("sozu_listener_failures_total", Of::Listener, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
     figure("sozu_listener_received_bytes_total", Of::Listener, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
     figure("sozu_listener_sent_bytes_total", Of::Listener, Counter, Value::Count(Count::Sent), "Bytes sent to clients."),
     figure("sozu_listener_duration_seconds", Of::Listener, Histogram, Durations, "From the whole head of a request to the last byte of its response."),
+    figure("sozu_certificate_not_after_seconds", Of::Certificate, Gauge, Named, "When a certificate ends, in seconds since 1970; of its names the first four."),
     figure("sozu_cluster_responses_total", Of::Cluster, Counter, Answered, "Responses by the first digit of their status, our own among them."),
     figure("sozu_cluster_failures_total", Of::Cluster, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
     figure("sozu_cluster_received_bytes_total", Of::Cluster, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
@@ -196,6 +201,11 @@ impl Figure {
             Version => one(&label("version", env!("CARGO_PKG_VERSION")), 1),
             Named => one("", source.number(name, at)),
             Value::Count(count) => one("", totals.get(count)),
+            Handshakes => {
+                one("kind=\"full\"", totals.get(Count::HandshakesFull));
+                one("kind=\"resumed\"", totals.get(Count::HandshakesResumed));
+                one("kind=\"failed\"", totals.get(Count::HandshakesFailed));
+            }
             Answered => {
                 one("code=\"1xx\"", totals.get(Count::Answered1xx));
                 one("code=\"2xx\"", totals.get(Count::Answered2xx));
@@ -344,6 +354,7 @@ mod tests {
             Of::Proxy,
             Of::Worker,
             Of::Listener,
+            Of::Certificate,
             Of::Cluster,
             Of::Backend,
         ] {

@@ -7,20 +7,24 @@
 use super::line::{join, split, Word};
 use super::pairs::{fields_of, refused, take_wait};
 use super::table::{find, Row, COMMANDS};
+use crate::config::certificate::{certificate_from, certificate_words, secret_words};
 use crate::config::fields::{Fault, Fields};
 use crate::config::keys::{self, GLOBAL};
 use crate::config::object::{self, Words};
 use crate::config::Settings;
 use crate::proto::question::Question;
 use crate::proto::selection::Selection;
-use crate::proto::update::Update;
+use crate::proto::update::{Replace, Update};
 use crate::state::{Change, Code, Refused, Timeouts};
+use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Change(Change),
     /// Some keys of something that is there.
     Update(Update),
+    /// A certificate in the place of another one, the default if that was it.
+    Replace(Replace),
     /// A change whose answer waits so many seconds at most, until the backends that it
     /// takes from service have no connection left.
     Wait {
@@ -36,7 +40,14 @@ pub enum Command {
         id: String,
     },
     List(Noun),
-    StateDump,
+    /// What there is to know of the certificates, of one listener or of all.
+    Certificates {
+        listener: Option<SocketAddr>,
+    },
+    StateDump {
+        /// With the keys of certificates.
+        secrets: bool,
+    },
     /// What differs from the configuration file as it was read last.
     StateDiff,
     /// What workers have, against what main has.
@@ -97,6 +108,8 @@ impl Command {
         match self {
             Command::Change(_)
             | Command::Update(_)
+            | Command::Replace(_)
+            | Command::StateDump { secrets: true }
             | Command::Wait { .. }
             | Command::Pause { .. }
             | Command::Resume { .. }
@@ -110,7 +123,8 @@ impl Command {
             | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
-            | Command::StateDump
+            | Command::Certificates { .. }
+            | Command::StateDump { secrets: false }
             | Command::StateDiff
             | Command::StateCheck
             | Command::StateStats
@@ -135,6 +149,7 @@ impl Command {
             match word {
                 Word::Bare(word) if pairs.is_empty() => bare.push(word),
                 Word::Bare(word) => {
+                    let word = shown(&word);
                     let what = format!("{word:?} stands behind a key=value: write key=value last");
                     return Err(Refused::new(Code::Syntax, what));
                 }
@@ -168,8 +183,34 @@ impl Command {
 }
 
 impl Change {
-    /// A line without its LF.
+    /// A line without its LF. Keys of certificates are not in it.
     pub fn encode(&self) -> String {
+        self.line(false)
+    }
+
+    /// With the keys of certificates: for workers, and for files that nobody else reads.
+    pub fn encode_with_secrets(&self) -> String {
+        self.line(true)
+    }
+
+    /// For the log and who listens: of a certificate what one knows it by.
+    pub fn brief(&self) -> String {
+        let (verb, certificate) = match self {
+            Change::CertificateAdd(certificate) => ("add", certificate),
+            Change::CertificateReplace { by, .. } => ("replace", by),
+            _ => return self.encode(),
+        };
+        let mut words = vec![object::word("listener", certificate.listener)];
+        if let Change::CertificateReplace { fingerprint, .. } = self {
+            words.push(object::word("fingerprint", fingerprint));
+        }
+        words.push(object::word("new", certificate.fingerprint()));
+        words.push(object::word("names", certificate.names_text()));
+        words.push(object::word("default", certificate.default));
+        line_of(&["certificate", verb], words)
+    }
+
+    fn line(&self, secrets: bool) -> String {
         let (noun, verb, words) = match self {
             Change::ListenerAdd(listener) => ("listener", "add", object::listener_words(listener)),
             Change::ListenerUpdate(listener) => {
@@ -191,7 +232,30 @@ impl Change {
                 let words = vec![object::word("cluster", cluster), object::word("id", id)];
                 ("backend", "remove", words)
             }
+            Change::CertificateAdd(certificate) => {
+                ("certificate", "add", certificate_words(certificate))
+            }
+            Change::CertificateReplace { fingerprint, by } => {
+                let mut words = certificate_words(by);
+                words.push(object::word("fingerprint", fingerprint));
+                ("certificate", "replace", words)
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => {
+                let words = vec![
+                    object::word("listener", listener),
+                    object::word("fingerprint", fingerprint),
+                ];
+                ("certificate", "remove", words)
+            }
         };
+        let certificate = self.certificate().filter(|_| secrets);
+        let words = words
+            .into_iter()
+            .chain(certificate.iter().flat_map(|it| secret_words(it)))
+            .collect();
         line_of(&[noun, verb], words)
     }
 }
@@ -235,6 +299,7 @@ fn row_of(bare: &[String]) -> Result<(&'static Row, Option<String>), Refused> {
         (None, None) => return Err(unknown_command(noun, verb)),
     };
     if let Some(extra) = words.next() {
+        let extra = shown(extra);
         let what = format!("{}: {extra:?} is one word too many", row.words());
         return Err(Refused::new(Code::Syntax, what));
     }
@@ -244,13 +309,26 @@ fn row_of(bare: &[String]) -> Result<(&'static Row, Option<String>), Refused> {
             Ok((row, Some(given.to_string())))
         }
         (Some(given), _) => {
+            let given = shown(given);
             let what = format!("{}: {given:?} is not known here", row.words());
             Err(Refused::new(Code::Unknown, what))
         }
     }
 }
 
+/// The start of a word: a line of a key, sent by mistake, is not repeated.
+fn shown(word: &str) -> String {
+    match word.chars().nth(SHOWN_CHARS) {
+        Some(_) => word.chars().take(SHOWN_CHARS / 2).chain(['…']).collect(),
+        None => word.to_string(),
+    }
+}
+
+/// Longer words are no words of ours.
+const SHOWN_CHARS: usize = 24;
+
 fn unknown_command(noun: &str, verb: &str) -> Refused {
+    let (noun, verb) = (&*shown(noun), &*shown(verb));
     let verbs: Vec<&str> = COMMANDS
         .iter()
         .filter(|row| row.noun == noun)
@@ -270,7 +348,7 @@ fn unknown_command(noun: &str, verb: &str) -> Refused {
     Refused::new(Code::Unknown, what)
 }
 
-/// The commands on listeners, clusters, frontends and backends.
+/// The commands on objects.
 fn object_command(
     row: &Row,
     mut fields: Fields,
@@ -318,14 +396,39 @@ fn object_command(
         ("cluster", _) => Command::List(Noun::Cluster),
         ("frontend", _) => Command::List(Noun::Frontend),
         ("backend", _) => Command::List(Noun::Backend),
+        ("certificate", verb) => certificate_command(verb, fields)?,
         _ => return Ok(None),
     }))
+}
+
+fn certificate_command(verb: &str, mut fields: Fields) -> Result<Command, Fault> {
+    Ok(match verb {
+        "add" => Command::Change(Change::CertificateAdd(certificate_from(fields)?.into())),
+        "remove" => Command::Change(Change::CertificateRemove {
+            listener: fields.address("listener")?,
+            fingerprint: fields.text("fingerprint")?.into(),
+        }),
+        "replace" => {
+            let fingerprint = fields.text("fingerprint")?.into();
+            let is_told = fields.contains("default");
+            let by = certificate_from(fields)?.into();
+            match is_told {
+                true => Command::Change(Change::CertificateReplace { fingerprint, by }),
+                false => Command::Replace(Replace { fingerprint, by }),
+            }
+        }
+        _ => Command::Certificates {
+            listener: fields.address("listener").ok(),
+        },
+    })
 }
 
 /// All others.
 fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Command, Fault> {
     Ok(match (row.noun, row.verb) {
-        ("state", "dump") => Command::StateDump,
+        ("state", "dump") => Command::StateDump {
+            secrets: fields.bool_or("secrets", false),
+        },
         ("state", "diff") => Command::StateDiff,
         ("state", "check") => Command::StateCheck,
         ("state", _) => Command::StateStats,
@@ -377,224 +480,4 @@ pub(super) fn line_of(bare: &[&str], pairs: Words) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::sample::Random;
-
-    const DEFAULTS: Timeouts = Timeouts {
-        front: 11,
-        back: 12,
-        connect: 13,
-        request: 14,
-        keepalive: 15,
-        tunnel: 16,
-    };
-
-    fn decode(line: &str) -> Result<Command, Refused> {
-        Command::decode(line, &DEFAULTS)
-    }
-
-    #[test]
-    fn changes_round_trip() {
-        for seed in 0..500 {
-            let change = Random::new(seed).change();
-            let line = change.encode();
-            let decoded = match decode(&line) {
-                Ok(Command::Update(update)) => update.whole(&DEFAULTS),
-                Ok(Command::Change(change)) => Ok(change),
-                other => panic!("{line}: {other:?}"),
-            };
-            assert_eq!(decoded, Ok(change), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_is_encoded_stands_in_the_table() {
-        for seed in 0..200 {
-            let line = Random::new(seed).change().encode();
-            let words = split(&line).expect("an own line");
-            let [Word::Bare(noun), Word::Bare(verb), ..] = words.as_slice() else {
-                panic!("{line}");
-            };
-            let row = find(noun, verb).expect("an own command");
-            let mut keys = row.takes();
-            for word in &words[2..] {
-                let Word::Pair { key, .. } = word else {
-                    panic!("{line}");
-                };
-                let canonical = keys.any(|known| known.name == key);
-                assert!(canonical || key.starts_with("answer_"), "{key} in {line}");
-            }
-        }
-    }
-
-    #[test]
-    fn commands_are_decoded() {
-        for (line, command) in [
-            ("ping", Command::Ping),
-            ("version", Command::Version),
-            ("status", Command::Status),
-            ("begin", Command::Begin),
-            (
-                "commit",
-                Command::Commit {
-                    revision: None,
-                    confirm: None,
-                },
-            ),
-            (
-                "commit revision=7 confirm=60",
-                Command::Commit {
-                    revision: Some(7),
-                    confirm: Some(60),
-                },
-            ),
-            ("abort", Command::Abort),
-            ("state dump", Command::StateDump),
-            (
-                "shutdown",
-                Command::Shutdown {
-                    hard: false,
-                    timeout: None,
-                },
-            ),
-            (
-                "shutdown hard",
-                Command::Shutdown {
-                    hard: true,
-                    timeout: None,
-                },
-            ),
-            ("help", Command::Help { word: None }),
-            ("backend list", Command::List(Noun::Backend)),
-            ("listener list", Command::List(Noun::Listener)),
-        ] {
-            assert_eq!(decode(line), Ok(command), "{line}");
-        }
-        let word = Some("listener".to_string());
-        assert_eq!(decode("help listener"), Ok(Command::Help { word }));
-    }
-
-    #[test]
-    fn a_change_that_is_waited_for() {
-        for change in [
-            "backend remove cluster=a id=b",
-            "backend update cluster=a id=b state=drain",
-        ] {
-            let waited = Command::Wait {
-                change: Box::new(decode(change).expect("a change")),
-                seconds: 30,
-            };
-            assert_eq!(decode(&format!("{change} wait=30")), Ok(waited));
-            assert!(!decode(&format!("{change} wait=30")).is_ok_and(|c| c.only_asks()));
-        }
-        let pause = Command::Pause {
-            id: "a".into(),
-            max: 3600,
-        };
-        assert_eq!(decode("cluster pause id=a max=3600"), Ok(pause));
-    }
-
-    #[test]
-    fn defaults_are_filled_in() {
-        let Ok(Command::Change(Change::ListenerAdd(listener))) =
-            decode("listener add address=127.0.0.1:80 protocol=http connect_timeout=5")
-        else {
-            panic!("a listener");
-        };
-        assert_eq!(
-            listener.timeouts,
-            Timeouts {
-                connect: 5,
-                ..DEFAULTS
-            }
-        );
-        let short = decode("frontend add address=127.0.0.1:80 cluster=web");
-        let long =
-            "frontend add listener=127.0.0.1:80 hostname=* path=/ path_type=prefix cluster=web";
-        assert_eq!(short, decode(long));
-        assert!(matches!(short, Ok(Command::Change(change)) if change.encode() == long));
-    }
-
-    /// A line and what is said about it.
-    const BAD: &[(&str, &str)] = &[
-        ("", "no command: try help"),
-        ("pong", "\"pong\" is not a command: did you mean ping?"),
-        (
-            "backend ad",
-            "backend \"ad\" is not a command: backend takes add, remove, update, list",
-        ),
-        ("ping now", "ping: \"now\" is not known here"),
-        (
-            "shutdown softly",
-            "shutdown [hard]: \"softly\" is not known here",
-        ),
-        ("state dump all", "state dump: \"all\" is not known here"),
-        (
-            "ping a=b c",
-            "\"c\" stands behind a key=value: write key=value last",
-        ),
-        (
-            "cluster remove id=a protocol=http",
-            "cluster remove: \"protocol\" is not a key of it: see help",
-        ),
-        ("cluster add id=a id=b", "cluster add: id: is given twice"),
-        ("cluster add", "cluster add: id: is missing"),
-        (
-            "cluster add idd=a",
-            "cluster add: \"idd\" is not a key of it: did you mean id?",
-        ),
-        (
-            "cluster add id=a answer_404=x answer_404=y",
-            "cluster add: answers: 404 is given twice",
-        ),
-        (
-            "cluster add id=a answer_200=x",
-            "cluster add: \"answer_200\" is not a key of it: see help",
-        ),
-        (
-            "backend add cluster=a id=b address=c:80",
-            "backend add: address: \"c:80\" has a name where this version needs an IP address",
-        ),
-        (
-            "backend add cluster=a id=b address=1.2.3.4:5 weight=257",
-            "backend add: weight: 257 is not between 0 and 256",
-        ),
-        (
-            "backend add cluster=a id=b address=1.2.3.4:5 weight=-1",
-            "backend add: weight: \"-1\" is not a whole number",
-        ),
-    ];
-
-    #[test]
-    fn bad_commands_are_refused() {
-        for (line, what) in BAD {
-            assert_eq!(decode(line).expect_err(line).what, *what, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_error_does_not_repeat_a_long_line() {
-        let line = format!("backend add cluster={}", "x".repeat(1_000_000));
-        assert!(decode(&line).expect_err("a long name").what.len() < 2000);
-        let line = "\u{1}".repeat(1_000_000);
-        assert!(decode(&line).expect_err("junk").what.len() < 2000);
-        let line = format!("\"{}\"", "x".repeat(1_000_000));
-        assert!(decode(&line).expect_err("a long word").what.len() < 2000);
-    }
-
-    #[test]
-    fn settings_round_trip() {
-        for line in [
-            "settings",
-            "settings saved_state=\"/a b\" automatic_state_save=true log_target=/log",
-            "settings max_connections=10 max_buffers=20 log_access_target=none log_target=stderr",
-        ] {
-            let settings = Settings::decode(line).expect(line);
-            assert_eq!(Settings::decode(&settings.encode()), Ok(settings));
-        }
-        for line in ["", "settings x", "a=b settings", "settings a=b", "ping"] {
-            assert!(Settings::decode(line).is_err(), "{line}");
-        }
-    }
-}
+mod tests;

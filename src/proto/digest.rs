@@ -7,6 +7,7 @@
 
 use super::line::{split, Word};
 use crate::state::{Change, State};
+use std::rc::Rc;
 
 /// Of a set of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub struct Digest {
     pub clusters: u64,
     pub frontends: u64,
     pub backends: u64,
+    pub certificates: u64,
 }
 
 impl Digest {
@@ -48,28 +50,37 @@ impl Digest {
             Change::ClusterAdd(_) | Change::ClusterUpdate(_) => &mut self.clusters,
             Change::FrontendAdd(_) => &mut self.frontends,
             Change::BackendAdd(_) | Change::BackendUpdate(_) => &mut self.backends,
+            Change::CertificateAdd(_) | Change::CertificateReplace { .. } => &mut self.certificates,
             Change::ListenerRemove { .. }
+            | Change::CertificateRemove { .. }
             | Change::ClusterRemove { .. }
             | Change::FrontendRemove { .. }
             | Change::BackendRemove { .. } => return,
         };
         *count = count.wrapping_add(by);
-        let hash = hash_of(&object.encode());
+        let hash = match object {
+            // What came in the place of another one is what would have been added.
+            Change::CertificateReplace { by, .. } => {
+                hash_of(&Change::CertificateAdd(Rc::clone(by)).encode())
+            }
+            object => hash_of(&object.encode()),
+        };
         self.sum = self.sum.wrapping_add(hash.wrapping_mul(by));
     }
 
     /// The pairs of a line about it, the sum among them.
-    pub fn pairs(&self) -> [(&'static str, String); 5] {
-        let [a, b, c, d] = self.counts();
-        [("digest", self.sum.to_string()), a, b, c, d]
+    pub fn pairs(&self) -> [(&'static str, String); 6] {
+        let [a, b, c, d, e] = self.counts();
+        [("digest", self.sum.to_string()), a, b, c, d, e]
     }
 
-    pub fn counts(&self) -> [(&'static str, String); 4] {
+    pub fn counts(&self) -> [(&'static str, String); 5] {
         [
             ("listeners", self.listeners.to_string()),
             ("clusters", self.clusters.to_string()),
             ("frontends", self.frontends.to_string()),
             ("backends", self.backends.to_string()),
+            ("certificates", self.certificates.to_string()),
         ]
     }
 
@@ -88,6 +99,7 @@ impl Digest {
             clusters: number("clusters")?,
             frontends: number("frontends")?,
             backends: number("backends")?,
+            certificates: number("certificates")?,
         })
     }
 }

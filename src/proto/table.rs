@@ -5,8 +5,9 @@
 
 use super::reply::data;
 use crate::config::keys::{
-    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CLUSTER, COMMIT, CONNECTIONS, EXPLAIN, FRONTEND,
-    LISTENER, LOGGING, METRICS, PAUSE, SHUTDOWN, UNSET, WAIT, WORKER,
+    Default, Key, Kind, ANSWER_STATUSES, BACKEND, CERTIFICATE, CLUSTER, COMMIT, CONNECTIONS,
+    EXPLAIN, FINGERPRINT, FRONTEND, LISTENER, LOGGING, METRICS, OF_LISTENER, PAUSE, SECRETS,
+    SHUTDOWN, UNSET, WAIT, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -92,6 +93,10 @@ pub static COMMANDS: &[Row] = &[
     row("listener", "enable", "Accepts again.").keys(LISTENER).only(&["address"]),
     row("listener", "disable", "Stops accepting until it is enabled; its connections finish.").keys(LISTENER).only(&["address"]),
     row("listener", "list", "Prints the listeners as the commands that add them."),
+    row("certificate", "add", "Shows a certificate from the next handshake on.").keys(CERTIFICATE),
+    row("certificate", "replace", "Puts a certificate in the place of another one, in one step; connections keep theirs.").keys(CERTIFICATE).own(FINGERPRINT),
+    row("certificate", "remove", "Shows a certificate no more; connections keep it.").keys(CERTIFICATE).only(&["listener"]).own(FINGERPRINT),
+    row("certificate", "list", "Prints what is known of the certificates, never their keys.").keys(OF_LISTENER),
     row("cluster", "add", "Adds a cluster, to which backends and frontends can be added.").keys(CLUSTER),
     row("cluster", "remove", "Removes a cluster without frontends and backends.").keys(CLUSTER).only(&["id"]),
     row("cluster", "update", "Changes the given keys of a cluster.").keys(CLUSTER),
@@ -105,7 +110,7 @@ pub static COMMANDS: &[Row] = &[
     row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]).own(WAIT),
     row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND).own(WAIT),
     row("backend", "list", "Prints the backends as the commands that add them."),
-    row("state", "dump", "Prints the commands that rebuild the state, in a canonical order."),
+    row("state", "dump", "Prints the commands that rebuild the state, in a canonical order.").keys(SECRETS),
     row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
     row("state", "check", "Compares what every worker has with what main has."),
     row("state", "stats", "Prints how many of each kind there are, and the revision."),
@@ -157,6 +162,7 @@ pub fn help(word: Option<&str>) -> Result<String, Refused> {
 fn help_key(key: &Key) -> [(&'static str, String); 4] {
     let default = match key.default {
         Default::Implied(_) | Default::InFile(_) => Default::Required,
+        Default::InCommand => Default::Empty,
         default => default,
     };
     [

@@ -10,7 +10,8 @@ use super::pairs::{fields_of, refused};
 use super::table::Row;
 use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::object::{self, Words};
-use crate::state::{Change, Code, Refused, State, Timeouts};
+use crate::state::{Certificate, Change, Code, Refused, State, Timeouts};
+use std::rc::Rc;
 
 /// The keys of an object that are to change, with those that name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +22,37 @@ pub struct Update {
     unset: Vec<String>,
 }
 
+/// A certificate in the place of another one, whose being the default it takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replace {
+    pub fingerprint: Rc<str>,
+    pub by: Rc<Certificate>,
+}
+
+impl Replace {
+    /// The change that this is to `state`.
+    fn on(&self, state: &State) -> Change {
+        let fingerprint = Rc::clone(&self.fingerprint);
+        let old = state.certificate(self.by.listener, &fingerprint);
+        let by = match old.is_some_and(|old| old.default) {
+            true => Rc::new(Certificate {
+                default: true,
+                ..(*self.by).clone()
+            }),
+            false => Rc::clone(&self.by),
+        };
+        Change::CertificateReplace { fingerprint, by }
+    }
+}
+
 /// One change as a line says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Do(Change),
     /// Some keys of what is there when it comes to it.
     Update(Update),
+    /// As it is when it comes to it, too.
+    Replace(Replace),
 }
 
 impl Step {
@@ -35,6 +61,7 @@ impl Step {
         match self {
             Step::Do(change) => Ok(change.clone()),
             Step::Update(update) => update.on(state, defaults),
+            Step::Replace(replace) => Ok(replace.on(state)),
         }
     }
 
@@ -43,6 +70,24 @@ impl Step {
         match self {
             Step::Do(change) => change.encode(),
             Step::Update(update) => update.encode(),
+            Step::Replace(replace) => replace.on(&State::default()).encode(),
+        }
+    }
+
+    /// With the keys of certificates.
+    pub fn encode_with_secrets(&self) -> String {
+        match self {
+            Step::Do(change) => change.encode_with_secrets(),
+            other => other.encode(),
+        }
+    }
+
+    /// The certificate that comes with it.
+    pub fn certificate(&self) -> Option<&Rc<Certificate>> {
+        match self {
+            Step::Do(change) => change.certificate(),
+            Step::Update(_) => None,
+            Step::Replace(replace) => Some(&replace.by),
         }
     }
 }
@@ -109,7 +154,11 @@ impl Update {
     fn check_unset(&self, row: &Row) -> Result<(), Refused> {
         let needed = |key: &Key| match key.default {
             Default::Required | Default::Implied(_) | Default::InFile(_) => true,
-            Default::Empty | Default::Is(_) | Default::Global => false,
+            Default::Empty
+            | Default::Is(_)
+            | Default::Global
+            | Default::Https(_)
+            | Default::InCommand => false,
         };
         let optional = |name: &str| {
             let mut known = keys_of(self.noun).0.iter();

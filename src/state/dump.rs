@@ -12,6 +12,8 @@ impl State {
         let clusters = self.clusters().cloned().map(Change::ClusterAdd);
         let backends = self.backends().cloned().map(Change::BackendAdd);
         let frontends = self.frontends().cloned().map(Change::FrontendAdd);
+        let certificates = self.certificates().cloned().map(Change::CertificateAdd);
+        let listeners = listeners.chain(certificates);
         listeners.chain(clusters).chain(backends).chain(frontends)
     }
 
@@ -58,6 +60,12 @@ impl Both<'_> {
         changes.extend(clusters.map(|cluster| Change::ClusterRemove {
             id: cluster.id.clone(),
         }));
+        let certificates = self.from.certificates();
+        let gone = certificates.filter(|certificate| !self.keeps_certificate(certificate));
+        changes.extend(gone.map(|certificate| Change::CertificateRemove {
+            listener: certificate.listener,
+            fingerprint: Rc::clone(certificate.fingerprint()),
+        }));
         let addresses = self.from.listeners().map(|listener| listener.address);
         let gone = addresses.filter(|address| !self.keeps_listener(*address));
         changes.extend(gone.map(|address| Change::ListenerRemove { address }));
@@ -72,6 +80,11 @@ impl Both<'_> {
                 }
                 _ => Some(Change::ListenerAdd(listener)),
             },
+            Change::CertificateAdd(by) if self.keeps_certificate(&by) => {
+                let fingerprint = Rc::clone(by.fingerprint());
+                let old = self.from.certificate(by.listener, &fingerprint);
+                (old != Some(&by)).then_some(Change::CertificateReplace { fingerprint, by })
+            }
             Change::ClusterAdd(cluster) => match self.from.cluster(&cluster.id) {
                 Some(old) if *old == cluster => None,
                 Some(old) if old.protocol == cluster.protocol => {
@@ -98,6 +111,17 @@ impl Both<'_> {
     fn keeps_cluster(&self, id: &str) -> bool {
         let protocol = |state: &State| state.cluster(id).map(|cluster| cluster.protocol);
         protocol(self.from) == protocol(self.to)
+    }
+
+    /// `certificate` is of one of the two states.
+    fn keeps_certificate(&self, certificate: &Certificate) -> bool {
+        let listener = certificate.listener;
+        let has = |state: &State| {
+            state
+                .certificate(listener, certificate.fingerprint())
+                .is_some()
+        };
+        has(self.from) && has(self.to) && self.keeps_listener(listener)
     }
 
     /// `frontend` is of one of the two states.

@@ -1,4 +1,4 @@
-//! What is configured: listeners, clusters, frontends, backends.
+//! What is configured: listeners, certificates, clusters, frontends, backends.
 //!
 //! A `State` is a value: it is built by applying `Change`s, compared with
 //! another one, and written down as the changes that rebuild it. Main owns the
@@ -10,12 +10,14 @@
 //!
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
+mod certificate;
 mod dump;
 mod rule;
 #[cfg(test)]
 pub mod sample;
 mod store;
 
+pub use certificate::{Certificate, Facts, Paths, Secret};
 pub use rule::check_path;
 pub use store::State;
 
@@ -85,6 +87,16 @@ pub type Names = std::sync::Arc<[HostRule]>;
 pub enum TlsVersion {
     Tls12,
     Tls13,
+}
+
+impl TlsVersion {
+    /// As OpenSSL spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsVersion::Tls12 => "TLSv1.2",
+            TlsVersion::Tls13 => "TLSv1.3",
+        }
+    }
 }
 
 /// By which rules a listener speaks TLS.
@@ -230,27 +242,6 @@ pub struct Backend {
     pub state: BackendState,
 }
 
-/// A certificate that a listener shows, with its key, in PEM. (listener, fingerprint) is its identity.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Certificate {
-    pub listener: SocketAddr,
-    /// SHA-256 of the leaf, in hexadecimal.
-    pub fingerprint: String,
-    pub names: Names,
-    /// When it ends, in seconds since 1970.
-    pub not_after: i64,
-    /// The leaf, and what leads from it to a root.
-    pub chain: String,
-    pub key: String,
-}
-
-impl fmt::Debug for Certificate {
-    /// Without the key.
-    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        write!(out, "certificate {} on {}", self.fingerprint, self.listener)
-    }
-}
-
 /// One step from a state to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -275,6 +266,29 @@ pub enum Change {
         cluster: Rc<str>,
         id: Rc<str>,
     },
+    CertificateAdd(Rc<Certificate>),
+    /// The one with that fingerprint goes, this one comes: nobody finds neither.
+    CertificateReplace {
+        fingerprint: Rc<str>,
+        by: Rc<Certificate>,
+    },
+    CertificateRemove {
+        listener: SocketAddr,
+        fingerprint: Rc<str>,
+    },
+}
+
+impl Change {
+    /// The certificate that comes with it.
+    pub fn certificate(&self) -> Option<&Rc<Certificate>> {
+        match self {
+            Change::CertificateAdd(certificate)
+            | Change::CertificateReplace {
+                by: certificate, ..
+            } => Some(certificate),
+            _ => None,
+        }
+    }
 }
 
 /// Why something was refused, as one word of the control language.

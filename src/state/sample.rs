@@ -41,7 +41,16 @@ impl Random {
     }
 
     pub fn change(&mut self) -> Change {
-        match self.below(19) {
+        match self.below(25) {
+            19..=21 => Change::CertificateAdd(self.certificate()),
+            22..=23 => Change::CertificateReplace {
+                fingerprint: Rc::clone(self.certificate().fingerprint()),
+                by: self.certificate(),
+            },
+            24 => Change::CertificateRemove {
+                listener: self.address(),
+                fingerprint: Rc::clone(self.certificate().fingerprint()),
+            },
             16 => Change::ListenerUpdate(self.listener().into()),
             17 => Change::ClusterUpdate(self.cluster().into()),
             18 => Change::BackendUpdate(self.backend().into()),
@@ -67,12 +76,14 @@ impl Random {
         let mut ranges = vec!["10.0.0.0/8", "::1/128"];
         ranges.truncate(self.below(3) as usize);
         let parsed = ranges.into_iter().map(Cidr::parse);
+        let protocol = match self.below(8) {
+            0 => Protocol::Metrics,
+            1..=3 => Protocol::Https,
+            _ => self.protocol(),
+        };
         Listener {
             address: self.address(),
-            protocol: match self.below(8) {
-                0 => Protocol::Metrics,
-                _ => self.protocol(),
-            },
+            protocol,
             enabled: self.below(4) > 0,
             timeouts: Timeouts {
                 front: self.seconds(),
@@ -84,9 +95,40 @@ impl Random {
             },
             sticky_name: "SOZUBALANCEID".into(),
             trusted_proxies: parsed.collect::<Result<_, _>>().expect("good ranges"),
-            tls: None,
+            tls: (protocol == Protocol::Https).then(|| self.tls()),
             answers: self.answers(),
         }
+    }
+
+    fn tls(&mut self) -> Tls {
+        Tls {
+            versions: match self.coin() {
+                true => vec![TlsVersion::Tls13],
+                false => vec![TlsVersion::Tls12, TlsVersion::Tls13],
+            },
+            cipher_list: "ECDHE-RSA-AES128-GCM-SHA256".into(),
+            cipher_suites: "TLS_AES_128_GCM_SHA256".into(),
+            groups: ["X25519", "X25519:P-256"][self.below(2) as usize].into(),
+            strict_sni: self.coin(),
+        }
+    }
+
+    fn certificate(&mut self) -> Rc<Certificate> {
+        thread_local! {
+            static CHECKED: [Certificate; 2] = [0, 1].map(sample_certificate);
+        }
+        let path = |path: &str| Some(path.to_string());
+        let one = self.below(2) as usize;
+        Rc::new(Certificate {
+            listener: self.address(),
+            paths: Paths {
+                certificate: path("/etc/a b.pem").filter(|_| self.coin()),
+                chain: None,
+                key: path("/etc/key").filter(|_| self.coin()),
+            },
+            default: self.coin(),
+            ..CHECKED.with(|all| all[one].clone())
+        })
     }
 
     fn cluster(&mut self) -> Cluster {
@@ -181,5 +223,29 @@ impl Random {
 
     fn seconds(&mut self) -> u32 {
         self.below(100) as u32 + 1
+    }
+}
+
+/// One of two that are good for a hundred years.
+fn sample_certificate(number: usize) -> Certificate {
+    let texts = [
+        (
+            include_str!("../../tests/certificates/one.pem"),
+            include_str!("../../tests/certificates/one.key"),
+        ),
+        (
+            include_str!("../../tests/certificates/two.pem"),
+            include_str!("../../tests/certificates/two.key"),
+        ),
+    ];
+    let (leaf, key) = texts[number];
+    let checked = crate::certificate::check(leaf, "", Some(key)).expect("a good one");
+    Certificate {
+        listener: "127.0.0.1:443".parse().expect("an address"),
+        facts: crate::certificate::facts(&checked.leaf),
+        chain: checked.chain_pem(),
+        key: checked.key_pem().map(|pem| Secret(pem.into())),
+        paths: Paths::default(),
+        default: false,
     }
 }

@@ -1,7 +1,7 @@
 //! The state itself and the rules that every change must keep.
 //!
-//! Owns: what exists, and that a frontend or backend never outlives the
-//! listener or cluster that it names. Never: text. Called by whoever holds a
+//! Owns: what exists, and that a frontend, backend or certificate never outlives
+//! the listener or cluster that it names. Never: text. Called by whoever holds a
 //! state: main, a worker, the reader of the configuration.
 
 use super::*;
@@ -11,6 +11,8 @@ use crate::limits::{STATE_OBJECTS_MAX, WEIGHT_MAX};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     listeners: BTreeMap<SocketAddr, Rc<Listener>>,
+    /// By listener and fingerprint.
+    certificates: BTreeMap<(SocketAddr, Rc<str>), Rc<Certificate>>,
     clusters: BTreeMap<Rc<str>, Entry>,
     frontends: BTreeMap<Rc<FrontendId>, Frontend>,
     backends: BTreeMap<BackendId, Rc<Backend>>,
@@ -45,11 +47,54 @@ impl State {
             Change::BackendAdd(backend) => self.backend_add(backend),
             Change::BackendUpdate(backend) => self.backend_update(backend),
             Change::BackendRemove { cluster, id } => self.backend_remove(cluster, id),
+            Change::CertificateAdd(certificate) => self.certificate_add(certificate),
+            Change::CertificateReplace { fingerprint, by } => {
+                self.certificate_replace(fingerprint, by)
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => self.certificate_remove(*listener, fingerprint),
         }
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.listeners.values()
+    }
+
+    /// By listener, then fingerprint.
+    pub fn certificates(&self) -> impl Iterator<Item = &Rc<Certificate>> {
+        self.certificates.values()
+    }
+
+    /// The certificates of one listener, by fingerprint.
+    pub fn certificates_of(&self, listener: SocketAddr) -> impl Iterator<Item = &Rc<Certificate>> {
+        let later = self.certificates.range((listener, Rc::from(""))..);
+        later
+            .map(|(_, certificate)| certificate)
+            .take_while(move |certificate| certificate.listener == listener)
+    }
+
+    pub fn certificate(&self, listener: SocketAddr, fingerprint: &str) -> Option<&Rc<Certificate>> {
+        self.certificates.get(&(listener, fingerprint.into()))
+    }
+
+    /// A change of a certificate that has nothing left to do: who renews a file and the running
+    /// state means both.
+    pub fn has_already(&self, change: &Change) -> bool {
+        match change {
+            Change::CertificateAdd(new) => {
+                self.certificate(new.listener, new.fingerprint()) == Some(new)
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => {
+                let there = self.certificate(*listener, fingerprint).is_some();
+                self.listener(*listener).is_some() && !there
+            }
+            _ => false,
+        }
     }
 
     pub fn clusters(&self) -> impl Iterator<Item = &Rc<Cluster>> {
@@ -136,6 +181,12 @@ impl State {
             (Rc::clone(&frontend.identity), frontend)
         });
         self.frontends = shared.collect();
+        for (key, certificate) in &mut self.certificates {
+            match other.certificates.get(key) {
+                Some(same) if same == certificate => *certificate = Rc::clone(same),
+                _ => {}
+            }
+        }
         for (key, backend) in &mut self.backends {
             match other.backends.get(key) {
                 Some(same) if same == backend => *backend = Rc::clone(same),
@@ -169,9 +220,70 @@ impl State {
         if self.frontends_of(address).next().is_some() {
             return Err(in_use(format!("listener {address}"), "frontends"));
         }
+        if self.certificates_of(address).next().is_some() {
+            return Err(in_use(format!("listener {address}"), "certificates"));
+        }
         match self.listeners.remove(&address) {
             Some(listener) => Ok(Change::ListenerAdd(listener)),
             None => Err(missing(format!("listener {address}"))),
+        }
+    }
+
+    fn certificate_add(&mut self, new: &Rc<Certificate>) -> Result<Change, Refused> {
+        let (listener, fingerprint) = (new.listener, Rc::clone(new.fingerprint()));
+        match self.listeners.get(&listener) {
+            None => return Err(missing(format!("listener {listener}"))),
+            Some(found) if found.protocol != Protocol::Https => {
+                let what = format!(
+                    "listener {listener} speaks {}: only an https one has certificates",
+                    found.protocol.name()
+                );
+                return Err(Refused::new(Code::Mismatch, what));
+            }
+            Some(_) => {}
+        }
+        let key = (listener, Rc::clone(&fingerprint));
+        if self.certificates.contains_key(&key) {
+            return Err(exists(of_listener(&fingerprint, listener)));
+        }
+        room("certificates", self.certificates.len())?;
+        self.certificates.insert(key, Rc::clone(new));
+        Ok(Change::CertificateRemove {
+            listener,
+            fingerprint,
+        })
+    }
+
+    fn certificate_replace(
+        &mut self,
+        fingerprint: &str,
+        by: &Rc<Certificate>,
+    ) -> Result<Change, Refused> {
+        let listener = by.listener;
+        let old = (listener, Rc::from(fingerprint));
+        let new = (listener, Rc::clone(by.fingerprint()));
+        if old != new && self.certificates.contains_key(&new) {
+            return Err(exists(of_listener(&new.1, listener)));
+        }
+        let Some(was) = self.certificates.remove(&old) else {
+            return Err(missing(of_listener(fingerprint, listener)));
+        };
+        let fingerprint = Rc::clone(by.fingerprint());
+        self.certificates.insert(new, Rc::clone(by));
+        Ok(Change::CertificateReplace {
+            fingerprint,
+            by: was,
+        })
+    }
+
+    fn certificate_remove(
+        &mut self,
+        listener: SocketAddr,
+        fingerprint: &str,
+    ) -> Result<Change, Refused> {
+        match self.certificates.remove(&(listener, fingerprint.into())) {
+            Some(certificate) => Ok(Change::CertificateAdd(certificate)),
+            None => Err(missing(of_listener(fingerprint, listener))),
         }
     }
 
@@ -292,6 +404,10 @@ impl State {
             None => Err(missing(format!("backend {id} of cluster {cluster}"))),
         }
     }
+}
+
+fn of_listener(fingerprint: &str, listener: SocketAddr) -> String {
+    format!("certificate {fingerprint} of listener {listener}")
 }
 
 fn bearable(backend: &Backend) -> Result<(), Refused> {

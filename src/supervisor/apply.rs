@@ -18,7 +18,7 @@ use crate::proto::reply;
 use crate::proto::update::Step;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
-use crate::supervisor::{cannot_listen, series, Supervisor};
+use crate::supervisor::{cannot_listen, secure, series, Supervisor};
 use crate::sys::socket;
 
 /// A transaction that workers have still to do.
@@ -70,6 +70,10 @@ impl Supervisor {
         client: Option<Key>,
     ) -> Result<Done, Obstacle> {
         let done = try_all(&mut self.state, steps, &self.settings.timeouts)?;
+        if let Err((place, refused)) = secure::try_changes(&done.changes) {
+            revert(&mut self.state, &done.undo);
+            return Err(Obstacle { place, refused });
+        }
         let opened = match self.open_sockets() {
             Ok(opened) => opened,
             Err((address, refused)) => {
@@ -86,6 +90,8 @@ impl Supervisor {
         self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
         self.litter.add(steps.len(), self.now_ms);
+        self.expiry.due_ms = self.now_ms;
+        let warnings = self.warn_of(&done.changes);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         let pairs = [
@@ -96,7 +102,7 @@ impl Supervisor {
             revision: self.revision,
             client,
             missing,
-            answer: reply::ok(&pairs),
+            answer: warnings + &reply::ok(&pairs),
         });
         Ok(done)
     }
@@ -256,6 +262,7 @@ fn try_all(state: &mut State, steps: &[Step], defaults: &Timeouts) -> Result<Don
     };
     for (place, step) in steps.iter().enumerate() {
         let change = step.on(state, defaults);
+        let change = change.and_then(|change| secure::is_whole(&change).map(|()| change));
         match change.and_then(|change| Ok((state.apply(&change)?, change))) {
             Ok((inverse, change)) => {
                 done.undo.push(inverse);

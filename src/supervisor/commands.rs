@@ -31,7 +31,9 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
-            Command::StateDump => self.dump(Dump::State, key),
+            Command::StateDump { secrets: false } => self.dump(Dump::State, key),
+            Command::StateDump { secrets: true } => self.dump_secrets(key),
+            Command::Certificates { listener } => self.list_certificates(listener, key),
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
@@ -40,6 +42,7 @@ impl Supervisor {
             Command::Explain(question) => self.explain(&question, key),
             Command::Change(change) => self.step(Step::Do(change), None, key),
             Command::Update(update) => self.step(Step::Update(update), None, key),
+            Command::Replace(replace) => self.step(Step::Replace(replace), None, key),
             Command::Wait { change, seconds } => match *change {
                 Command::Change(change) => self.step(Step::Do(change), Some(seconds), key),
                 Command::Update(update) => self.step(Step::Update(update), Some(seconds), key),
@@ -76,6 +79,12 @@ impl Supervisor {
                 Ok(String::new())
             }
         }
+    }
+
+    fn dump_secrets(&mut self, key: Key) -> Result<String, Refused> {
+        let who = &self.client(key)?.who;
+        log::info!("the keys of certificates are read by {who}");
+        self.dump(Dump::Secrets, key)
     }
 
     pub(super) fn client(&mut self, key: Key) -> Result<&mut Client, Refused> {
@@ -227,7 +236,7 @@ impl Supervisor {
         let listens = self.anyone_listens();
         let mut events = String::new();
         for change in changes {
-            let line = change.encode();
+            let line = change.brief();
             log::info!("revision {revision}, by {who}: {}", shown(&line));
             if listens {
                 let pairs = [("revision", revision.to_string()), ("command", line)];

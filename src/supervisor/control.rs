@@ -351,7 +351,10 @@ impl Supervisor {
         if let Some(client) = self.control.clients.get(key) {
             client.role.may(&command)?;
         }
-        if matches!(command, Command::Change(_) | Command::Update(_)) {
+        if matches!(
+            command,
+            Command::Change(_) | Command::Update(_) | Command::Replace(_)
+        ) {
             self.charge(key, line.len())?;
         }
         self.perform(command, key)

@@ -17,6 +17,8 @@ use crate::supervisor::Supervisor;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dump {
     State,
+    /// The same, with the keys of certificates.
+    Secrets,
     List(Noun),
     /// What differs from the file. A reload, which may change that, is a revision.
     Difference,
@@ -87,8 +89,12 @@ impl Supervisor {
         let state = self.state.dump();
         let text = match dump {
             Dump::State => state.map(|change| change.encode()).map(line).collect(),
+            Dump::Secrets => {
+                let lines = state.map(|change| change.encode_with_secrets());
+                lines.map(line).collect()
+            }
             Dump::List(noun) => {
-                let wanted = state.filter(|change| noun_of(change) == noun);
+                let wanted = state.filter(|change| noun_of(change) == Some(noun));
                 wanted.map(|change| change.encode()).map(line).collect()
             }
             Dump::Difference => {
@@ -101,8 +107,9 @@ impl Supervisor {
     }
 }
 
-fn noun_of(change: &Change) -> Noun {
-    match change {
+/// Certificates are listed in another form.
+fn noun_of(change: &Change) -> Option<Noun> {
+    Some(match change {
         Change::ListenerAdd(_) | Change::ListenerUpdate(_) | Change::ListenerRemove { .. } => {
             Noun::Listener
         }
@@ -113,5 +120,8 @@ fn noun_of(change: &Change) -> Noun {
         Change::BackendAdd(_) | Change::BackendUpdate(_) | Change::BackendRemove { .. } => {
             Noun::Backend
         }
-    }
+        Change::CertificateAdd(_)
+        | Change::CertificateReplace { .. }
+        | Change::CertificateRemove { .. } => return None,
+    })
 }

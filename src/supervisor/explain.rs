@@ -23,8 +23,9 @@ use crate::state::{
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
 
-/// The port of a URL without one.
+/// The ports of URLs without one.
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 /// Listeners that a sentence names.
 const NAMED_MAX: usize = 8;
 
@@ -52,6 +53,7 @@ fn explain(
     let asked = Asked::of(question, &mut room)?;
     let listener = listener_meant(state, question.listener, asked.port)?;
     *lines += &text_of([Change::ListenerAdd(listener.clone())]);
+    spoken_there(listener, &asked)?;
     if let Some(client) = question.client {
         *lines += &client_lines(listener, client, &asked)?;
     }
@@ -64,11 +66,32 @@ fn explain(
     led
 }
 
+/// Nobody understands a client there that speaks otherwise than its URL says.
+fn spoken_there(listener: &Listener, asked: &Asked) -> Result<(), Refused> {
+    let speaks_tls = listener.protocol == Protocol::Https;
+    let what = match (asked.secure, speaks_tls) {
+        (Some(true), false) => "no TLS is spoken there: there would be no connection",
+        (Some(false), true) => "TLS is spoken there: the answer would be 400",
+        _ => return Ok(()),
+    };
+    let what = format!("explain: listener {}: {what}", listener.address);
+    Err(Refused::new(Code::Mismatch, what))
+}
+
+fn starts_with_https(url: &str) -> bool {
+    let start = url.get(..HTTPS.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(HTTPS)
+}
+
+const HTTPS: &str = "https://";
+
 /// The request that is explained, as it is read: without the port, the path resolved.
 struct Asked<'a> {
     host: Option<Host<'a>>,
     /// Of the URL, if there is one.
     port: Option<u16>,
+    /// Whether it is an https one.
+    secure: Option<bool>,
     method: &'a str,
     target: &'a str,
     path: &'a str,
@@ -93,7 +116,12 @@ impl<'a> Asked<'a> {
             (Some(name), None) => Some(host::parse(name.as_bytes()).map_err(invalid)?),
             (_, authority) => authority,
         };
-        let port = target.authority.map(|host| host.port.unwrap_or(HTTP_PORT));
+        let secure = url.map(starts_with_https);
+        let default = match secure {
+            Some(true) => HTTPS_PORT,
+            _ => HTTP_PORT,
+        };
+        let port = target.authority.map(|host| host.port.unwrap_or(default));
         let path = match target.bytes {
             b"*" => b"/",
             _ => target.path(),
@@ -102,6 +130,7 @@ impl<'a> Asked<'a> {
         Ok(Asked {
             host,
             port,
+            secure,
             method,
             target: text(target.bytes)?,
             path: text(path)?,

@@ -24,6 +24,7 @@ mod reload;
 mod roles;
 mod roots;
 mod saved;
+mod secure;
 mod series;
 mod status;
 mod tickets;
@@ -65,6 +66,8 @@ use progress::Progress;
 use roles::Roles;
 pub use saved::last_known_good;
 use saved::Saver;
+use secure::Expiry;
+pub use secure::{try_policies, untimely};
 use series::Roster;
 use tickets::Tickets;
 use waits::Wait;
@@ -103,6 +106,7 @@ struct Supervisor {
     ledger: Ledger,
     roster: Roster,
     tickets: Tickets,
+    expiry: Expiry,
     logs: Logs,
     workers: Workers,
     start: Instant,
@@ -146,9 +150,8 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
         let filed_log_level = config.settings.log_level.clone();
-        if let Ok(filter) = std::env::var("RUST_LOG") {
-            config.settings.log_level = filter;
-        }
+        let given = std::env::var("RUST_LOG");
+        config.settings.log_level = given.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         // Before anything is opened: there may be more listeners than the limit allows now.
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
@@ -186,6 +189,7 @@ impl Supervisor {
             ledger,
             roster,
             tickets: Tickets::new(0).map_err(broken("randomness"))?,
+            expiry: Expiry::default(),
             settings,
             digest: Digest::of(&state),
             state,
@@ -234,6 +238,7 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_trial();
             self.look_at_tickets();
+            self.look_at_expiry();
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
@@ -276,9 +281,9 @@ impl Supervisor {
             self.draining.as_ref().map(Progress::due_ms),
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
-        let tickets = Some(self.tickets.due_ms());
+        let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
         let due = [
-            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets,
+            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets, expiry,
         ]
         .into_iter()
         .flatten()
@@ -387,12 +392,13 @@ impl Supervisor {
     }
 }
 
-/// Binds every listener of the state, or says which one cannot be and what to do.
+/// Binds every listener of the state, if OpenSSL takes all policies, or says which one cannot be and what to do.
 fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
     let bind = |address: SocketAddr| match socket::listen(address, LISTEN_BACKLOG) {
         Ok(socket) => Ok((address, socket)),
         Err(e) => Err(cannot_listen(address, &e)),
     };
+    try_policies(state)?;
     state
         .listeners()
         .filter(|listener| listener.enabled)

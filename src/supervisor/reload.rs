@@ -66,6 +66,12 @@ impl Supervisor {
         let mut told = String::new();
         for step in difference(&self.filed, &self.state) {
             let change = step.on(&target, &config.settings.timeouts);
+            if change
+                .as_ref()
+                .is_ok_and(|change| target.has_already(change))
+            {
+                continue;
+            }
             if let Err(refused) = change.and_then(|change| target.apply(&change)) {
                 let pairs = [("command", step.encode()), ("why", refused.what)];
                 told += &reply::data("skipped", &pairs);
@@ -99,7 +105,7 @@ impl Supervisor {
 fn updates(steps: Vec<Step>) -> BTreeMap<String, Update> {
     let updates = steps.into_iter().filter_map(|step| match step {
         Step::Update(update) => Some((update.names(), update)),
-        Step::Do(_) => None,
+        Step::Do(_) | Step::Replace(_) => None,
     });
     updates.collect()
 }

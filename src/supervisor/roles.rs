@@ -128,6 +128,9 @@ mod tests {
             kill,
             selection: Selection::default(),
         };
+        let dump = |secrets| Command::StateDump { secrets };
+        assert!(Role::Viewer.may(&dump(false)).is_ok());
+        assert!(Role::Viewer.may(&dump(true)).is_err());
         assert!(Role::Viewer.may(&connections(false)).is_ok());
         assert!(Role::Viewer.may(&connections(true)).is_err());
     }

@@ -13,13 +13,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
+use crate::config::certificate::refill;
 use crate::config::{Config, Settings};
 use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS, SAVE_REST_TIMES};
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
-use crate::state::{Change, State, Timeouts};
+use crate::state::{Certificate, Change, State, Timeouts};
 use crate::supervisor::Supervisor;
 
 /// In `.last`: what stands above is what the file said.
@@ -50,6 +52,11 @@ impl Saver {
             due_ms: None,
             rests_until_ms: 0,
         }
+    }
+
+    /// Whether what is done at runtime is to be there after a restart.
+    pub fn saves(&self) -> bool {
+        self.differences.is_some()
     }
 
     /// The state has changed. Changes that come together are written once.
@@ -84,8 +91,12 @@ impl Supervisor {
             return;
         };
         let begun = Instant::now();
-        let differences = difference(&self.filed, &self.state);
-        let differences = differences.iter().map(Step::encode);
+        let secrets = self.settings.save_secrets;
+        let differences = self.savable(difference(&self.filed, &self.state));
+        let differences = differences.iter().map(|step| match secrets {
+            true => step.encode_with_secrets(),
+            false => step.encode(),
+        });
         let saved = write_atomically(path, differences);
         self.saver.due_ms = match saved {
             Ok(()) => None,
@@ -106,12 +117,20 @@ impl Supervisor {
             return;
         }
         let mut count = 0;
-        let filed = self.filed.dump().map(|change| change.encode());
-        let since = difference(&self.filed, &self.state);
+        let secrets = self.settings.save_secrets;
+        let filed = self.filed.dump().map(|change| match secrets {
+            true => change.encode_with_secrets(),
+            false => change.encode(),
+        });
+        let since = self.savable(difference(&self.filed, &self.state));
+        let since = since.iter().map(|step| match secrets {
+            true => step.encode_with_secrets(),
+            false => step.encode(),
+        });
         let whole = std::iter::once(self.settings.encode())
             .chain(filed)
             .chain(std::iter::once(SINCE.to_string()))
-            .chain(since.iter().map(Step::encode))
+            .chain(since)
             .inspect(|_| count += 1);
         // A folder in which we may not write (/etc) costs --last-known-good, and no more.
         if let Err(e) = write_atomically(&self.saver.last, whole) {
@@ -121,6 +140,28 @@ impl Supervisor {
             }
         }
         self.litter.add(count, self.now_ms);
+    }
+}
+
+impl Supervisor {
+    /// A certificate that cannot be there again leaves those to its listener that the file has.
+    fn savable(&self, mut steps: Vec<Step>) -> Vec<Step> {
+        let certificates = steps.iter().filter_map(Step::certificate);
+        let lost: Vec<_> = certificates
+            .filter(|one| !self.can_be_saved(one))
+            .cloned()
+            .collect();
+        for one in &lost {
+            let names = one.names_text();
+            log::warn!("the certificate of {names} is not saved: it came without key_path, and save_secrets is false");
+        }
+        steps.retain(|step| match step {
+            Step::Do(Change::CertificateRemove { listener, .. }) => {
+                !lost.iter().any(|one| one.listener == *listener)
+            }
+            _ => true,
+        });
+        steps
     }
 }
 
@@ -153,6 +194,9 @@ pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, S
         let change = std::str::from_utf8(line).map_err(|e| e.to_string());
         let change =
             change.and_then(|line| change_of(line, &config.state, &config.settings.timeouts));
+        if matches!(&change, Ok(change) if config.state.has_already(change)) {
+            continue;
+        }
         if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
             told.push(format!("{shown}:{number}: not done again: {why}"));
             aside.push((why, line));
@@ -188,9 +232,9 @@ fn keep_aside(rejected: &Path, aside: &[(String, &[u8])]) -> io::Result<()> {
     write_atomically(rejected, lines.into_iter())
 }
 
-/// What ran last, instead of what is in `file`: the configuration, and the state with what
-/// was changed since it was read.
-pub fn last_known_good(file: &Path) -> Result<(Config, State), String> {
+/// What ran last, instead of what is in `file`: the configuration, the state with what was
+/// changed since it was read, and what of it was not found.
+pub fn last_known_good(file: &Path) -> Result<(Config, State, Vec<String>), String> {
     let path = with_suffix(file, ".last");
     let wrong = |what: String| {
         format!(
@@ -205,30 +249,43 @@ pub fn last_known_good(file: &Path) -> Result<(Config, State), String> {
         Settings::decode(lines.next().unwrap_or_default()).map_err(|e| wrong(e.to_string()))?;
     let mut state = State::default();
     let mut filed = None;
+    let mut told = Vec::new();
     for line in lines {
         if line == SINCE {
             filed = Some(state.clone());
             continue;
         }
         let change = change_of(line, &state, &settings.timeouts);
-        change
-            .and_then(|change| apply(&mut state, change))
-            .map_err(wrong)?;
+        match change.and_then(|change| apply(&mut state, change)) {
+            // The others serve without it.
+            Err(what) if line.starts_with("certificate ") => told.push(what),
+            done => done.map_err(wrong)?,
+        }
     }
     let config = Config {
         settings,
         state: filed.ok_or_else(|| wrong("its end is missing".into()))?,
     };
-    Ok((config, state))
+    Ok((config, state, told))
 }
 
 fn change_of(line: &str, state: &State, timeouts: &Timeouts) -> Result<Change, String> {
-    match Command::decode(line, timeouts) {
-        Ok(Command::Change(change)) => Ok(change),
-        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string()),
-        Ok(_) => Err("it is no change".into()),
-        Err(refused) => Err(refused.to_string()),
-    }
+    let change = match Command::decode(line, timeouts) {
+        Ok(Command::Change(change)) => change,
+        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string())?,
+        Ok(_) => return Err("it is no change".into()),
+        Err(refused) => return Err(refused.to_string()),
+    };
+    // What was saved without its key is read from its files.
+    let refilled = |one: &Certificate| refill(one, &mut read_text).map(Rc::new);
+    Ok(match change {
+        Change::CertificateAdd(one) => Change::CertificateAdd(refilled(&one)?),
+        Change::CertificateReplace { fingerprint, by } => Change::CertificateReplace {
+            fingerprint,
+            by: refilled(&by)?,
+        },
+        other => other,
+    })
 }
 
 fn apply(state: &mut State, change: Change) -> Result<(), String> {
@@ -242,6 +299,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bounded(path)?).map_err(io::Error::other)
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

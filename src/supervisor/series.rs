@@ -50,6 +50,9 @@ impl Roster {
             Change::ListenerUpdate(_)
             | Change::ClusterUpdate(_)
             | Change::BackendUpdate(_)
+            | Change::CertificateAdd(_)
+            | Change::CertificateReplace { .. }
+            | Change::CertificateRemove { .. }
             | Change::FrontendAdd(_)
             | Change::FrontendRemove { .. } => None,
         };
@@ -117,13 +120,13 @@ impl Roster {
 /// What a worker is told of a change: the row first.
 pub fn told(series: Series, change: &Change) -> String {
     let Some(Key { index, generation }) = series else {
-        return change.encode();
+        return change.encode_with_secrets();
     };
     let pairs = [
         ("index", index.to_string()),
         ("generation", generation.to_string()),
     ];
-    reply::data("series", &pairs) + &change.encode()
+    reply::data("series", &pairs) + &change.encode_with_secrets()
 }
 
 impl Supervisor {
@@ -181,6 +184,9 @@ impl Supervisor {
             Object::Listener(_) => {
                 count("connections", Count::Open);
                 count("accepted", Count::Connections);
+                count("handshakes", Count::HandshakesFull);
+                count("resumed", Count::HandshakesResumed);
+                count("handshakes_failed", Count::HandshakesFailed);
             }
             Object::Backend(..) => {
                 count("connections", Count::Open);

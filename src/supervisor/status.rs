@@ -13,6 +13,10 @@ impl Supervisor {
             ("clusters", self.state.clusters().count().to_string()),
             ("frontends", self.state.frontends().count().to_string()),
             ("backends", self.state.backends().count().to_string()),
+            (
+                "certificates",
+                self.state.certificates().count().to_string(),
+            ),
         ])
     }
 
@@ -36,10 +40,14 @@ impl Supervisor {
                 ("clusters", self.state.clusters().count().to_string()),
                 ("frontends", self.state.frontends().count().to_string()),
                 ("backends", self.state.backends().count().to_string()),
+                (
+                    "certificates",
+                    self.state.certificates().count().to_string(),
+                ),
                 ("saved", self.saver.is_saved().to_string()),
             ],
         );
-        main + &self.worker_lines() + &self.pauses.lines(self.now_ms)
+        main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
     }
 
     /// The data lines of `status` and `workers`.

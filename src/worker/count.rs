@@ -7,6 +7,7 @@ use crate::net::board::{Board, Cell};
 use crate::net::ledger::{Ledger, Note, Row, Tally};
 use crate::session::{Door, Exchange};
 use crate::slab::Slab;
+use crate::worker::certificates::Certificates;
 use crate::worker::doors::Entrance;
 use crate::worker::pool::Backs;
 
@@ -55,6 +56,7 @@ pub struct Figures<'w> {
     pub board: &'w Board,
     pub ledger: &'w Ledger,
     pub doors: &'w Slab<Entrance>,
+    pub certificates: &'w Certificates,
     pub backs: &'w Backs,
 }
 
@@ -80,6 +82,10 @@ impl Source for Figures<'_> {
                 let (key, entrance) = doors.find(|(_, entrance)| entrance.was_there(moment))?;
                 let address = entrance.door.listener.address.to_string();
                 (key.index, label("listener", &address), entrance.door.series)
+            }
+            Of::Certificate => {
+                let (at, labels) = self.certificates.labels_from(from, moment)?;
+                (at, labels, None)
             }
             Of::Cluster => {
                 let (at, target) = self.backs.cluster_from(from, moment)?;
@@ -108,6 +114,7 @@ impl Source for Figures<'_> {
             "sozu_worker_requests_total" => cell(Cell::Requests),
             "sozu_worker_at_limit_total" => cell(Cell::AtLimit),
             "sozu_worker_surplus_total" => cell(Cell::Surplus),
+            "sozu_certificate_not_after_seconds" => self.certificates.end_of(at),
             "sozu_worker_log_lost_total" => cell(Cell::LogLost),
             _ => 0,
         }

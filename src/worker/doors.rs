@@ -60,6 +60,18 @@ impl Entrance {
     pub fn doorman(&self) -> Option<&Doorman> {
         self.tls.as_ref()
     }
+
+    /// From the next handshake on; with the certificates that are there.
+    fn take_policy(&mut self, listener: &state::Listener) {
+        let (Some(doorman), Some(tls)) = (&self.tls, &listener.tls) else {
+            return;
+        };
+        match doorman.with_policy(listener.address, tls) {
+            Ok(new) => self.tls = Some(new),
+            // Main has tried it.
+            Err(e) => log::error!("{} keeps its TLS policy: {e}", listener.address),
+        }
+    }
 }
 
 impl Worker {
@@ -112,6 +124,15 @@ impl Worker {
                     router.insert(&identity.hostname, &identity.path, method, rule);
                 }
             }
+            Change::CertificateAdd(certificate) => self.add_certificate(certificate),
+            Change::CertificateReplace { fingerprint, by } => {
+                self.remove_certificate(by.listener, fingerprint);
+                self.add_certificate(by);
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => self.remove_certificate(*listener, fingerprint),
             Change::FrontendRemove { identity } => {
                 if let Some(router) = self.router(identity.listener) {
                     let method = identity.method.as_deref();
@@ -181,6 +202,9 @@ impl Worker {
                 None
             }
         };
+        if entrance.door.listener.tls != listener.tls {
+            entrance.take_policy(&listener);
+        }
         entrance.door.listener = listener;
         given_up
     }
@@ -198,12 +222,15 @@ impl Worker {
     }
 
     /// A client that came in by that door has gone.
-    pub(super) fn left(&mut self, key: Key) {
+    pub(super) fn left(&mut self, key: Key, shaking: bool) {
         self.board
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
             entrance.clients -= 1;
-            self.tally.row(entrance.door.series).take_one(Count::Open);
+            let row = self.tally.row(entrance.door.series);
+            row.take_one(Count::Open);
+            // It has come to no end: given up, or too slow.
+            row.add(Count::HandshakesFailed, u64::from(shaking));
             if entrance.clients == 0 && entrance.removed {
                 self.doors.remove(key);
             }

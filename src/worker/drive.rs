@@ -7,6 +7,7 @@ use std::io::ErrorKind::WouldBlock;
 use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
+use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
@@ -16,6 +17,7 @@ use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, 
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
+use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
@@ -100,6 +102,7 @@ pub struct Turn<'w> {
     pub worker: usize,
     pub tally: &'w Tally,
     pub doors: &'w Slab<Entrance>,
+    pub certificates: &'w Certificates,
 }
 
 impl Turn<'_> {
@@ -207,10 +210,18 @@ impl Turn<'_> {
             Ok(true) => {
                 let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
                 let tls = self.slot.front.tls();
+                let resumed = tls.as_ref().is_some_and(|tls| tls.ssl().session_reused());
+                let kind = match resumed {
+                    true => Count::HandshakesResumed,
+                    false => Count::HandshakesFull,
+                };
+                self.tally.row(self.world.door.series).add(kind, 1);
                 let names = doorman.zip(tls).and_then(|(man, tls)| man.names_of(tls));
                 Event::Secured(names)
             }
             Err(e) => {
+                let row = self.tally.row(self.world.door.series);
+                row.add(Count::HandshakesFailed, 1);
                 log::debug!("{}: no TLS: {e}", self.slot.session.peer());
                 if let Some(tls) = self.slot.front.tls().filter(|_| spoke_http(&e)) {
                     tls.plain_answer(PLAIN_ON_TLS);
@@ -311,6 +322,7 @@ impl Turn<'_> {
         let source = Figures {
             board: self.board,
             ledger: self.tally.ledger(),
+            certificates: self.certificates,
             doors: self.doors,
             backs: self.backs,
         };

@@ -21,7 +21,11 @@ impl Worker {
             Change::ListenerAdd(_)
             | Change::ClusterAdd(_)
             | Change::FrontendAdd(_)
-            | Change::BackendAdd(_) => Before(None),
+            | Change::BackendAdd(_)
+            | Change::CertificateAdd(_) => Before(None),
+            Change::CertificateReplace { fingerprint, by } => {
+                Before(self.held_certificate(by.listener, fingerprint))
+            }
             _ => Before(self.held(change)),
         }
     }
@@ -57,6 +61,13 @@ impl Worker {
                 self.held_backend(&backend.cluster, &backend.id)
             }
             Change::BackendRemove { cluster, id } => self.held_backend(cluster, id),
+            Change::CertificateAdd(by) | Change::CertificateReplace { by, .. } => {
+                self.held_certificate(by.listener, by.fingerprint())
+            }
+            Change::CertificateRemove {
+                listener,
+                fingerprint,
+            } => self.held_certificate(*listener, fingerprint),
         }
     }
 
@@ -75,6 +86,16 @@ impl Worker {
     fn held_listener(&self, address: std::net::SocketAddr) -> Option<Change> {
         let entrance = self.doors.get(self.door_at(address)?)?;
         Some(Change::ListenerAdd(Rc::clone(&entrance.door.listener)))
+    }
+
+    fn held_certificate(
+        &self,
+        listener: std::net::SocketAddr,
+        fingerprint: &str,
+    ) -> Option<Change> {
+        self.door_at(listener)?;
+        let certificate = self.certificates.get(listener, fingerprint)?;
+        Some(Change::CertificateAdd(Rc::clone(certificate)))
     }
 
     fn held_cluster(&self, id: &str) -> Option<Change> {

@@ -196,7 +196,7 @@ impl Batch {
             _ => {
                 return Err(Refused::new(
                     Code::Unknown,
-                    format!("{line:?} is no change"),
+                    format!("{:?} is no change", start(line)),
                 ))
             }
         };
@@ -204,6 +204,18 @@ impl Batch {
         Ok(())
     }
 }
+
+/// What a line is about: the rest may be secret.
+fn start(line: &str) -> &str {
+    let end = line
+        .match_indices(' ')
+        .nth(1)
+        .map_or(line.len(), |(at, _)| at);
+    line.get(..end.min(LINE_SHOWN_BYTES)).unwrap_or_default()
+}
+
+/// So much of a line of main's, at most, stands in the log.
+const LINE_SHOWN_BYTES: usize = 64;
 
 /// The value of a key on a line.
 fn value(line: &str, wanted: &str) -> Option<String> {
@@ -335,6 +347,7 @@ impl Worker {
                 batch.sockets.insert(address, given_up);
             }
         }
+        self.settle_certificates();
         self.open_doors_if_open();
         let backs = &self.backs;
         for cluster in self.holds.orphaned(|id| backs.target(id).is_some()) {
@@ -359,7 +372,7 @@ impl Worker {
     /// A line about a cluster that main has paused, or pauses no longer.
     fn obey_pause(&mut self, line: &str) {
         let Some(cluster) = value(line, "cluster") else {
-            return log::error!("main said {line:?}: no cluster");
+            return log::error!("main said {:?}: no cluster", start(line));
         };
         match value(line, "ms").and_then(|ms| ms.parse::<u64>().ok()) {
             Some(ms) => self.holds.pause(cluster, self.now_ms() + ms),
@@ -381,7 +394,7 @@ impl Worker {
         match order {
             Some(order) if line.starts_with("watch ") => self.backs.watch(order),
             Some(order) => self.backs.watches.forget(order),
-            None => log::error!("main said {line:?}: no order"),
+            None => log::error!("main said {:?}: no order", start(line)),
         }
     }
 
@@ -465,7 +478,7 @@ impl Worker {
             }
             _ => {
                 if let Err(e) = self.batch.take_change(line, &self.settings.timeouts) {
-                    log::error!("main said {line:?}: {e}");
+                    log::error!("main said {:?}: {e}", start(line));
                 }
             }
         }
@@ -481,7 +494,7 @@ impl Worker {
                 (Some(from), Ok(Command::Connections { kill, selection })) => {
                     (from, kill, selection)
                 }
-                _ => return log::error!("main said {line:?}, which names no connections"),
+                _ => return log::error!("main said {:?}, which names no connections", start(line)),
             };
         let page = self.page(&selection, kill, from, &tag);
         let mut lines = page.lines;

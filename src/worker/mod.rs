@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod certificates;
 mod count;
 mod doors;
 mod drive;
@@ -44,6 +45,7 @@ use crate::sys::process::Signals;
 use crate::timer::Wheel;
 use accept::Queue;
 use access::{AccessLog, Complaints};
+use certificates::Certificates;
 use doors::Entrance;
 use drive::{Slot, Turn};
 use hold::Holds;
@@ -92,6 +94,7 @@ pub struct Worker {
     start: Instant,
     now_us: u64,
     doors: Slab<Entrance>,
+    certificates: Certificates,
     /// Of what is configured here.
     digest: Digest,
     queue: Queue,
@@ -156,6 +159,7 @@ impl Worker {
             start,
             now_us: 1,
             doors: Slab::default(),
+            certificates: Certificates::default(),
             digest: Digest::default(),
             queue: Queue::new(id),
             paused_until_ms: None,
@@ -335,6 +339,7 @@ impl Worker {
             worker: self.id,
             tally: &self.tally,
             doors: &self.doors,
+            certificates: &self.certificates,
         };
         act(&mut turn);
         if slot.session.is_closed() {
@@ -375,7 +380,7 @@ impl Worker {
             true => slot.front.reset(),
             false => slot.front.part(),
         }
-        self.left(slot.door);
+        self.left(slot.door, slot.front.is_shaking());
     }
 
     fn insert(&mut self, slot: Slot) -> Key {

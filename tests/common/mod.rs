@@ -29,6 +29,12 @@ use std::time::{Duration, Instant};
 /// machine may be busy, and never waited for when all goes well.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Seconds since 1970.
+pub fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after 1970").as_secs() as i64
+}
+
 /// Asks again and again until there is an answer, and fails loudly at the
 /// deadline. Only for what cannot be waited for: files, exit codes, counters.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -144,6 +144,10 @@ impl Setup {
         Setup::of("http")
     }
 
+    pub fn https() -> Setup {
+        Setup::of("https")
+    }
+
     pub fn tcp() -> Setup {
         Setup::of("tcp")
     }
@@ -183,7 +187,7 @@ impl Setup {
 
     /// Adds the cluster `main`, which takes everything, with these backends.
     pub fn backends(self, addresses: &[SocketAddr]) -> Setup {
-        let rule = if self.protocol == "http" {
+        let rule = if self.protocol != "tcp" {
             "hostname = \"*\""
         } else {
             ""
@@ -253,7 +257,8 @@ impl Setup {
             };
             let frontends: Vec<_> = frontends.iter().map(frontend).collect();
             let backends: Vec<_> = backends.iter().map(|b| format!("{{ {b} }}")).collect();
-            text += &format!("\n\n[clusters.{name}]\nprotocol = \"{protocol}\"\n");
+            let spoken = protocol.trim_end_matches('s');
+            text += &format!("\n\n[clusters.{name}]\nprotocol = \"{spoken}\"\n");
             text += &format!("frontends = [{}]\n", frontends.join(", "));
             text += &format!("backends = [{}]\n", backends.join(", "));
         }

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 /// Reads a file in /etc/sozu, beside which every file holds its own path.
 fn read_text(text: &str) -> Result<(Config, Vec<Warning>), Errors> {
-    let mut file = |path: &Path| match path.ends_with("gone.html") {
-        true => Err(io::Error::from(io::ErrorKind::NotFound)),
-        false => Ok(path.display().to_string()),
+    let mut file = |path: &Path| match path.file_name().and_then(|name| name.to_str()) {
+        Some("gone.html") => Err(io::Error::from(io::ErrorKind::NotFound)),
+        Some("one.pem") => Ok(include_str!("../../../tests/certificates/one.pem").into()),
+        Some("one.key") => Ok(include_str!("../../../tests/certificates/one.key").into()),
+        Some("two.pem") => Ok(include_str!("../../../tests/certificates/two.pem").into()),
+        Some("two.key") => Ok(include_str!("../../../tests/certificates/two.key").into()),
+        _ => Ok(path.display().to_string()),
     };
     read(text, "config.toml", Path::new("/etc/sozu"), &mut file)
 }
@@ -185,7 +189,17 @@ const BAD: &[(&str, &str)] = &[
         ("clusters.a=1", "1:12: expected tables, found an integer"),
         ("clusters.'a b'={}", "1:10: id: \"a b\" is not ASCII without spaces, quotes and backslashes"),
         ("clusters.a={id='b'}", "1:13: unknown key \"id\""),
-        ("listeners=[{protocol='https',address='1.2.3.4:443'}]", "1:22: protocol: \"https\" is not supported by this version"),
+        ("listeners=[{protocol='http',address='1.2.3.4:443',strict_sni=true}]", "1:62: strict_sni: belongs to an https listener only"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',tls_versions=['TLSv1.1']}]", "1:65: tls_versions: \"TLSv1.1\" is not one of: TLSv1.2, TLSv1.3"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',tls_versions=[]}]", "1:65: tls_versions: takes at least one"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',cipher_list='a b'}]", "1:64: cipher_list: takes 1 to 4096 ASCII characters, names with colons between"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',certificate='one.pem'}]", "1:64: key: is missing"),
+        ("listeners=[{protocol='http',address='1.2.3.4:443',certificate='one.pem',key='one.key'}]", "1:63: listener 1.2.3.4:443 speaks http: only an https one has certificates"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',certificate='one.pem',key='two.key'}]", "1:64: certificate: the key does not belong to the certificate of one.example.com"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',certificate='gone.html',key='two.key'}]", "1:64: certificate: /etc/sozu/gone.html cannot be read: entity not found"),
+        ("listeners=[{protocol='https',address='1.2.3.4:443',certificate='other',key='two.key'}]", "1:64: certificate: /etc/sozu/other is no PEM, which has a line -----BEGIN …-----"),
+        ("certificates=[{listener='1.2.3.4:443',certificate='one.pem',key='one.key'}]", "1:51: listener 1.2.3.4:443 does not exist"),
+        ("certificates=[{listener='1.2.3.4:443',certificate='one.key',key='one.key'}]", "1:51: certificate: the certificate is no PEM certificate"),
         ("listeners=[{protocol='http',address='1.2.3.4'}]", "1:37: address: \"1.2.3.4\" is not an address like 127.0.0.1:8080 or [::1]:8080"),
         ("listeners=[{protocol='http',address='1.2.3.4:0'}]", "1:37: address: \"1.2.3.4:0\" has port 0: give one from 1 to 65535"),
         ("listeners=[{address='1.2.3.4:1'}]", "1:12: protocol: is missing"),
@@ -211,6 +225,42 @@ const BAD: &[(&str, &str)] = &[
         ("[[listeners]]\nprotocol='tcp'\naddress='1.2.3.4:1'\n[[clusters.a.frontends]]\naddress='1.2.3.4:1'", "4:14: listener 1.2.3.4:1 speaks tcp but cluster a speaks http: give both the same protocol"),
 ];
 
+/// In all places: of its own, in a listener, where it is the default, and in frontends, which
+/// may have the same, and make an https listener.
+#[test]
+fn certificates_are_read() {
+    let state = good(
+        "certificates=[{address='1.2.3.4:443',certificate='one.pem',key='one.key'}]\n\
+         [[listeners]]\nprotocol='HTTPS'\naddress='1.2.3.4:443'\ncertificate='two.pem'\nkey='two.key'\n\
+         tls_versions=['TLS_V13']\ncipher_list=['a','b']\n\
+         [clusters.a]\nfrontends=[\
+         {address='1.2.3.4:444',hostname='a',certificate='one.pem',certificate_chain='two.pem',key='one.key'},\
+         {address='1.2.3.4:444',hostname='b',certificate='one.pem',key='one.key'}]",
+    )
+    .state;
+    let listeners: Vec<_> = state.listeners().collect();
+    assert!(listeners.iter().all(|one| one.protocol == Protocol::Https));
+    let tls = listeners[0].tls.as_ref().expect("a policy");
+    assert_eq!((tls.versions.len(), &*tls.cipher_list), (1, "a:b"));
+    let told: Vec<_> = state
+        .certificates()
+        .map(|one| (one.listener.port(), one.names_text(), one.default))
+        .collect();
+    let one = "one.example.com,*.one.example.com".to_string();
+    assert_eq!(
+        told,
+        [
+            (443, "two.example.com".into(), true),
+            (443, one.clone(), false),
+            (444, one, false)
+        ]
+    );
+    let paths = &state.certificates().nth(2).expect("a third").paths;
+    assert_eq!(paths.certificate.as_deref(), Some("/etc/sozu/one.pem"));
+    assert_eq!(paths.chain.as_deref(), Some("/etc/sozu/two.pem"));
+    assert_eq!(paths.key.as_deref(), Some("/etc/sozu/one.key"));
+}
+
 #[test]
 fn bad_files_are_refused() {
     for (text, error) in BAD {
@@ -228,7 +278,7 @@ fn keys_without_effect_are_warned_of() {
                     warning: config.toml:2:1: metrics has no effect here. \
                     Metrics are not sent; \"sozuctl status\" shows them.\n    \
                     metrics={}\n    ^\n\
-                    config.toml: ok, listeners: 0, clusters: 1, frontends: 0, backends: 0\n";
+                    config.toml: ok, listeners: 0, clusters: 1, frontends: 0, backends: 0, certificates: 0\n";
     assert_eq!(text, expected);
     let text = check("config.toml", &read_text("x=1"));
     assert_eq!(

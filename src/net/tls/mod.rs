@@ -11,7 +11,7 @@ pub mod stream;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -36,6 +36,7 @@ pub struct Proof {
 
 struct Certificate {
     names: Names,
+    default: bool,
     proof: Arc<Proof>,
 }
 
@@ -56,6 +57,8 @@ struct Table {
     exact: HashMap<Box<str>, Entry>,
     suffix: HashMap<Box<str>, Entry>,
     default: Option<Entry>,
+    /// The certificates have changed, and what is above has not followed.
+    stale: bool,
 }
 
 /// The TLS of one listener.
@@ -72,6 +75,19 @@ struct Shelf {
     /// What all sessions of this policy have in common.
     policy: String,
     names: Index<Ssl, Names>,
+}
+
+/// Where a connection keeps the names of its certificate: the same place for all, for OpenSSL
+/// never takes one back.
+fn names_index() -> Result<Index<Ssl, Names>, String> {
+    static INDEX: OnceLock<Index<Ssl, Names>> = OnceLock::new();
+    match INDEX.get() {
+        Some(index) => Ok(*index),
+        None => {
+            let made = Ssl::new_ex_index().map_err(|e| e.to_string())?;
+            Ok(*INDEX.get_or_init(|| made))
+        }
+    }
 }
 
 impl Shelf {
@@ -92,7 +108,7 @@ impl Doorman {
             table: Mutex::default(),
             strict: tls.strict_sni,
             policy: format!("{address} {tls:?}"),
-            names: Ssl::new_ex_index().map_err(|e| e.to_string())?,
+            names: names_index()?,
         });
         let mut context = policy(tls)?;
         let found = Arc::clone(&shelf);
@@ -103,23 +119,32 @@ impl Doorman {
         })
     }
 
-    /// From the next handshake on. In place of the one with the same fingerprint, if there is one.
-    pub fn add(&self, fingerprint: &str, names: &[HostRule], proof: Proof) {
+    /// Nobody sees it before `settle`. In place of the one with the same fingerprint, if there is one.
+    pub fn add(&self, fingerprint: &str, names: &Names, default: bool, proof: Proof) {
         let mut table = self.shelf.table();
         let certificate = Certificate {
-            names: names.into(),
+            names: Arc::clone(names),
+            default,
             proof: Arc::new(proof),
         };
         table
             .certificates
             .insert(fingerprint.to_string(), certificate);
-        table.index(&self.shelf.policy);
+        table.stale = true;
     }
 
+    /// Who asks is shown it until `settle`.
     pub fn remove(&self, fingerprint: &str) {
         let mut table = self.shelf.table();
-        table.certificates.remove(fingerprint);
-        table.index(&self.shelf.policy);
+        table.stale |= table.certificates.remove(fingerprint).is_some();
+    }
+
+    /// What was added and removed counts from the next handshake on.
+    pub fn settle(&self) {
+        let mut table = self.shelf.table();
+        if table.stale {
+            table.index(&self.shelf.policy);
+        }
     }
 
     /// The same certificates under another policy.
@@ -166,9 +191,20 @@ impl Table {
                 HostRule::Any => None,
             };
         }
-        let first: Vec<&Certificate> = self.certificates.values().take(1).collect();
-        let default = (!first.is_empty()).then(|| entry(&HostRule::Any, &first));
+        let shown = self.default_ones();
+        let default = (!shown.is_empty()).then(|| entry(&HostRule::Any, &shown));
         (self.exact, self.suffix, self.default) = (exact, suffix, default);
+        self.stale = false;
+    }
+
+    /// Those that are meant to be it, else the first by their names, of each kind of key.
+    fn default_ones(&self) -> Vec<&Certificate> {
+        let all = || self.certificates.values();
+        if all().any(|one| one.default) {
+            return all().filter(|one| one.default).collect();
+        }
+        let first = all().map(|one| &one.names).min();
+        all().filter(|one| Some(&one.names) == first).collect()
     }
 
     fn find(&self, name: Option<&str>, strict: bool) -> Option<&Entry> {
@@ -274,9 +310,15 @@ fn without_waiting(context: &mut SslContextBuilder) {
     context.set_read_ahead(true);
 }
 
+/// What OpenSSL says, without the places in its source.
+fn reason(stack: &ErrorStack) -> String {
+    let last = stack.errors().last().and_then(|error| error.reason());
+    format!("OpenSSL says: {}", last.unwrap_or("no"))
+}
+
 /// Everything but certificates.
 fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
-    let wrong = |what: &'static str| move |e: ErrorStack| format!("{what}: {e}");
+    let wrong = |what: &'static str| move |e: ErrorStack| format!("{what}: {}", reason(&e));
     let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(wrong("OpenSSL"))?;
     let version = |version: TlsVersion| match version {
         TlsVersion::Tls12 => SslVersion::TLS1_2,

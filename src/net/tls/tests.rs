@@ -93,8 +93,9 @@ fn doorman(tls: &Tls, certificates: &[(&[&str], PKey<Private>)]) -> Doorman {
     let doorman = Doorman::new(address, tls).expect("a policy");
     for (i, (names, key)) in certificates.iter().enumerate() {
         let proof = proof(names, key.clone());
-        doorman.add(&i.to_string(), &rules(names), proof);
+        doorman.add(&i.to_string(), &rules(names).into(), false, proof);
     }
+    doorman.settle();
     doorman
 }
 

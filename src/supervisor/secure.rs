@@ -1,0 +1,224 @@
+//! What main does about TLS: it tries policies before anybody serves by them, and
+//! watches over the certificates.
+//!
+//! It never shakes a client's hand. What it says of a certificate is never its key.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::date::rfc3339;
+use crate::limits::EXPIRY_CHECK_MS;
+use crate::net::logging::unix_ms;
+use crate::net::tls::Doorman;
+use crate::proto::reply;
+use crate::slab::Key;
+use crate::state::{Certificate, Change, Code, Listener, Refused, State};
+use crate::supervisor::Supervisor;
+
+/// Days before its end at which a certificate is complained about, each once.
+const WARN_AT_DAYS: [i64; 3] = [1, 7, 30];
+
+/// Which complaints were made about which certificate, and when to look again.
+#[derive(Default)]
+pub struct Expiry {
+    told: BTreeMap<Rc<str>, i64>,
+    pub due_ms: u64,
+}
+
+fn now_s() -> i64 {
+    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+}
+
+/// Whether OpenSSL takes every listener's policy; else a sentence.
+pub fn try_policies(state: &State) -> Result<(), String> {
+    state
+        .listeners()
+        .try_for_each(|listener| try_policy(listener))
+}
+
+fn try_policy(listener: &Listener) -> Result<(), String> {
+    let Some(tls) = &listener.tls else {
+        return Ok(());
+    };
+    let tried = Doorman::new(listener.address, tls).map(drop);
+    tried.map_err(|what| format!("listener {}: {what}", listener.address))
+}
+
+/// What should be known about the certificates of a state, a sentence each.
+pub fn untimely(state: &State) -> Vec<String> {
+    let now_s = now_s();
+    let found = state.certificates().filter_map(|one| one.untimely(now_s));
+    found.collect()
+}
+
+/// The first change whose policy OpenSSL does not take.
+pub fn try_changes(changes: &[Change]) -> Result<(), (usize, Refused)> {
+    for (place, change) in changes.iter().enumerate() {
+        if let Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) = change {
+            try_policy(listener).map_err(|what| (place, Refused::new(Code::Invalid, what)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A certificate that is to be shown comes with its key.
+pub fn is_whole(change: &Change) -> Result<(), Refused> {
+    match change.certificate() {
+        Some(certificate) if certificate.key.is_none() => {
+            let what = format!(
+                "certificate of {}: key: is missing",
+                certificate.names_text()
+            );
+            Err(Refused::new(Code::Invalid, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Supervisor {
+    /// What should be known about certificates that come, as data lines; the log hears it too.
+    pub(super) fn warn_of(&self, changes: &[Change]) -> String {
+        let now_s = now_s();
+        let mut lines = String::new();
+        for certificate in changes.iter().filter_map(Change::certificate) {
+            let mut all: Vec<String> = certificate.untimely(now_s).into_iter().collect();
+            if self.saver.saves() && !self.can_be_saved(certificate) {
+                all.push(format!(
+                    "the certificate of {} is gone after a restart: it came without key_path, and save_secrets is false",
+                    certificate.names_text()
+                ));
+            }
+            for text in all {
+                log::warn!("listener {}: {text}", certificate.listener);
+                lines += &reply::data("warning", &[("text", text)]);
+            }
+        }
+        lines
+    }
+
+    /// Whether it is there again after a restart.
+    pub(super) fn can_be_saved(&self, certificate: &Certificate) -> bool {
+        self.settings.save_secrets || certificate.paths.key.is_some()
+    }
+
+    pub(super) fn list_certificates(
+        &mut self,
+        listener: Option<SocketAddr>,
+        key: Key,
+    ) -> Result<String, Refused> {
+        if let Some(address) = listener.filter(|address| self.state.listener(*address).is_none()) {
+            let what = format!("listener {address} does not exist");
+            return Err(Refused::new(Code::Missing, what));
+        }
+        self.once(
+            |main| {
+                let all = main.state.certificates();
+                let wanted = all.filter(|one| listener.is_none_or(|of| one.listener == of));
+                wanted.map(|one| line_of(one)).collect()
+            },
+            key,
+        )
+    }
+
+    /// Once a day, and after every change: says which certificates end soon, at each threshold once.
+    pub(super) fn look_at_expiry(&mut self) {
+        if self.now_ms < self.expiry.due_ms {
+            return;
+        }
+        self.expiry.due_ms = self.now_ms + EXPIRY_CHECK_MS;
+        let now_s = now_s();
+        let mut told = BTreeMap::new();
+        for one in self.state.certificates() {
+            let days = one.days_left(now_s);
+            let untimely = one.untimely(now_s);
+            let threshold = match &untimely {
+                Some(_) => 0,
+                None => match threshold(days) {
+                    Some(threshold) => threshold,
+                    None => continue,
+                },
+            };
+            let fingerprint = Rc::clone(one.fingerprint());
+            let before = self.expiry.told.get(&fingerprint).copied();
+            if before.is_none_or(|before| threshold < before) {
+                let (names, listener) = (one.names_text(), one.listener);
+                let ends = || format!("the certificate of {names} ends in {days} days: renew it");
+                let text = untimely.unwrap_or_else(ends);
+                log::warn!("listener {listener}: {text} ({fingerprint})");
+            }
+            told.insert(fingerprint, threshold);
+        }
+        self.expiry.told = told;
+    }
+
+    /// The lines of `status` about certificates that end soon.
+    pub(super) fn expiry_lines(&self) -> String {
+        let now_s = now_s();
+        let soon = |one: &&Rc<Certificate>| threshold(one.days_left(now_s)).is_some();
+        let lines = self.state.certificates().filter(soon).map(|one| {
+            let pairs = [
+                ("listener", one.listener.to_string()),
+                ("fingerprint", one.fingerprint().to_string()),
+                ("names", one.names_text()),
+                ("days_left", one.days_left(now_s).to_string()),
+            ];
+            reply::data("certificate", &pairs)
+        });
+        lines.collect()
+    }
+}
+
+/// The nearest one that it has come to.
+fn threshold(days: i64) -> Option<i64> {
+    WARN_AT_DAYS.into_iter().find(|most| days <= *most)
+}
+
+fn line_of(certificate: &Certificate) -> String {
+    let facts = &certificate.facts;
+    let date = |seconds: i64| {
+        let text = rfc3339(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
+        text.replace(".000Z", "Z")
+    };
+    let mut pairs = vec![
+        ("listener", certificate.listener.to_string()),
+        ("fingerprint", facts.fingerprint.to_string()),
+        ("names", certificate.names_text()),
+        ("subject", facts.subject.clone()),
+        ("issuer", facts.issuer.clone()),
+        ("not_before", date(facts.not_before)),
+        ("not_after", date(facts.not_after)),
+        ("days_left", certificate.days_left(now_s()).to_string()),
+        ("key_type", facts.key_type.clone()),
+        ("default", certificate.default.to_string()),
+    ];
+    let paths = &certificate.paths;
+    let known = [
+        ("certificate_path", &paths.certificate),
+        ("certificate_chain_path", &paths.chain),
+        ("key_path", &paths.key),
+    ];
+    let known = known.into_iter();
+    pairs.extend(known.filter_map(|(key, path)| Some((key, path.clone()?))));
+    reply::data("certificate", &pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_threshold_counts() {
+        for (days, at) in [
+            (31, None),
+            (30, Some(30)),
+            (8, Some(30)),
+            (7, Some(7)),
+            (2, Some(7)),
+            (1, Some(1)),
+            (-5, Some(1)),
+        ] {
+            assert_eq!(threshold(days), at, "{days}");
+        }
+    }
+}
