@@ -17,10 +17,31 @@ struct Wire {
     stream: TcpStream,
     /// The last receive took everything that was there.
     drained: bool,
+    /// What a step of the handshake wants to send, until it is over: tickets would cost a send each.
+    gathered: Option<Vec<u8>>,
+}
+
+impl Wire {
+    /// Sends what was gathered. True: all of it.
+    fn send_gathered(&mut self) -> io::Result<bool> {
+        let Some(bytes) = &mut self.gathered else {
+            return Ok(true);
+        };
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(n) => bytes.drain(..n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(true)
+    }
 }
 
 impl Read for Wire {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        // Who waits for an answer must have said what is answered.
+        self.send_gathered()?;
         let result = self.stream.read(room);
         self.drained = match &result {
             Ok(0) => false,
@@ -33,7 +54,11 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes)
+        match &mut self.gathered {
+            Some(gathered) => gathered.extend_from_slice(bytes),
+            None => return self.stream.write(bytes),
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -66,6 +91,7 @@ impl TlsStream {
         let wire = Wire {
             stream,
             drained: false,
+            gathered: Some(Vec::new()),
         };
         Ok(TlsStream {
             inner: SslStream::new(ssl, wire)?,
@@ -85,12 +111,22 @@ impl TlsStream {
 
     /// One step of the handshake. An error says why there will be no connection.
     pub fn shake(&mut self) -> Result<Shaken, Error> {
-        match self.inner.do_handshake() {
+        let step = match self.inner.do_handshake() {
             Ok(()) => Ok(Shaken::Done),
             Err(e) if e.code() == ErrorCode::WANT_READ => Ok(Shaken::WantsRead),
             Err(e) if e.code() == ErrorCode::WANT_WRITE => Ok(Shaken::WantsWrite),
             Err(e) => Err(e),
+        };
+        let wire = self.inner.get_mut();
+        // A socket that is broken says so to the next read as well.
+        match wire.send_gathered() {
+            Ok(false) if step.is_ok() => return Ok(Shaken::WantsWrite),
+            _ => {}
         }
+        if matches!(step, Ok(Shaken::Done)) {
+            wire.gathered = None;
+        }
+        step
     }
 
     /// There may be more to read without a word from epoll.
