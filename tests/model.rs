@@ -96,7 +96,7 @@ impl Lab {
     }
 
     fn line(&mut self) -> String {
-        if self.model.trial && self.dice(2) == 0 {
+        if self.model.trial && self.dice(3) == 0 {
             return "confirm".into();
         }
         match self.dice(12) {
@@ -110,9 +110,9 @@ impl Lab {
 
     fn commit(&mut self) -> String {
         match self.dice(8) {
-            0 => "commit confirm=60".into(),
-            1 => format!("commit revision={}", self.model.revision),
-            2 => format!("commit revision={}", self.model.revision + 1),
+            0 | 1 => "commit confirm=60".into(),
+            2 => format!("commit revision={}", self.model.revision),
+            3 => format!("commit revision={}", self.model.revision + 1),
             _ => "commit".into(),
         }
     }
