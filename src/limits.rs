@@ -208,6 +208,10 @@ pub const LITTER_MIN: usize = 10_000;
 pub const RELEASE_DELAY_MS: u64 = 200;
 /// How long changes are gathered before they are saved, in milliseconds.
 pub const SAVE_DELAY_MS: u64 = 100;
+/// Lines of the saved state that do not fit and cannot be kept aside: so many are in the log …
+pub const LOST_LINES_MAX: usize = 100;
+/// … and of each so many characters.
+pub const LOST_LINE_CHARS_MAX: usize = 1_000;
 /// After a failure to save it is tried again so many milliseconds later.
 pub const SAVE_AGAIN_MS: u64 = 10_000;
 /// After the state was saved, main does other things for so many times as long before it saves again.

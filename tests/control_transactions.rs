@@ -230,6 +230,8 @@ fn a_commit_that_is_confirmed() {
     client.ok("cluster add id=a");
     client.ok("commit confirm=1");
     other.ok("confirm");
+    let told = proxy.wait_log(": confirm");
+    assert!(told.contains("revision 1, by uid "), "{told}");
     client.ok("begin");
     client.ok("cluster add id=b");
     client.ok("commit confirm=1");

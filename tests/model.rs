@@ -5,17 +5,21 @@
 mod common;
 #[path = "model/plan.rs"]
 mod plan;
+#[path = "model/predict.rs"]
+mod predict;
 
 use common::{free_address, signal, wait_until, Backend, Control, Peer, Proxy, Setup};
 use plan::Plan;
-use sozu_lib::config::Settings;
+use predict::{defaults, value, Model, Open};
 use sozu_lib::proto::command::Command;
 use sozu_lib::random::Random;
-use sozu_lib::state::{Change, Refused, State, Timeouts};
+use sozu_lib::state::State;
 use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 16;
 const STEPS: usize = 250;
+/// Changes that whoever listens is behind.
+const UNREAD: usize = 20;
 /// No further seed is begun after that long.
 const ENOUGH: Duration = Duration::from_secs(12);
 
@@ -45,103 +49,6 @@ fn for_seeds(test: impl Fn(u64)) {
     }
 }
 
-fn defaults() -> Timeouts {
-    Settings::decode("settings").expect("defaults").timeouts
-}
-
-/// What one connection has asked for since its `begin`.
-#[derive(Default)]
-struct Open {
-    lines: Vec<String>,
-    /// The code of the first line that was none.
-    spoilt: Option<&'static str>,
-}
-
-/// What we think the proxy is.
-struct Model {
-    state: State,
-    defaults: Timeouts,
-    revision: u64,
-}
-
-impl Model {
-    /// A change that the line is, as things are now.
-    fn change(&self, state: &State, line: &str) -> Result<Change, Refused> {
-        match Command::decode(line, &self.defaults)? {
-            Command::Change(change) => Ok(change),
-            Command::Update(update) => update.on(state, &self.defaults),
-            other => panic!("{line:?} is no change: {other:?}"),
-        }
-    }
-
-    /// `ok`, or the code and what else the reply says.
-    fn transact(&mut self, lines: &[String]) -> (&'static str, String) {
-        let mut state = self.state.clone();
-        for (place, line) in lines.iter().enumerate() {
-            let change = self.change(&state, line);
-            let applied = change.and_then(|change| state.apply(&change));
-            if let Err(refused) = applied {
-                let place = match lines.len() {
-                    1 => String::new(),
-                    n => format!("change {} of {n}", place + 1),
-                };
-                return (refused.code.name(), place);
-            }
-        }
-        self.state = state;
-        self.revision += 1;
-        let (revision, changes) = (self.revision, lines.len());
-        ("ok", format!("revision={revision} changes={changes}"))
-    }
-
-    /// What a line on a connection answers.
-    fn answer(&mut self, open: &mut Option<Open>, line: &str) -> (&'static str, String) {
-        let nothing = String::new;
-        match (line, &mut *open) {
-            ("begin", Some(all)) => {
-                all.spoilt.get_or_insert("in_use");
-                ("in_use", nothing())
-            }
-            ("begin", None) => {
-                *open = Some(Open::default());
-                ("ok", format!("revision={}", self.revision))
-            }
-            ("abort" | "commit", None) => ("missing", nothing()),
-            ("abort", Some(all)) => {
-                let forgotten = format!("forgotten={}", all.lines.len());
-                *open = None;
-                ("ok", forgotten)
-            }
-            ("commit", Some(_)) => match open.take().unwrap_or_default() {
-                Open {
-                    spoilt: Some(code), ..
-                } => (code, nothing()),
-                Open { lines, .. } => self.transact(&lines),
-            },
-            (_, all) => match (Command::decode(line, &self.defaults), all) {
-                (Err(refused), None) => (refused.code.name(), nothing()),
-                (Err(refused), Some(all)) => {
-                    let code = refused.code.name();
-                    all.spoilt.get_or_insert(code);
-                    (code, nothing())
-                }
-                (Ok(_), None) => self.transact(&[line.to_string()]),
-                (Ok(_), Some(all)) => match all.spoilt {
-                    Some(code) => (code, nothing()),
-                    None => {
-                        all.lines.push(line.to_string());
-                        ("ok", nothing())
-                    }
-                },
-            },
-        }
-    }
-
-    fn dump(&self) -> Vec<String> {
-        self.state.dump().map(|change| change.encode()).collect()
-    }
-}
-
 struct Client {
     control: Control,
     open: Option<Open>,
@@ -151,6 +58,10 @@ struct Client {
 struct Lab {
     proxy: Proxy,
     clients: Vec<Client>,
+    /// It has said `events`, and reads slowly.
+    listener: Control,
+    /// Changes that it has been told.
+    heard: usize,
     model: Model,
     plan: Plan,
     random: Random,
@@ -159,16 +70,11 @@ struct Lab {
 
 impl Lab {
     fn new(seed: u64) -> Lab {
-        let proxy = Setup::http().top("worker_count", 2).start();
-        let mut model = Model {
-            state: State::default(),
-            defaults: defaults(),
-            revision: 0,
-        };
-        for line in proxy.steer().dump() {
-            let change = model.change(&model.state, &line).expect("a change");
-            model.state.apply(&change).expect("it applies");
-        }
+        let workers = predict::WORKERS;
+        let proxy = Setup::http().top("worker_count", workers).start();
+        let model = Model::new(&proxy.steer().dump());
+        let mut listener = proxy.steer();
+        listener.send("events\n");
         let clients = (0..3).map(|_| Client {
             control: proxy.steer(),
             open: None,
@@ -179,6 +85,8 @@ impl Lab {
             plan: Plan::new([free_address(), free_address(), free_address()]),
             random: Random::new(seed),
             history: Vec::new(),
+            listener,
+            heard: 0,
             proxy,
         }
     }
@@ -188,11 +96,24 @@ impl Lab {
     }
 
     fn line(&mut self) -> String {
+        if self.model.trial && self.dice(3) == 0 {
+            return "confirm".into();
+        }
         match self.dice(12) {
             0 => "begin".into(),
-            1 | 2 => "commit".into(),
+            1 | 2 => self.commit(),
             3 if self.dice(4) == 0 => "abort".into(),
+            4 | 5 => self.plan.other(&mut self.random, &self.model.state),
             _ => self.plan.line(&mut self.random, &self.model.state),
+        }
+    }
+
+    fn commit(&mut self) -> String {
+        match self.dice(8) {
+            0 | 1 => "commit confirm=60".into(),
+            2 => format!("commit revision={}", self.model.revision),
+            3 => format!("commit revision={}", self.model.revision + 1),
+            _ => "commit".into(),
         }
     }
 
@@ -203,11 +124,11 @@ impl Lab {
         let client = &mut self.clients[who];
         client.control.send(lines.join("\n") + "\n");
         for line in lines {
-            let (code, says) = self.model.answer(&mut client.open, &line);
+            let wanted = self.model.answer(&mut client.open, &line);
             let reply = client.control.reply();
             self.history.push(format!("{who}> {line} < {}", reply.last));
-            let right = reply.code() == code && reply.last.contains(&says);
-            assert!(right, "wanted {code} {says}\n{}", self.history.join("\n"));
+            let right = self.model.settle(&mut client.open, &wanted, &reply);
+            assert!(right, "wanted {wanted:?}\n{}", self.history.join("\n"));
         }
     }
 
@@ -241,13 +162,17 @@ impl Lab {
         };
         signal(worker.pid, "STOP");
         let mut lone = self.proxy.steer();
-        let line = self.plan.line(&mut self.random, &self.model.state);
+        let line = match self.dice(3) {
+            0 => self.plan.other(&mut self.random, &self.model.state),
+            _ => self.plan.line(&mut self.random, &self.model.state),
+        };
         lone.send(format!("{line}\n"));
         let wanted = self.model.answer(&mut None, &line);
         signal(worker.pid, "KILL");
         let reply = lone.reply();
         self.history.push(format!("dying> {line} < {}", reply.last));
-        assert_eq!(reply.code(), wanted.0, "\n{}", self.history.join("\n"));
+        let right = self.model.settle(&mut None, &wanted, &reply);
+        assert!(right, "wanted {wanted:?}\n{}", self.history.join("\n"));
     }
 
     /// Those that accept, that is: one that was killed may have no successor yet.
@@ -256,6 +181,30 @@ impl Lab {
         let agrees = reply.last.starts_with("ok agrees=true");
         let history = self.history.join("\n");
         assert!(agrees || reply.code() == "failed", "{reply:?}\n{history}");
+    }
+
+    /// Who listens is told each change once, in order, until so many are unread.
+    fn listen(&mut self, unread: usize) {
+        while self.model.changes.len() > self.heard + unread {
+            let event = self.listener.line().expect("an event");
+            match value(&event, "kind").as_deref() {
+                Some("change") => {}
+                Some("missed") => panic!("{event}"),
+                _ => continue,
+            }
+            let told = (value(&event, "revision"), value(&event, "command"));
+            let (revision, command) = &self.model.changes[self.heard];
+            let wanted = (Some(revision.to_string()), Some(command.clone()));
+            assert_eq!(told, wanted, "{event}\n{}", self.history.join("\n"));
+            self.heard += 1;
+        }
+    }
+
+    /// The clusters that `status` shows as paused.
+    fn paused(control: &mut Control) -> Vec<String> {
+        let lines = control.ok("status").data;
+        let paused = lines.iter().filter(|line| line.starts_with("paused "));
+        paused.filter_map(|line| value(line, "cluster")).collect()
     }
 
     fn step(&mut self) {
@@ -267,7 +216,15 @@ impl Lab {
             _ => self.say(who),
         }
         self.workers_agree();
+        self.listen(UNREAD);
         let control = &mut self.proxy.steer();
+        let paused = Lab::paused(control);
+        assert!(
+            self.model.paused.iter().eq(&paused),
+            "{paused:?} are paused, wanted {:?}\n{}",
+            self.model.paused,
+            self.history.join("\n")
+        );
         let dump = control.dump();
         assert!(
             dump == self.model.dump(),
@@ -295,6 +252,7 @@ fn the_proxy_does_as_the_model() {
         for _ in 0..STEPS {
             lab.step();
         }
+        lab.listen(0);
         wait_until("both workers", || {
             (lab.proxy.workers().len() == 2).then_some(())
         });
@@ -302,7 +260,8 @@ fn the_proxy_does_as_the_model() {
     });
 }
 
-/// Clients that do not wait for each other: whatever the order, no command is half done.
+/// Clients that do not wait for each other: whatever the order, and whichever worker
+/// dies meanwhile, no command is half done.
 #[test]
 fn concurrent_editors() {
     let proxy = Setup::http().top("worker_count", 2).start();
@@ -313,7 +272,12 @@ fn concurrent_editors() {
         })
         .collect();
     let mut watcher = proxy.steer();
+    let mut kills = (0..).map(|n| n % 10 == 0);
     while editors.iter().any(|editor| !editor.is_finished()) {
+        if kills.next() == Some(true) {
+            let workers = proxy.workers();
+            workers.first().map(|worker| signal(worker.pid, "KILL"));
+        }
         for who in 0..4 {
             // Each transaction adds or removes three clusters: never one without the others.
             let mine = format!("cluster add id=e{who}-");
@@ -327,6 +291,10 @@ fn concurrent_editors() {
         .map(|e| e.join().expect("an editor"))
         .sum();
     assert_eq!(watcher.ok("state stats").number("revision"), done);
+    wait_until("both workers", || {
+        (proxy.workers().len() == 2).then_some(())
+    });
+    watcher.ok("state check");
 }
 
 /// Returns how many transactions were done.
@@ -372,11 +340,7 @@ fn a_dump_rebuilds_the_state() {
         let mut plan = Plan::new([free_address(), free_address(), free_address()]);
         plan.nothing_is_bound();
         let mut state = State::default();
-        let model = Model {
-            state: State::default(),
-            defaults: defaults(),
-            revision: 0,
-        };
+        let model = Model::new(&[]);
         let mut lines = Vec::new();
         for _ in 0..80 {
             let line = plan.line(&mut random, &state);

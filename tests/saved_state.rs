@@ -86,6 +86,29 @@ fn status_says_what_is_saved() {
     assert!(other.steer().ok("status").data[0].ends_with(" saved=off"));
 }
 
+/// What does not fit cannot be kept aside: it serves all the same, and says what it was.
+#[test]
+fn nowhere_to_keep_what_does_not_fit() {
+    let mut proxy = saving();
+    proxy.steer().ok("cluster add id=more");
+    end(&mut proxy);
+    let (saved, rejected) = (proxy.path("state"), proxy.path("state.rejected"));
+    let lines: String = (0..150)
+        .map(|n| format!("cluster remove id=n{n}\n"))
+        .collect();
+    let text = fs::read_to_string(&saved).expect("the saved state") + &lines;
+    fs::write(&saved, &text).expect("write");
+    fs::create_dir(&rejected).expect("a folder in its place");
+    let proxy = proxy.again(&[]).expect("it starts");
+    assert_eq!(clusters(&proxy), ["id=main", "id=more"]);
+    let told = proxy.wait_log("cannot keep what was not done again in ");
+    assert!(told.contains("150 in all"), "{told}");
+    let log = proxy.log();
+    let lost = |line: &&String| line.contains("ERROR") && line.contains(": cluster remove id=n");
+    assert_eq!(log.iter().filter(lost).count(), 100, "{log:?}");
+    assert_eq!(fs::read_to_string(&saved).expect("the saved state"), text);
+}
+
 /// It ran, nothing was changed, and then the file is broken.
 #[test]
 fn what_ran_last_is_known_from_the_start() {

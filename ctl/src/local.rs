@@ -38,6 +38,7 @@ pub static LOCALS: &[Local] = &[
     local("state load", &["-f FILE", "--confirm SECONDS"], "Does the commands of a file, all or none."),
     local("state diff", &["-f FILE"], "Prints what leads from the running state to that of a file."),
     local("apply", &["-f FILE", "--dry-run", "--confirm SECONDS"], "Makes the running state that of a file: does what differs, all or nothing."),
+    local("query applications", &["--id ID", "--domain NAME"], "Prints a cluster with its backends and frontends, or those that a hostname leads to."),
     local("config check", &["-c FILE"], "Says what is wrong with a configuration; needs no proxy."),
     local("top", &["--once"], "Shows every second what the workers do."),
     local("completion", &["bash|zsh|fish"], "Prints the completion for a shell."),

@@ -13,6 +13,7 @@ mod link;
 mod local;
 mod options;
 mod progress;
+mod query;
 mod rates;
 mod show;
 mod state;
@@ -62,6 +63,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         // Without a file it is the proxy's own: against its configuration.
         ["state", "diff", _, ..] => state::diff(options, behind(2)),
         ["apply", ..] => state::apply(options, behind(1)),
+        ["query", ..] => query::run(options, behind(1)),
         ["top", ..] => top::run(options, behind(1)),
         _ => ask(options),
     }

@@ -87,6 +87,7 @@ static OLD: &[Old] = &[
     old("connections", "connections list"),
     old("query applications", "cluster list"),
     old("query clusters", "cluster list"),
+    old("query metrics", "metrics"),
     old("logging level LEVEL", "logging"),
     old("logging LEVEL", "logging"),
 ];
@@ -284,6 +285,7 @@ mod tests {
             ),
             ("query applications", "cluster list"),
             ("query clusters", "cluster list"),
+            ("query metrics --cluster web", "metrics cluster=web"),
             ("logging --level debug", "logging level=debug"),
             ("logging level debug", "logging level=debug"),
             ("logging debug", "logging level=debug"),

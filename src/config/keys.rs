@@ -196,7 +196,7 @@ pub static GLOBAL: &[Key] = &[
     key("keepalive_timeout", Seconds, Is("60"), "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
-    key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced."),
+    key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced. A change waits for such a worker for that long and a half at most."),
     key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections once another has taken over."),
     key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
 ];

@@ -115,7 +115,7 @@ pub static COMMANDS: &[Row] = &[
     row("state", "check", "Compares what every worker has with what main has."),
     row("state", "stats", "Prints how many of each kind there are, and the revision."),
     row("begin", "", "Starts a transaction: the changes that follow are done together or not at all."),
-    row("commit", "", "Does the changes since begin, in every worker.").keys(COMMIT),
+    row("commit", "", "Does the changes since begin, in every worker; for one that does not answer it waits worker_timeout and a half at most.").keys(COMMIT),
     row("confirm", "", "Keeps what was committed with confirm=SECONDS, which is undone otherwise."),
     row("abort", "", "Forgets the changes since begin."),
     row("reload", "", "Reads the configuration file again and does what has changed, removals included."),

@@ -52,7 +52,7 @@ impl Supervisor {
             Command::Resume { id } => self.resume(&id, key),
             Command::Begin => self.begin(key),
             Command::Commit { revision, confirm } => self.commit(key, revision, confirm),
-            Command::Confirm => self.confirm(),
+            Command::Confirm => self.confirm(key),
             Command::Abort => match self.client(key)?.transaction.take() {
                 Some(transaction) => Ok(one("forgotten", transaction.steps.len().to_string())),
                 None => Err(no_transaction()),
@@ -249,9 +249,13 @@ impl Supervisor {
         self.end_pauses_of(changes);
     }
 
-    fn confirm(&mut self) -> Result<String, Refused> {
+    fn confirm(&mut self, key: Key) -> Result<String, Refused> {
         match self.trial.take() {
-            Some(_) => Ok(reply::ok(&[("revision", self.revision.to_string())])),
+            Some(_) => {
+                let (revision, who) = (self.revision, &self.client(key)?.who);
+                log::info!("revision {revision}, by {who}: confirm");
+                Ok(reply::ok(&[("revision", revision.to_string())]))
+            }
             None => Err(Refused::new(Code::Missing, "no commit waits for confirm")),
         }
     }

@@ -165,7 +165,7 @@ impl Supervisor {
         let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
-        not_restored.iter().for_each(|what| log::warn!("{what}"));
+        saved::tell(not_restored);
         let poll = Epoll::new().map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));

@@ -18,7 +18,10 @@ use std::time::Instant;
 
 use crate::config::certificate::refill;
 use crate::config::{Config, Settings};
-use crate::limits::{CONFIG_BYTES_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS, SAVE_REST_TIMES};
+use crate::limits::{
+    CONFIG_BYTES_MAX, LOST_LINES_MAX, LOST_LINE_CHARS_MAX, SAVE_AGAIN_MS, SAVE_DELAY_MS,
+    SAVE_REST_TIMES,
+};
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
 use crate::state::{Certificate, Change, State, Timeouts};
@@ -165,9 +168,12 @@ impl Supervisor {
     }
 }
 
+/// For the log, which is not there yet while the state is restored.
+pub type Told = Vec<(log::Level, String)>;
+
 /// Does the saved changes on top of the configuration. Returns what was not done, a sentence
 /// each. With `ran`, the state that ran last, that is it.
-pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, String> {
+pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Told, String> {
     if let Some(ran) = ran {
         config.state = ran;
         return Ok(Vec::new());
@@ -186,7 +192,7 @@ pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, S
             ))
         }
     };
-    let mut told = Vec::new();
+    let mut told = Told::new();
     let mut aside = Vec::new();
     let lines = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let lines = lines.split(|byte| *byte == b'\n');
@@ -198,18 +204,51 @@ pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Vec<String>, S
             continue;
         }
         if let Err(why) = change.and_then(|change| apply(&mut config.state, change)) {
-            told.push(format!("{shown}:{number}: not done again: {why}"));
+            let what = format!("{shown}:{number}: not done again: {why}");
+            told.push((log::Level::Warn, what));
             aside.push((why, line));
         }
     }
     if !aside.is_empty() {
         let rejected = with_suffix(&path, ".rejected");
-        let shown = rejected.display();
-        keep_aside(&rejected, &aside)
-            .map_err(|e| format!("cannot keep what does not fit in {shown}: {e}"))?;
-        told.push(format!("what was not done again is kept in {shown}"));
+        match keep_aside(&rejected, &aside) {
+            Ok(()) => {
+                let what = format!("what was not done again is kept in {}", rejected.display());
+                told.push((log::Level::Warn, what));
+            }
+            // A full disk is no reason not to serve: the log has them.
+            Err(e) => told.extend(lost(&path, &rejected, &e, &aside)),
+        }
     }
     Ok(told)
+}
+
+/// Into the log, once there is one.
+pub fn tell(told: Told) {
+    for (level, what) in told {
+        log::log!(level, "{what}");
+    }
+}
+
+/// The lines themselves, as far as they are not too many.
+fn lost(saved: &Path, rejected: &Path, why: &io::Error, aside: &[(String, &[u8])]) -> Told {
+    let (saved, rejected) = (saved.display(), rejected.display());
+    let count = aside.len();
+    let what = format!(
+        "cannot keep what was not done again in {rejected}: {why}; {saved} has these lines, \
+         {count} in all, until the state is saved again: copy them from there or from here"
+    );
+    let line = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let plain = |c: char| if c.is_control() { '?' } else { c };
+        let text: String = text.chars().take(LOST_LINE_CHARS_MAX).map(plain).collect();
+        format!("not done again: {text}")
+    };
+    let lines = aside.iter().take(LOST_LINES_MAX);
+    std::iter::once(what)
+        .chain(lines.map(|(_, bytes)| line(bytes)))
+        .map(|what| (log::Level::Error, what))
+        .collect()
 }
 
 /// Adds lines to those that did not fit before, unless they stand there already.

@@ -13,6 +13,22 @@ const PROTOCOLS: [&str; 3] = ["http", "http", "tcp"];
 const STATES: [&str; 3] = ["ready", "drain", "down"];
 const ANSWERS: [&str; 4] = ["", "plain", "a \\\"b\\\"\\r\\n\\t\\\\", "é = ok"];
 
+/// What asks, or does something that the state does not show.
+const OTHERS: [&str; 12] = [
+    "connections list",
+    "connections list older=1",
+    "connections kill client=192.0.2.0/24",
+    "connections kill",
+    "metrics",
+    "metrics cluster=web",
+    "state diff",
+    "state stats",
+    "reload",
+    "confirm",
+    "logging level=\"info,sozu_lib::parser=debug\"",
+    "logging",
+];
+
 /// Lines that are none, whatever the state.
 const NONSENSE: [&str; 9] = [
     "cluster ad id=a",
@@ -118,6 +134,27 @@ impl Plan {
             20..=23 => self.removal(random, state),
             24 => pick(random, &NONSENSE).to_string(),
             _ => format!("{} colour=red", self.cluster(random)),
+        }
+    }
+
+    /// What is no change, or is one whose answer may wait.
+    pub fn other(&self, random: &mut Random, state: &State) -> String {
+        let cluster = self.known_cluster(random, state);
+        let backend = pick(random, &BACKENDS);
+        match random.below(12) {
+            0 | 1 => format!("cluster pause id={cluster} max=600"),
+            2 => format!("cluster resume id={cluster}"),
+            3 => format!("cluster pause id={cluster} max={}", random.below(2) * 9999),
+            4 => format!("backend remove cluster={cluster} id={backend} wait=1"),
+            5 => format!("backend update cluster={cluster} id={backend} state=drain wait=1"),
+            6 => {
+                let (method, host, path) = question(random);
+                let known: Vec<SocketAddr> = state.listeners().map(|l| l.address).collect();
+                let listener = known.first().copied().unwrap_or(self.addresses[0]);
+                format!("explain url=http://{host}{path} method={method} listener={listener}")
+            }
+            7 if random.below(3) == 0 => format!("worker restart id={}", random.below(3)),
+            _ => pick(random, &OTHERS).to_string(),
         }
     }
 
