@@ -192,3 +192,159 @@ fn key_type(key: &PKeyRef<Public>) -> Result<String, String> {
         _ => Err("the key is neither RSA nor ECDSA".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openssl::bn::BigNum;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::rsa::Rsa;
+    use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+    use openssl::x509::{X509Builder, X509NameBuilder};
+
+    fn ecdsa(curve: Nid) -> PKey<Private> {
+        let group = EcGroup::from_curve_name(curve).expect("a curve");
+        PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key")
+    }
+
+    fn p256() -> PKey<Private> {
+        ecdsa(Nid::X9_62_PRIME256V1)
+    }
+
+    /// Issued by another one, or by itself.
+    fn made(
+        name: &str,
+        hosts: &[&str],
+        key: &PKey<Private>,
+        by: Option<(&X509, &PKey<Private>)>,
+    ) -> X509 {
+        let mut subject = X509NameBuilder::new().expect("a name");
+        subject.append_entry_by_text("CN", name).expect("a name");
+        let subject = subject.build();
+        let issuer = by.map_or(&*subject, |(issuer, _)| issuer.subject_name());
+        let mut builder = X509Builder::new().expect("a builder");
+        let serial = BigNum::from_u32(1).and_then(|n| n.to_asn1_integer());
+        let days = |n| Asn1Time::days_from_now(n).expect("a time");
+        builder.set_version(2).expect("set");
+        builder
+            .set_serial_number(&serial.expect("a number"))
+            .expect("set");
+        builder.set_subject_name(&subject).expect("set");
+        builder.set_issuer_name(issuer).expect("set");
+        builder.set_pubkey(key).expect("set");
+        builder.set_not_before(&days(0)).expect("set");
+        builder.set_not_after(&days(10)).expect("set");
+        if hosts.is_empty() {
+            let ca = BasicConstraints::new().critical().ca().build();
+            builder
+                .append_extension(ca.expect("an extension"))
+                .expect("set");
+        } else {
+            let mut names = SubjectAlternativeName::new();
+            hosts.iter().for_each(|host| {
+                match host.parse::<IpAddr>() {
+                    Ok(_) => names.ip(host),
+                    Err(_) => names.dns(host),
+                };
+            });
+            let names = names.build(&builder.x509v3_context(None, None));
+            builder
+                .append_extension(names.expect("an extension"))
+                .expect("set");
+        }
+        let signer = by.map_or(key, |(_, key)| key);
+        builder
+            .sign(signer, MessageDigest::sha256())
+            .expect("signed");
+        builder.build()
+    }
+
+    fn pem(all: &[&X509]) -> String {
+        let texts = all.iter().map(|one| one.to_pem().expect("PEM"));
+        String::from_utf8(texts.flatten().collect()).expect("text")
+    }
+
+    fn key_pem(key: &PKey<Private>) -> String {
+        String::from_utf8(key.private_key_to_pem_pkcs8().expect("PEM")).expect("text")
+    }
+
+    #[test]
+    fn a_chain_is_in_order_and_ends_before_its_root() {
+        let (root_key, middle_key, key) = (p256(), p256(), p256());
+        let root = made("root", &[], &root_key, None);
+        let middle = made("middle", &[], &middle_key, Some((&root, &root_key)));
+        let leaf = made("leaf", &["a.test"], &key, Some((&middle, &middle_key)));
+        let text = key_pem(&key);
+        let checked = |leaf: String, chain: String| check(&leaf, &chain, Some(&text));
+        let wanted = pem(&[&leaf, &middle]);
+        for (certificate, chain) in [
+            (pem(&[&leaf]), pem(&[&middle])),
+            (pem(&[&leaf, &middle, &root]), String::new()),
+            (pem(&[&leaf]), pem(&[&leaf, &middle, &root])),
+        ] {
+            let found = checked(certificate, chain).expect("a good one");
+            assert_eq!(found.chain_pem(), wanted);
+        }
+        let other = made("other", &[], &root_key, Some((&root, &root_key)));
+        let wrong = checked(pem(&[&leaf]), pem(&[&other])).err();
+        let told = "the chain is in the wrong order: other did not issue leaf";
+        assert_eq!(wrong.as_deref(), Some(told));
+    }
+
+    #[test]
+    fn what_is_known_of_one() {
+        let key = p256();
+        let leaf = made(
+            "A b",
+            &["B.test", "*.a.test", "192.0.2.1", "::1", "*"],
+            &key,
+            None,
+        );
+        let facts = facts(&leaf);
+        let names: Vec<String> = facts.names.iter().map(HostRule::to_string).collect();
+        assert_eq!(names, ["192.0.2.1", "[::1]", "b.test", "*.a.test"]);
+        assert_eq!((&*facts.subject, &*facts.issuer), ("A b", "A b"));
+        assert_eq!(facts.key_type, "ECDSA P-256");
+        assert_eq!(facts.not_after - facts.not_before, 10 * 86_400);
+        assert_eq!(facts.fingerprint.len(), 64);
+    }
+
+    #[test]
+    fn what_nobody_should_be_shown() {
+        let short = PKey::from_rsa(Rsa::generate(1024).expect("a key")).expect("a key");
+        let odd = ecdsa(Nid::SECP521R1);
+        let good = p256();
+        for (key, hosts, told) in [
+            (
+                &short,
+                &["a.test"][..],
+                "the RSA key has 1024 bits, 2048 are the least",
+            ),
+            (
+                &odd,
+                &["a.test"],
+                "the key's curve is neither P-256 nor P-384",
+            ),
+            (
+                &good,
+                &["*"],
+                "the certificate of x names no host (subjectAltName)",
+            ),
+        ] {
+            let text = pem(&[&made("x", hosts, key, None)]);
+            let wrong = check(&text, "", Some(&key_pem(key))).err();
+            assert_eq!(wrong.as_deref(), Some(told));
+        }
+        let text = pem(&[&made("x", &["a.test"], &good, None)]);
+        for (key, told) in [
+            (
+                key_pem(&p256()),
+                "the key does not belong to the certificate of x",
+            ),
+            (text.clone(), "the key is no unencrypted PEM private key"),
+        ] {
+            assert_eq!(check(&text, "", Some(&key)).err().as_deref(), Some(told));
+        }
+        assert!(check(&text, "", None).is_ok_and(|checked| checked.key_pem().is_none()));
+    }
+}

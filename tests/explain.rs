@@ -69,6 +69,29 @@ fn what_cannot_be_asked() {
     }
 }
 
+/// A URL says by its scheme whether TLS is spoken.
+#[test]
+fn who_speaks_otherwise_than_the_url_is_not_understood() {
+    let mut control = Setup::http().backends(&[refused_address()]).start();
+    let address = control.address();
+    let mut steer = control.steer();
+    let question = format!("url=https://a:{}/", address.port());
+    let what = last_of(&mut steer, &format!("explain {question}"), "mismatch");
+    assert!(what.contains("no TLS is spoken there"), "{what}");
+    control = Setup::https().backends(&[refused_address()]).start();
+    let port = control.address().port();
+    let mut steer = control.steer();
+    let what = last_of(
+        &mut steer,
+        &format!("explain url=http://a:{port}/"),
+        "mismatch",
+    );
+    assert!(what.contains("the answer would be 400"), "{what}");
+    let reply = steer.ok(&format!("explain url=https://a:{port}/ client=192.0.2.7"));
+    let told = "told field=X-Forwarded-Proto value=https".to_string();
+    assert!(reply.data.contains(&told), "{reply:?}");
+}
+
 /// What is told is what comes.
 #[test]
 fn the_backend_is_told_that() {

@@ -240,6 +240,8 @@ fn lost(saved: &Path, rejected: &Path, why: &io::Error, aside: &[(String, &[u8])
     );
     let line = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
+        // What stands behind that may be a private key.
+        let text = text.split(" key=").next().unwrap_or_default();
         let plain = |c: char| if c.is_control() { '?' } else { c };
         let text: String = text.chars().take(LOST_LINE_CHARS_MAX).map(plain).collect();
         format!("not done again: {text}")
