@@ -341,6 +341,9 @@ fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
         .set_groups_list(&tls.groups)
         .map_err(wrong("groups"))?;
     without_waiting(&mut context);
+    // Where all ciphers are good Mozilla leaves the choice to the client; scanners ask for an
+    // order all the same. Who puts ChaCha20 first has no AES in hardware, and gets it.
+    context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA);
     // Sessions are the clients' to keep, in tickets that every worker can read.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     use_ticket_keys(&mut context);
