@@ -4,10 +4,12 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use common::{control_at, ok, program, sozuctl, wait_until, Backend, Gate, Proxy, Setup};
+use common::{
+    control_at, free_address, ok, program, sozuctl, wait_until, Backend, Gate, Proxy, Setup,
+};
 use sozu_lib::proto::table::COMMANDS;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -305,7 +307,6 @@ const STEPS: &[(&str, &[&str])] = &[
     ("shutdown hard", &["shutdown", "--hard"]),
 ];
 
-/// One of the two proxies, with its addresses.
 /// Certificates and keys: their files, their texts as values, what they are known by.
 fn texts() -> Vec<(String, String)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/certificates");
@@ -327,6 +328,7 @@ fn texts() -> Vec<(String, String)> {
     all
 }
 
+/// One of the two proxies, with its addresses.
 struct Side {
     proxy: Proxy,
     other: SocketAddr,
@@ -335,8 +337,7 @@ struct Side {
 impl Side {
     fn start(backend: &Backend) -> Side {
         // Nobody else takes a port of this one meanwhile.
-        let free = TcpListener::bind("127.0.0.2:0").expect("bind");
-        let other = free.local_addr().expect("getsockname");
+        let other = SocketAddr::from(([127, 0, 0, 2], free_address().port()));
         let proxy = Setup::http().backends(&[backend.address()]).start();
         Side { proxy, other }
     }
