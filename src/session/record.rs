@@ -96,9 +96,7 @@ impl End {
             End::ProxyQueueFull => "proxy_queue_full",
         }
     }
-}
 
-impl End {
     /// Whose doing a bad end was, to be counted.
     pub fn failed(self) -> Option<Count> {
         match self {

@@ -174,10 +174,10 @@ fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<W
     let rule = door.find(hostname, request.routed_path(), request.method);
     let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
     if let (Some(actions), false) = (&rule.actions, door.is_secure()) {
-        let location = || https_location(request, hostname, actions.https_port);
-        let sent = actions.https_redirect.zip(location());
-        if let Some((status, location)) = sent {
-            return Ok(Way::Elsewhere(status, location));
+        if let Some(status) = actions.https_redirect {
+            if let Some(location) = https_location(request, hostname, actions.https_port) {
+                return Ok(Way::Elsewhere(status, location));
+            }
         }
     }
     Ok(Way::To(rule.lead.target(), rule.actions.clone()))

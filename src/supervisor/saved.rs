@@ -94,13 +94,8 @@ impl Supervisor {
             return;
         };
         let begun = Instant::now();
-        let secrets = self.settings.save_secrets;
-        let differences = self.savable(difference(&self.filed, &self.state));
-        let differences = differences.iter().map(|step| match secrets {
-            true => step.encode_with_secrets(),
-            false => step.encode(),
-        });
-        let saved = write_atomically(path, differences);
+        let since = self.savable(difference(&self.filed, &self.state));
+        let saved = write_atomically(path, since.iter().map(|step| self.kept_line(step)));
         self.saver.due_ms = match saved {
             Ok(()) => None,
             Err(e) => {
@@ -109,31 +104,25 @@ impl Supervisor {
                 Some(self.now_ms + SAVE_AGAIN_MS)
             }
         };
-        self.keep_last();
+        self.write_last(&since);
         let cost_ms = begun.elapsed().as_millis() as u64;
         self.saver.rests_until_ms = self.now_ms + cost_ms * SAVE_REST_TIMES;
     }
 
     /// Writes down what runs, if the state is saved at all.
     pub(super) fn keep_last(&mut self) {
-        if self.saver.differences.is_none() {
-            return;
+        if self.saver.saves() {
+            self.write_last(&self.savable(difference(&self.filed, &self.state)));
         }
+    }
+
+    fn write_last(&mut self, since: &[Step]) {
         let mut count = 0;
-        let secrets = self.settings.save_secrets;
-        let filed = self.filed.dump().map(|change| match secrets {
-            true => change.encode_with_secrets(),
-            false => change.encode(),
-        });
-        let since = self.savable(difference(&self.filed, &self.state));
-        let since = since.iter().map(|step| match secrets {
-            true => step.encode_with_secrets(),
-            false => step.encode(),
-        });
+        let filed = self.filed.dump().map(Step::Do);
         let whole = std::iter::once(self.settings.encode())
-            .chain(filed)
+            .chain(filed.map(|step| self.kept_line(&step)))
             .chain(std::iter::once(SINCE.to_string()))
-            .chain(since)
+            .chain(since.iter().map(|step| self.kept_line(step)))
             .inspect(|_| count += 1);
         // A folder in which we may not write (/etc) costs --last-known-good, and no more.
         if let Err(e) = write_atomically(&self.saver.last, whole) {
@@ -144,9 +133,15 @@ impl Supervisor {
         }
         self.litter.add(count, self.now_ms);
     }
-}
 
-impl Supervisor {
+    /// As it stands in a file of ours.
+    fn kept_line(&self, step: &Step) -> String {
+        match self.settings.save_secrets {
+            true => step.encode_with_secrets(),
+            false => step.encode(),
+        }
+    }
+
     /// A certificate that cannot be there again leaves those to its listener that the file has.
     fn savable(&self, mut steps: Vec<Step>) -> Vec<Step> {
         let certificates = steps.iter().filter_map(Step::certificate);

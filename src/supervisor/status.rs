@@ -7,17 +7,9 @@ use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
     pub(super) fn stats(&self) -> String {
-        reply::ok(&[
-            ("revision", self.revision.to_string()),
-            ("listeners", self.state.listeners().count().to_string()),
-            ("clusters", self.state.clusters().count().to_string()),
-            ("frontends", self.state.frontends().count().to_string()),
-            ("backends", self.state.backends().count().to_string()),
-            (
-                "certificates",
-                self.state.certificates().count().to_string(),
-            ),
-        ])
+        let mut pairs = vec![("revision", self.revision.to_string())];
+        pairs.extend(self.digest.counts());
+        reply::ok(&pairs)
     }
 
     pub(super) fn status(&self) -> String {
@@ -27,26 +19,17 @@ impl Supervisor {
             Stage::Draining { .. } => "draining",
             Stage::Stopping { .. } => "stopping",
         };
-        let main = reply::data(
-            "main",
-            &[
-                ("version", env!("CARGO_PKG_VERSION").to_string()),
-                ("pid", std::process::id().to_string()),
-                ("state", stage.to_string()),
-                ("uptime_s", (self.now_ms / 1000).to_string()),
-                ("revision", self.revision.to_string()),
-                ("max_connections", self.max_connections.to_string()),
-                ("listeners", self.state.listeners().count().to_string()),
-                ("clusters", self.state.clusters().count().to_string()),
-                ("frontends", self.state.frontends().count().to_string()),
-                ("backends", self.state.backends().count().to_string()),
-                (
-                    "certificates",
-                    self.state.certificates().count().to_string(),
-                ),
-                ("saved", self.saver.is_saved().to_string()),
-            ],
-        );
+        let mut pairs = vec![
+            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("pid", std::process::id().to_string()),
+            ("state", stage.to_string()),
+            ("uptime_s", (self.now_ms / 1000).to_string()),
+            ("revision", self.revision.to_string()),
+            ("max_connections", self.max_connections.to_string()),
+        ];
+        pairs.extend(self.digest.counts());
+        pairs.push(("saved", self.saver.is_saved().to_string()));
+        let main = reply::data("main", &pairs);
         main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
     }
 
