@@ -37,7 +37,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use crate::config::{Config, Settings};
 use crate::limits::{
@@ -50,6 +49,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::digest::Digest;
 use crate::slab::Slab;
 use crate::state::State;
+use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 pub use crate::sys::process::keep_no_large_pieces;
 use crate::sys::process::{self, Signals};
@@ -109,7 +109,6 @@ struct Supervisor {
     expiry: Expiry,
     logs: Logs,
     workers: Workers,
-    start: Instant,
     now_ms: u64,
     /// Why the proxy could not be started.
     failure: Option<String>,
@@ -172,7 +171,7 @@ impl Supervisor {
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
         let mut litter = Litter::default();
         // Of the text that was read.
-        litter.add(state.frontends().count(), 0);
+        litter.add(state.frontends().count(), clock::monotonic_us() / 1000);
         let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
@@ -188,7 +187,7 @@ impl Supervisor {
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
-            tickets: Tickets::new(0).map_err(broken("randomness"))?,
+            tickets: Tickets::new(clock::monotonic_us() / 1000).map_err(broken("randomness"))?,
             expiry: Expiry::default(),
             settings,
             digest: Digest::of(&state),
@@ -199,8 +198,7 @@ impl Supervisor {
             control,
             sockets,
             logs,
-            start: Instant::now(),
-            now_ms: 0,
+            now_ms: clock::monotonic_us() / 1000,
             failure: None,
             revision: 0,
             pending: Vec::new(),
@@ -224,7 +222,7 @@ impl Supervisor {
         loop {
             let waited = self.poll.wait(&mut events, self.timeout_ms());
             waited.map_err(|e| format!("main stops: epoll_wait: {e}"))?;
-            self.now_ms = self.start.elapsed().as_millis() as u64;
+            self.now_ms = clock::monotonic_us() / 1000;
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
@@ -288,7 +286,7 @@ impl Supervisor {
         .into_iter()
         .flatten()
         .min();
-        let now_ms = self.start.elapsed().as_millis() as u64;
+        let now_ms = clock::monotonic_us() / 1000;
         let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
         due.map_or(-1, wait)
     }

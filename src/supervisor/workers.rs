@@ -15,7 +15,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Child;
+use std::path::Path;
 
 use crate::channel::{self, Block, Channel};
 use crate::config::Settings;
@@ -28,7 +28,7 @@ use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
-use crate::sys::process;
+use crate::sys::process::{self, Child};
 
 /// One that lived shorter died young.
 const YOUNG_MS: u64 = 1000;
@@ -233,7 +233,8 @@ impl Supervisor {
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
-        let child = process::reexec(&worker_name(id), worker_role(), end)?;
+        let program = Path::new(process::OWN_PROGRAM);
+        let child = process::start(program, &worker_name(id), worker_role(), end)?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
         log::debug!("worker {id} started, pid {}", child.id());
@@ -574,7 +575,7 @@ impl Process {
     }
 
     fn kill(&self) {
-        if let Err(e) = process::kill(self.child.id(), process::SIGKILL) {
+        if let Err(e) = self.child.kill(process::SIGKILL) {
             log::error!("kill {}: {e}", self.child.id());
         }
     }

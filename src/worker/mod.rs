@@ -21,7 +21,6 @@ mod watch;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use crate::buf::Pool;
 use crate::channel::Channel;
@@ -39,6 +38,7 @@ use crate::random::Random;
 use crate::session::record::End;
 use crate::session::{Door, Event, Scratch, Side, Spare, World};
 use crate::slab::{Key, Slab};
+use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process;
 use crate::sys::process::Signals;
@@ -91,7 +91,6 @@ pub struct Worker {
     batch: link::Batch,
     board: Board,
     tally: Tally,
-    start: Instant,
     now_us: u64,
     doors: Slab<Entrance>,
     certificates: Certificates,
@@ -145,7 +144,7 @@ struct Outfit {
 
 impl Worker {
     fn new(id: usize, max_connections: usize, settings: Settings, outfit: Outfit) -> Worker {
-        let start = Instant::now();
+        let now_us = clock::monotonic_us();
         let tally = Tally::new(outfit.ledger, id);
         let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
         Worker {
@@ -156,8 +155,7 @@ impl Worker {
             signals: None,
             batch: link::Batch::default(),
             board: outfit.board,
-            start,
-            now_us: 1,
+            now_us,
             doors: Slab::default(),
             certificates: Certificates::default(),
             digest: Digest::default(),
@@ -166,9 +164,9 @@ impl Worker {
             at_limit: false,
             limit_silent_until_ms: 0,
             slots: Slab::default(),
-            timers: Wheel::new(0),
+            timers: Wheel::new(now_us / 1000),
             backs: Backs::new(
-                0,
+                now_us / 1000,
                 u64::from(settings.back_keepalive_timeout) * 1000,
                 tally.clone(),
                 Dialers::new(outfit.roots),
@@ -183,7 +181,7 @@ impl Worker {
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
             },
-            access: AccessLog::new(outfit.access, 0),
+            access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             unfinished: Vec::new(),
@@ -205,8 +203,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stop || self.draining && self.slots.is_empty()) {
             self.poll.wait(&mut events, self.timeout_ms())?;
-            // Never 0: that means "did not happen" in a record.
-            self.now_us = self.start.elapsed().as_micros() as u64 + 1;
+            self.now_us = clock::monotonic_us();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
             for key in std::mem::take(&mut self.unfinished) {
@@ -254,7 +251,7 @@ impl Worker {
         match due {
             None => -1,
             Some(due) => {
-                let now_ms = self.start.elapsed().as_millis() as u64;
+                let now_ms = clock::monotonic_us() / 1000;
                 i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX)
             }
         }
