@@ -23,6 +23,7 @@ mod door;
 mod exchange;
 pub mod flow;
 mod metrics;
+pub mod moved;
 pub mod record;
 mod request;
 mod response;
@@ -423,6 +424,10 @@ impl Session {
     /// It waits for the end of a pause.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held(_))
+    }
+
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.phase, Phase::Tunnel(_))
     }
 
     pub fn is_idle(&self) -> bool {
