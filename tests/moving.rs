@@ -9,6 +9,7 @@ use certificate::{Keys, Made, Secure};
 use common::{
     ok, pattern, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy, Reply, Setup,
 };
+use std::io::Read;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -269,6 +270,47 @@ fn under_tls_they_stay_and_are_told() {
         answer.to_lowercase().contains("connection: close"),
         "{answer}"
     );
+    only_worker(&proxy);
+}
+
+/// An answer that had begun without a word of an end is followed by another one.
+#[test]
+fn under_tls_nobody_is_closed_behind_an_answer_that_promised_more() {
+    let gate = Gate::default();
+    let passes = gate.clone();
+    let backend = Backend::scripted(move |peer, _| loop {
+        peer.request()?;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+        passes.pass();
+        peer.send("lf");
+    });
+    let setup = Setup::https().top("worker_count", 1);
+    let proxy = setup.backends(&[backend.address()]).start();
+    let made = Made::of(&["a.example"], Keys::Ecdsa);
+    let words = made.words();
+    let address = proxy.address();
+    proxy.control(&format!("certificate add listener={address} {words}"));
+    let mut client = Secure::connect(address, "a.example").expect("TLS");
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let mut begun = Vec::new();
+    while !begun.ends_with(b"ha") {
+        let mut byte = [0];
+        client.stream.read_exact(&mut byte).expect("half an answer");
+        begun.extend(byte);
+    }
+    assert!(!String::from_utf8_lossy(&begun).contains("close"));
+    restart(&proxy);
+    gate.admit(2);
+    let mut rest = [0; 2];
+    client.stream.read_exact(&mut rest).expect("the rest");
+    assert_eq!(&rest, b"lf");
+    wait_until("it is idle", || {
+        let status = proxy.control("status").data;
+        let idle = |line: &String| line.contains("retiring") && line.contains("idle=1");
+        status.iter().any(idle).then_some(())
+    });
+    let answer = client.ask("a.example").to_lowercase();
+    assert!(answer.contains("connection: close"), "{answer}");
     only_worker(&proxy);
 }
 

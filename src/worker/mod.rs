@@ -38,7 +38,7 @@ use crate::parser::http11::{self, Name};
 use crate::proto::digest::Digest;
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Side, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, Stay, World};
 use crate::slab::{Key, Slab};
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
@@ -66,7 +66,7 @@ struct Tools {
 }
 
 impl Tools {
-    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, draining: bool) -> World<'w> {
+    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, stay: Stay) -> World<'w> {
         World {
             now_us,
             door,
@@ -76,7 +76,7 @@ impl Tools {
             spare: &mut self.spare,
             trash: &mut self.trash,
             trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
-            draining,
+            stay,
         }
     }
 }
@@ -116,8 +116,8 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// Slots that go on in the next turn, whatever epoll says.
     unfinished: Vec<Key>,
-    /// It serves what it has, and takes no more.
-    draining: bool,
+    /// Not welcome: it serves what it has, and takes no more.
+    stay: Stay,
     /// What becomes of its connections, once it takes no more.
     retirement: Option<Retirement>,
     /// Links from workers that hand theirs over to this one.
@@ -192,7 +192,7 @@ impl Worker {
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             unfinished: Vec::new(),
-            draining: false,
+            stay: Stay::Welcome,
             retirement: None,
             legacies: Slab::default(),
             farewell_ms: None,
@@ -237,7 +237,7 @@ impl Worker {
     /// Told to end, or nobody is left, nor anybody who hands over more.
     fn is_over(&self) -> bool {
         let empty = self.slots.is_empty() && self.legacies.is_empty();
-        self.stop || self.draining && empty
+        self.stop || self.stay != Stay::Welcome && empty
     }
 
     /// -1 if nothing will happen by itself.
@@ -347,11 +347,11 @@ impl Worker {
         let before = moves.map(|_| slot.load(listener.protocol));
         // Whose connection can move need not go, and come back elsewhere.
         let stays = !moves.is_some_and(Retirement::has_heir) || slot.front.plain().is_none();
-        let draining = self.draining && stays;
+        let stay = if stays { self.stay } else { Stay::Welcome };
         let mut turn = Turn {
             key,
             slot,
-            world: self.tools.world(&entrance.door, self.now_us, draining),
+            world: self.tools.world(&entrance.door, self.now_us, stay),
             backs: &mut self.backs,
             holds: &mut self.holds,
             poll: &self.poll,
@@ -480,7 +480,7 @@ impl Worker {
     fn drain(&mut self) {
         self.shut_doors();
         self.accept_waiting();
-        self.draining = true;
+        self.stay = Stay::Over;
         self.close_doors();
         self.count_down();
         self.disinherit();
