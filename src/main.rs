@@ -30,14 +30,7 @@ fn main() -> ExitCode {
     rest.retain(|word| command != "start" || word != "--last-known-good");
     let last_known_good = rest.len() < words;
     match command.as_str() {
-        supervisor::WORKER_ROLE => match worker::main() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                log::error!("{e}");
-                eprintln!("sozu worker: {e}");
-                ExitCode::FAILURE
-            }
-        },
+        supervisor::WORKER_ROLE => worker::main(),
         "start" | "check" => match file_argument(&rest) {
             Ok(file) if command == "start" => start(&file, last_known_good),
             Ok(file) => check(&file),

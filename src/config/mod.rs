@@ -17,4 +17,4 @@ mod table;
 
 pub use read::{load, read, Config};
 pub use report::{check, Errors, Report, Warning};
-pub use settings::{Settings, Target};
+pub use settings::{Settings, Target, SANDBOX_PARTS};

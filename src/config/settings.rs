@@ -25,6 +25,11 @@ pub struct Settings {
     pub log_target: Target,
     /// `None`: no line about requests.
     pub log_access_target: Option<Target>,
+    /// Whom workers become, if root starts us.
+    pub user: Option<String>,
+    pub group: Option<String>,
+    /// Of `SANDBOX_PARTS`.
+    pub sandbox_allow_missing: Vec<String>,
     pub worker_count: u32,
     /// Per worker; `None`: what the limit on open files allows.
     pub max_connections: Option<u32>,
@@ -39,6 +44,9 @@ pub struct Settings {
     pub drain_timeout: u32,
     pub shutdown_timeout: u32,
 }
+
+/// What the sandbox of workers is made of (`sys::sandbox`).
+pub const SANDBOX_PARTS: [&str; 4] = ["chroot", "user", "landlock", "seccomp"];
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +75,15 @@ impl Settings {
             Some(text) => target(text),
             None => Some(log_target.clone()),
         };
+        let sandbox_allow_missing = fields.names("sandbox_allow_missing");
+        let unknown = |name: &&String| !SANDBOX_PARTS.contains(&name.as_str());
+        if let Some(name) = sandbox_allow_missing.iter().find(unknown) {
+            let what = format!(
+                "{name:?} is no part of the sandbox: {}",
+                SANDBOX_PARTS.join(", ")
+            );
+            return Err(fault("sandbox_allow_missing", what));
+        }
         Ok(Settings {
             command_socket: fields.text("command_socket")?.into(),
             control_admin_groups: fields.names("control_admin_groups"),
@@ -77,6 +94,9 @@ impl Settings {
             log_level: fields.text("log_level")?,
             log_target,
             log_access_target,
+            user: fields.text_or_none("user"),
+            group: fields.text_or_none("group"),
+            sandbox_allow_missing,
             worker_count: fields.int("worker_count")?,
             max_connections: fields.int_or_none("max_connections"),
             buffer_size: fields.int("buffer_size")?,
@@ -115,6 +135,12 @@ impl Settings {
         words.push(word("log_target", target_text(Some(&self.log_target))));
         let access = target_text(self.log_access_target.as_ref());
         words.push(word("log_access_target", access));
+        words.extend(self.user.as_ref().map(|user| word("user", user)));
+        words.extend(self.group.as_ref().map(|group| word("group", group)));
+        if !self.sandbox_allow_missing.is_empty() {
+            let names = self.sandbox_allow_missing.join(",");
+            words.push(word("sandbox_allow_missing", names));
+        }
         words.push(word("worker_count", self.worker_count));
         words.extend(
             self.max_connections

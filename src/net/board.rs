@@ -29,6 +29,8 @@ pub enum Cell {
     LogLost,
     /// Responses that had bytes behind their end.
     Surplus,
+    /// The number of the system call of which the sandbox has killed it, plus one.
+    Violation,
     /// Which worker it is and by which process, which is 0 for a row that nobody has; written by main.
     Place,
     Pid,
@@ -102,6 +104,11 @@ impl Board {
             return Err(io::Error::other("the board is too small"));
         }
         Ok(board)
+    }
+
+    /// Where the sandbox notes what a worker should not have done.
+    pub fn violation(&'static self, worker: usize) -> &'static AtomicU64 {
+        self.cell(worker, Cell::Violation)
     }
 
     fn cell(&self, worker: usize, cell: Cell) -> &AtomicU64 {

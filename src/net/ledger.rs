@@ -28,6 +28,8 @@ pub enum Note {
     /// Seconds since 1970.
     Started,
     Deaths,
+    /// Workers that did what their sandbox forbids.
+    Violations,
     Missing,
 }
 

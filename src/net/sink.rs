@@ -5,7 +5,7 @@
 //! What cannot be written is the caller's to keep or to drop.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::sys::process::writable_now;
@@ -20,8 +20,9 @@ pub struct Sink {
 
 impl Sink {
     pub fn new(fd: OwnedFd) -> Sink {
-        let file = File::from(fd);
-        let regular = file.metadata().is_ok_and(|data| data.is_file());
+        let mut file = File::from(fd);
+        // What has a position is no pipe, terminal or socket; a worker may not ask in any other way.
+        let regular = file.stream_position().is_ok();
         Sink { file, regular }
     }
 

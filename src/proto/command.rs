@@ -75,6 +75,8 @@ pub enum Command {
     Explain(Question),
     Status,
     Workers,
+    /// What the kernel says of their sandbox.
+    Sandbox,
     Metrics {
         /// Only this one and its backends.
         cluster: Option<String>,
@@ -133,6 +135,7 @@ impl Command {
             | Command::Explain(_)
             | Command::Status
             | Command::Workers
+            | Command::Sandbox
             | Command::Metrics { .. }
             | Command::Ping
             | Command::Version
@@ -455,6 +458,7 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         ("abort", _) => Command::Abort,
         ("status", _) => Command::Status,
         ("workers", _) => Command::Workers,
+        ("sandbox", _) => Command::Sandbox,
         ("metrics", _) => Command::Metrics {
             cluster: fields.text_or_none("cluster"),
         },

@@ -124,6 +124,7 @@ pub static COMMANDS: &[Row] = &[
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("workers", "", "Prints the worker processes: what each carries, and which retire."),
+    row("sandbox", "", "Prints what the kernel says of each worker's sandbox, beside what was meant."),
     row("metrics", "", "Prints what was counted of listeners, clusters and backends, and their latencies.").keys(METRICS),
     row("connections", "list", "Prints the client connections, or those that fit every given key.").keys(CONNECTIONS),
     row("connections", "kill", "Closes the client connections that fit every given key, of which one at least is needed.").keys(CONNECTIONS),

@@ -22,6 +22,7 @@ impl Supervisor {
             Command::Version => Ok(one("version", env!("CARGO_PKG_VERSION").to_string())),
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
+            Command::Sandbox => Ok(self.sandbox_lines()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
             Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
             Command::WorkerRestart { id } => {

@@ -12,6 +12,7 @@ mod control;
 mod crowd;
 mod dumps;
 mod explain;
+mod facts;
 mod files;
 mod inquiry;
 mod losses;
@@ -25,6 +26,7 @@ mod reload;
 mod resize;
 mod roles;
 mod roots;
+mod sandbox;
 mod saved;
 mod secure;
 mod series;
@@ -67,6 +69,7 @@ use orders::Orders;
 use pauses::Pauses;
 use progress::Progress;
 use roles::Roles;
+use sandbox::Sandbox;
 pub use saved::last_known_good;
 use saved::Saver;
 use secure::Expiry;
@@ -111,6 +114,8 @@ struct Supervisor {
     tickets: Tickets,
     expiry: Expiry,
     logs: Logs,
+    /// What workers give up.
+    sandbox: Sandbox,
     workers: Workers,
     now_ms: u64,
     /// Why the proxy could not be started.
@@ -160,11 +165,14 @@ impl Supervisor {
         let given = std::env::var("RUST_LOG");
         config.settings.log_level = given.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
+        let given_up = crate::sys::sandbox::keep_what_main_needs();
+        given_up.map_err(broken("capabilities"))?;
         // Before anything is opened: there may be more listeners than the limit allows now.
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
         let roles = Roles::new(&config.settings, process::own_uid())?;
+        let sandbox = Sandbox::new(&config.settings)?;
         let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config, ran)?;
@@ -203,6 +211,7 @@ impl Supervisor {
             control,
             sockets,
             logs,
+            sandbox,
             now_ms,
             failure: None,
             revision: 0,
@@ -386,6 +395,7 @@ impl Supervisor {
         for (id, pid) in self.workers.pids() {
             log::info!("worker {id} accepts, pid {pid}");
         }
+        self.sandbox.tell();
         log::info!(
             "ready, pid {}: {} connections per worker at most (max_connections); \
              steer it with: sozuctl -s {control} status, or: nc -U {control} and the word help",

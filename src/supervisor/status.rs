@@ -3,7 +3,7 @@
 use crate::net::board::Cell;
 use crate::proto::reply;
 use crate::supervisor::losses::Losses;
-use crate::supervisor::workers::{Life, Process};
+use crate::supervisor::workers::{Life, Place, Process};
 use crate::supervisor::{Stage, Supervisor};
 
 impl Supervisor {
@@ -32,6 +32,8 @@ impl Supervisor {
             ("max_connections", self.max_connections.to_string()),
         ];
         pairs.extend(self.digest.counts());
+        let [held, missing] = self.sandbox.parts();
+        pairs.extend([("sandbox", held), ("sandbox_missing", missing)]);
         pairs.push(("saved", self.saver.is_saved().to_string()));
         let main = reply::data("main", &pairs);
         main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
@@ -69,6 +71,10 @@ impl Supervisor {
             Life::Retiring { .. } => "retiring",
         };
         let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
+        let of_place = |number: fn(&Place) -> u64| {
+            let place = self.workers.places.get(process.id);
+            place.map_or(0, number).to_string()
+        };
         let mut pairs = vec![
             ("id", process.id.to_string()),
             ("pid", process.child.id().to_string()),
@@ -77,14 +83,8 @@ impl Supervisor {
             ("connections", count(Cell::Connections)),
             ("accepted", count(Cell::Accepted)),
             ("requests", count(Cell::Requests)),
-            (
-                "restarts",
-                self.workers
-                    .places
-                    .get(process.id)
-                    .map_or(0, |place| place.restarts)
-                    .to_string(),
-            ),
+            ("restarts", of_place(|place| place.restarts)),
+            ("violations", of_place(|place| place.violations)),
             ("at_limit", count(Cell::AtLimit)),
             ("surplus", count(Cell::Surplus)),
             ("log_lost", count(Cell::LogLost)),

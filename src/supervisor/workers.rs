@@ -16,6 +16,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::process::ExitStatus;
 
 use crate::channel::{self, Block, Channel};
 use crate::config::Settings;
@@ -79,6 +80,8 @@ pub struct Place {
     /// Deaths in youth, one after another.
     failures: u32,
     pub(super) restarts: u64,
+    /// Of those, how many did what the sandbox forbids.
+    pub(super) violations: u64,
     /// The control client that has asked for a new process.
     pub(super) asked_by: Option<Key>,
 }
@@ -229,6 +232,8 @@ impl Supervisor {
                 self.logs.log()?,
             ],
         );
+        let (order, root) = self.sandbox.order()?;
+        channel.send_with(&order, root);
         if let Some(access) = self.logs.access()? {
             channel.send_with("access", vec![access]);
         }
@@ -370,17 +375,18 @@ impl Supervisor {
             };
             match process.child.try_wait() {
                 Ok(None) => {}
-                Ok(Some(status)) => self.died(key, &status.to_string()),
-                Err(e) => self.died(key, &e.to_string()),
+                Ok(Some(status)) => self.died(key, &status.to_string(), Some(status)),
+                Err(e) => self.died(key, &e.to_string(), None),
             }
         }
     }
 
-    fn died(&mut self, key: Key, how: &str) {
+    fn died(&mut self, key: Key, how: &str, status: Option<ExitStatus>) {
         self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
+        let how = &self.death(&process, how, status);
         let losses = Losses::of(&self.board, process.row).ended();
         if let Some(client) = process.reports_to {
             self.report(client, process.id, &losses);
@@ -422,6 +428,21 @@ impl Supervisor {
             return;
         }
         self.schedule(id, pid, how, self.now_ms < process.started_ms + YOUNG_MS);
+    }
+
+    /// How it died: of what the sandbox forbids, if that is so.
+    fn death(&mut self, process: &Process, how: &str, status: Option<ExitStatus>) -> String {
+        let Some(call) = self.violation(process.row, status) else {
+            return how.to_string();
+        };
+        if let Some(place) = self.workers.places.get_mut(process.id) {
+            place.violations += 1;
+        }
+        self.ledger
+            .set_note(Note::Violations, self.sandbox.violations);
+        let (id, pid) = (process.id, process.child.id());
+        log::error!("worker {id}, pid {pid}, did what its sandbox forbids: {call}");
+        format!("{how}, its sandbox forbids {call}")
     }
 
     /// A place without a process gets a new one.

@@ -9,6 +9,7 @@ pub mod epoll;
 pub mod passing;
 pub mod pipe;
 pub mod process;
+pub mod sandbox;
 pub mod shared;
 pub mod socket;
 pub mod ssl;

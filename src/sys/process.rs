@@ -12,7 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use super::check;
 
-pub use libc::{O_NONBLOCK, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2};
+pub use libc::{O_NONBLOCK, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGSYS, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// Every signal with a meaning here. They are blocked in main and in workers;
 /// main reads them as a descriptor, workers are told over their channel.
@@ -123,6 +123,33 @@ impl Child {
         Ok(())
     }
 }
+
+/// Closes every descriptor but the standard ones: what main has left open by mistake.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: takes no pointer. This is the first thing that a process of ours does: nothing owns a descriptor yet.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+    check(done as libc::c_int)?;
+    Ok(())
+}
+
+/// Ends this process at once: nothing is given back, nothing is called.
+pub fn leave(code: i32) -> ! {
+    // SAFETY: takes no pointer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// A panic says where it was on standard error, as ever, and then ends the process: neither unwinding
+/// nor abort(3), which both call what the sandbox forbids.
+pub fn leave_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        leave(PANICKED)
+    }));
+}
+
+/// The exit code of a process that found itself broken, as std has it.
+const PANICKED: i32 = 101;
 
 /// What this process is called in ps and top; of a re-executed one the kernel would say "exe".
 pub fn set_name(name: &std::ffi::CStr) {

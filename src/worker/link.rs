@@ -1,21 +1,16 @@
 //! What main tells a worker, and what it answers.
 //!
-//! The lines of the control language, with descriptors along: first what the
-//! worker is (`worker id=… `, `settings …`), then the state, then `start`. It
-//! answers `accepting` when it does.
+//! The lines of the control language, with descriptors along, from the moment at
+//! which it accepts; `boot` has what comes before.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 
 use crate::channel::Channel;
-use crate::config::Settings;
 use crate::limits::LITTER_MIN;
 use crate::metrics::Series;
-use crate::net::board::Board;
-use crate::net::ledger::Ledger;
 use crate::net::logging;
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
@@ -25,137 +20,11 @@ use crate::proto::reply;
 use crate::session::Stay;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
-use crate::sys::epoll::{self, Epoll, Events};
-use crate::sys::process::{self, Signals};
+use crate::sys::epoll::{self};
+use crate::sys::process::{self};
 use crate::sys::ssl::{set_ticket_keys, TicketKey};
 use crate::worker::pool::Report;
-use crate::worker::{Outfit, Worker};
-
-/// What main says before the worker can begin.
-#[derive(Default)]
-struct Boot {
-    id: Option<usize>,
-    row: Option<usize>,
-    board: Option<OwnedFd>,
-    ledger: Option<OwnedFd>,
-    log: Option<OwnedFd>,
-    access: Option<OwnedFd>,
-    roots: Option<OwnedFd>,
-    settings: Option<Settings>,
-    batch: Batch,
-    /// Lines about paused clusters.
-    pauses: Vec<String>,
-}
-
-/// The life of a worker process; its standard input is the channel.
-pub fn main() -> io::Result<()> {
-    process::set_name(c"sozu");
-    process::block_signals()?;
-    let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut channel = Channel::new(channel)?;
-    let poll = Epoll::new()?;
-    poll.add(
-        channel.as_fd(),
-        epoll::IN,
-        token::pack_single(Kind::Channel),
-    )?;
-    let Some(mut boot) = listen_to_main(&mut channel, &poll)? else {
-        return Ok(());
-    };
-    let missing = || io::Error::other("main did not say all that a worker needs");
-    let id = boot.id.ok_or_else(missing)?;
-    let settings = boot.settings.take().ok_or_else(missing)?;
-    let log = boot.log.take().ok_or_else(missing)?;
-    logging::start(&settings.log_level, &format!("worker {id}"), log);
-    let board = Board::map(boot.board.take().ok_or_else(missing)?)?;
-    let ledger = Ledger::map(boot.ledger.take().ok_or_else(missing)?)?;
-    let descriptors = process::raise_descriptor_limit()?;
-    let most = settings.connections_of_worker(descriptors);
-    let access = boot.access.take().map(Sink::new);
-    let seed = process::random_u64()?;
-    let outfit = Outfit {
-        channel,
-        board,
-        ledger,
-        poll,
-        access,
-        roots: boot.roots.take(),
-        seed,
-    };
-    let row = boot.row.ok_or_else(missing)?;
-    let mut worker = Worker::new(row, most as usize, settings, outfit);
-    worker.apply_batch(boot.batch);
-    boot.pauses.iter().for_each(|line| worker.obey(line));
-    worker.tell("accepting");
-    log::debug!("accepting, {most} connections at most");
-    // What main has said since then came along with the rest.
-    worker.obey_lines();
-    worker.watch_channel();
-    worker.run()
-}
-
-/// `None`: main has gone before it had said all.
-fn listen_to_main(channel: &mut Channel, poll: &Epoll) -> io::Result<Option<Boot>> {
-    let mut boot = Boot::default();
-    let mut events = Events::with_capacity(1);
-    loop {
-        while let Some(line) = channel.next_line() {
-            if line == "start" {
-                return Ok(Some(boot));
-            }
-            boot.take(&line, channel)?;
-        }
-        poll.wait(&mut events, -1)?;
-        if !channel.receive()? {
-            return Ok(None);
-        }
-    }
-}
-
-impl Boot {
-    fn take(&mut self, line: &str, channel: &mut Channel) -> io::Result<()> {
-        let (noun, _) = line.split_once(' ').unwrap_or((line, ""));
-        match noun {
-            "worker" => {
-                self.id = value(line, "id").and_then(|id| id.parse().ok());
-                self.row = value(line, "row").and_then(|row| row.parse().ok());
-                self.board = channel.take_fd();
-                self.ledger = channel.take_fd();
-                self.log = channel.take_fd();
-            }
-            "access" => self.access = channel.take_fd(),
-            "roots" => self.roots = channel.take_fd(),
-            "settings" => {
-                let settings =
-                    Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;
-                self.settings = Some(settings);
-            }
-            "socket" => self.batch.take_socket(channel)?,
-            "series" => self.batch.take_series(line),
-            "tickets" => take_tickets(line),
-            "pause" => self.pauses.push(line.to_string()),
-            _ => {
-                let taken = self
-                    .batch
-                    .take_change(line, &timeouts(self.settings.as_ref()));
-                taken.map_err(|e| io::Error::other(e.to_string()))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn timeouts(settings: Option<&Settings>) -> Timeouts {
-    let none = Timeouts {
-        front: 1,
-        back: 1,
-        connect: 1,
-        request: 1,
-        keepalive: 1,
-        tunnel: 1,
-    };
-    settings.map_or(none, |settings| settings.timeouts)
-}
+use crate::worker::Worker;
 
 /// Changes that are done together, with the sockets that they need.
 #[derive(Default)]
@@ -168,7 +37,7 @@ pub struct Batch {
 
 impl Batch {
     /// A `socket` line: the descriptor that came with it.
-    fn take_socket(&mut self, channel: &mut Channel) -> io::Result<()> {
+    pub(super) fn take_socket(&mut self, channel: &mut Channel) -> io::Result<()> {
         if let Some(socket) = channel.take_fd() {
             let socket = TcpListener::from(socket);
             // By what the kernel says it is, not by what the line says.
@@ -178,7 +47,7 @@ impl Batch {
     }
 
     /// A `series` line: the row of what comes next.
-    fn take_series(&mut self, line: &str) {
+    pub(super) fn take_series(&mut self, line: &str) {
         let number = |key| value(line, key).and_then(|text| text.parse().ok());
         self.series = match (number("index"), number("generation")) {
             (Some(index), Some(generation)) => Some(Key { index, generation }),
@@ -187,7 +56,7 @@ impl Batch {
     }
 
     /// Any other line is a change.
-    fn take_change(&mut self, line: &str, timeouts: &Timeouts) -> Result<(), Refused> {
+    pub(super) fn take_change(&mut self, line: &str, timeouts: &Timeouts) -> Result<(), Refused> {
         let change = match Command::decode(line, timeouts)? {
             Command::Change(change) => change,
             Command::Update(update) => update.whole(timeouts)?,
@@ -216,7 +85,7 @@ fn start(line: &str) -> &str {
 const LINE_SHOWN_BYTES: usize = 64;
 
 /// The value of a key on a line.
-fn value(line: &str, wanted: &str) -> Option<String> {
+pub(super) fn value(line: &str, wanted: &str) -> Option<String> {
     let words = split(line).ok()?;
     words.into_iter().find_map(|word| match word {
         Word::Pair { key, value } if key == wanted => Some(value),
@@ -225,7 +94,7 @@ fn value(line: &str, wanted: &str) -> Option<String> {
 }
 
 /// The keys of session tickets; the first one makes new ones.
-fn take_tickets(line: &str) {
+pub(super) fn take_tickets(line: &str) {
     let keys = value(line, "keys").unwrap_or_default();
     set_ticket_keys(keys.split(',').filter_map(TicketKey::decode).collect());
 }
@@ -281,7 +150,7 @@ impl Worker {
     }
 
     /// epoll says when main takes what it does not take now.
-    fn watch_channel(&self) {
+    pub(super) fn watch_channel(&self) {
         if let Some(channel) = &self.channel {
             let more = if channel.is_blocked() { epoll::OUT } else { 0 };
             let token = token::pack_single(Kind::Channel);
@@ -322,14 +191,14 @@ impl Worker {
         }
     }
 
-    fn obey_lines(&mut self) {
+    pub(super) fn obey_lines(&mut self) {
         while let Some(line) = self.channel.as_mut().and_then(Channel::next_line) {
             self.obey(&line);
         }
     }
 
     /// All of it before the next request is looked at.
-    fn apply_batch(&mut self, mut batch: Batch) {
+    pub(super) fn apply_batch(&mut self, mut batch: Batch) {
         self.backs.begin_changes();
         let large = batch.changes.len() >= LITTER_MIN;
         for (change, series) in batch.changes {
@@ -410,20 +279,15 @@ impl Worker {
         };
         let _ = self.poll.remove(channel.as_fd());
         log::warn!("main is gone; serving on without it, until SIGTERM");
-        let watched = Signals::open().and_then(|signals| {
-            let token = token::pack_single(Kind::Signals);
-            self.poll.add(signals.as_fd(), epoll::IN, token)?;
-            Ok(signals)
-        });
-        match watched {
-            Ok(signals) => self.signals = Some(signals),
-            Err(e) => log::error!("only SIGKILL will end this worker: {e}"),
+        let token = token::pack_single(Kind::Signals);
+        if let Err(e) = self.poll.add(self.signals.as_fd(), epoll::IN, token) {
+            log::error!("only SIGKILL will end this worker: {e}");
         }
     }
 
     /// The first one drains, the second one ends.
     pub(super) fn take_signals(&mut self) {
-        while let Some((signal, _)) = self.signals.as_mut().and_then(Signals::read) {
+        while let Some((signal, _)) = self.signals.read() {
             match signal {
                 process::SIGTERM | process::SIGINT if self.stay != Stay::Welcome => {
                     self.stop = true
@@ -434,7 +298,7 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, line: &str) {
+    pub(super) fn obey(&mut self, line: &str) {
         match line {
             "ping" => {
                 self.tell("pong");

@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod boot;
 mod certificates;
 mod count;
 mod doors;
@@ -54,7 +55,7 @@ use hold::Holds;
 use pool::Backs;
 use retire::Retirement;
 
-pub use link::main;
+pub use boot::main;
 
 /// What sessions are lent, and nothing else.
 struct Tools {
@@ -89,7 +90,7 @@ pub struct Worker {
     poll: Epoll,
     channel: Option<Channel>,
     /// Without main, signals are its own business.
-    signals: Option<Signals>,
+    signals: Signals,
     /// Changes since the last commit.
     batch: link::Batch,
     board: Board,
@@ -142,6 +143,7 @@ struct Outfit {
     board: Board,
     ledger: Ledger,
     poll: Epoll,
+    signals: Signals,
     /// Where lines about requests go.
     access: Option<Sink>,
     /// The system's roots, for TLS with backends.
@@ -159,7 +161,7 @@ impl Worker {
             max_connections,
             poll: outfit.poll,
             channel: Some(outfit.channel),
-            signals: None,
+            signals: outfit.signals,
             batch: link::Batch::default(),
             board: outfit.board,
             now_us,

@@ -132,9 +132,9 @@ fn once(
 fn system_store(roots: Option<OwnedFd>) -> Result<X509Store, String> {
     let mut bytes = vec![0; SYSTEM_AUTHORITIES_BYTES_MAX];
     let mut len = 0;
+    let roots = roots.map(File::from);
     // Workers share the file's offset: each reads by its own.
     while let Some(file) = &roots {
-        let file = File::from(file.try_clone().map_err(|e| e.to_string())?);
         match file.read_at(&mut bytes[len..], len as u64) {
             Ok(0) => break,
             Ok(n) => len += n,

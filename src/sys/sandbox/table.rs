@@ -1,0 +1,108 @@
+//! Which system calls a role may do, each with its reason. There is no other list.
+//!
+//! Those of a request first, what is seldom last. `tests/sandbox_rules.rs` fails for a rule that
+//! nothing needs, `tests/docs.rs` if doc/security.md has another table. A role is a table of its own.
+
+use super::filter::{Check, Rule};
+use Check::{Is, Lacks};
+
+const fn rule(
+    name: &'static str,
+    x86_64: u32,
+    aarch64: u32,
+    checks: &'static [Check],
+    reason: &'static str,
+) -> Rule {
+    Rule {
+        name,
+        numbers: [Some(x86_64), Some(aarch64)],
+        checks,
+        reason,
+        elsewhere: false,
+    }
+}
+
+/// A call that aarch64 has not.
+const fn old(
+    name: &'static str,
+    x86_64: u32,
+    checks: &'static [Check],
+    reason: &'static str,
+) -> Rule {
+    let mut rule = rule(name, x86_64, 0, checks, reason);
+    rule.numbers[1] = None;
+    rule
+}
+
+impl Rule {
+    /// Not needed with every C library, kernel and clock.
+    const fn elsewhere(mut self) -> Rule {
+        self.elsewhere = true;
+        self
+    }
+}
+
+// Values of linux/… that the rules below are about, the same on both architectures.
+const NONBLOCK_CLOEXEC: u32 = 0o2004000;
+const STREAM: u32 = 1 | NONBLOCK_CLOEXEC;
+const INET: u32 = 2;
+const INET6: u32 = 10;
+const SOL_SOCKET: u32 = 1;
+const SO_LINGER: u32 = 13;
+const SO_ERROR: u32 = 4;
+const SOL_TCP: u32 = 6;
+const TCP_NODELAY: u32 = 1;
+const F_GETFD: u32 = 1;
+const F_SETPIPE_SZ: u32 = 1031;
+const FIONREAD: u32 = 0x541b;
+const PROT_EXEC: u32 = 4;
+const PRIVATE_ANONYMOUS: u32 = 0x22;
+const MAYMOVE: u32 = 1;
+const DONTNEED: u32 = 4;
+const WAKE_PRIVATE: u32 = 1 | 128;
+const SEEK_CUR: u32 = 1;
+
+/// What a worker may do.
+#[rustfmt::skip]
+pub static WORKER: &[Rule] = &[
+    rule("recvfrom", 45, 207, &[], "reads from clients and backends"),
+    rule("sendto", 44, 206, &[], "writes to them"),
+    old("epoll_wait", 232, &[], "waits for what is ready"),
+    rule("epoll_pwait", 281, 22, &[], "the same, where the C library has no other way").elsewhere(),
+    rule("splice", 275, 76, &[], "moves bodies from socket to socket through a pipe"),
+    rule("epoll_ctl", 233, 21, &[], "says what it waits for"),
+    rule("accept4", 288, 242, &[Is(3, NONBLOCK_CLOEXEC)], "takes a client's connection from a listening socket that main has opened"),
+    rule("close", 3, 57, &[], "ends a connection"),
+    rule("socket", 41, 198, &[Is(0, INET), Is(1, STREAM), Is(2, 0)], "a TCP connection to a backend, over IPv4"),
+    rule("socket", 41, 198, &[Is(0, INET6), Is(1, STREAM), Is(2, 0)], "over IPv6"),
+    rule("connect", 42, 203, &[], "to the backend; where to cannot be seen in the arguments"),
+    rule("setsockopt", 54, 208, &[Is(1, SOL_TCP), Is(2, TCP_NODELAY)], "what is written goes at once"),
+    rule("setsockopt", 54, 208, &[Is(1, SOL_SOCKET), Is(2, SO_LINGER)], "a message that was cut ends in a reset"),
+    rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ERROR)], "why a connection was not made"),
+    rule("shutdown", 48, 210, &[], "ends one direction of a connection"),
+    rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
+    rule("getrandom", 318, 278, &[], "randomness for TLS and for hash tables"),
+    rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it"),
+    rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "large pieces of memory, never of a file, never executable"),
+    rule("munmap", 11, 215, &[], "gives them back"),
+    rule("mremap", 25, 216, &[Is(3, MAYMOVE)], "a large piece grows"),
+    rule("madvise", 28, 233, &[Is(2, DONTNEED)], "memory is given back after a large change"),
+    rule("write", 1, 64, &[], "lines of the log"),
+    old("poll", 7, &[], "asks whether the log takes a line now"),
+    rule("ppoll", 271, 73, &[], "the same, where there is no poll").elsewhere(),
+    rule("lseek", 8, 62, &[Is(1, 0), Is(2, SEEK_CUR)], "whether a log that is opened again is a regular file"),
+    rule("recvmsg", 47, 212, &[], "what main says, and descriptors with it"),
+    rule("sendmsg", 46, 211, &[], "the answers, and connections that move to the next worker"),
+    rule("getsockname", 51, 204, &[], "which listener a socket from main is"),
+    rule("pipe2", 293, 59, &[Is(1, NONBLOCK_CLOEXEC)], "the pipe of splice"),
+    rule("fcntl", 72, 25, &[Is(1, F_SETPIPE_SZ)], "how much it holds"),
+    rule("ioctl", 16, 29, &[Is(1, FIONREAD)], "how much lies in one that another worker has handed over"),
+    rule("fcntl", 72, 25, &[Is(1, F_GETFD)], "debug builds check that what they close is open").elsewhere(),
+    rule("pread64", 17, 67, &[], "the certificates that the system trusts, from a file that main has opened"),
+    rule("read", 0, 63, &[], "signals, as a descriptor, once main is gone"),
+    rule("futex", 202, 98, &[Is(1, WAKE_PRIVATE)], "OpenSSL has set something up, and tells threads that there are not"),
+    rule("exit_group", 231, 94, &[], "the end"),
+    rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
+    rule("gettimeofday", 96, 169, &[], "the same, for OpenSSL").elsewhere(),
+    old("time", 201, &[], "the same").elsewhere(),
+];
