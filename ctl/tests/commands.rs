@@ -295,6 +295,7 @@ const STEPS: &[(&str, &[&str])] = &[
     ),
     ("status", &["status"]),
     ("workers", &["workers"]),
+    ("sandbox", &["sandbox"]),
     ("metrics", &["metrics"]),
     ("metrics cluster=old", &["metrics", "--cluster", "old"]),
     ("worker restart id=0", &["worker", "restart", "--id", "0"]),

@@ -153,6 +153,7 @@ struct Supervisor {
 /// Starts the proxy and returns when it has ended. An error is a sentence. With `ran`, the
 /// state that ran last, nothing is restored: it is all there.
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
+    sandbox::give_up_the_rest_of_root()?;
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
     supervisor.start_workers()?;
     supervisor.serve()
@@ -165,8 +166,6 @@ impl Supervisor {
         let given = std::env::var("RUST_LOG");
         config.settings.log_level = given.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
-        let given_up = crate::sys::sandbox::keep_what_main_needs();
-        given_up.map_err(broken("capabilities"))?;
         // Before anything is opened: there may be more listeners than the limit allows now.
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let logs = Logs::open(&config.settings)?;

@@ -138,6 +138,11 @@ impl Sandbox {
     }
 }
 
+/// Main keeps of root what it needs for its work, and what it runs gets no more.
+pub fn give_up_the_rest_of_root() -> Result<(), String> {
+    sandbox::keep_what_main_needs().map_err(|e| format!("cannot give up capabilities: {e}"))
+}
+
 fn missing(part: Part, error: &io::Error) -> String {
     let name = part.name();
     format!(

@@ -16,6 +16,8 @@
 //!
 //! What cannot be had is an error: it is main that looks before, and decides what may be missing.
 
+#[cfg(test)]
+mod drill;
 pub mod filter;
 mod ids;
 mod landlock;

@@ -1,0 +1,369 @@
+//! Whoever has taken over a worker tries what he would try; each in a process of its own.
+//!
+//! The process enters a worker's sandbox by the function and the table that workers use, does one thing, and
+//! ends. It counts as held if the kernel refused or killed. There are two kinds of sandboxes, a root's and an
+//! ordinary user's, and each layer is tried without the last one as well. In no program that is shipped.
+
+mod acts;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use self::acts::{files, kernel, network, processes, ANONYMOUS, AT, WRITE};
+use super::filter::FOREIGN_NUMBERS;
+use super::table::WORKER;
+use super::*;
+use crate::sys::shared::Shared;
+
+/// How an act ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The kernel has done it.
+    Done,
+    Refused(i32),
+    /// By this call.
+    Killed(String),
+    Otherwise(ExitStatus),
+}
+
+/// Exit codes of a process: an errno, or one of these.
+const DONE: i32 = 200;
+const NOT_CONFINED: i32 = 201;
+
+/// Who starts the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starter {
+    Root,
+    User,
+}
+
+const NOBODY: u32 = 65534;
+const SOMEBODY: u32 = 64321;
+
+/// Root can try both.
+fn starters() -> &'static [Starter] {
+    match process::own_uid() {
+        0 => &[Starter::Root, Starter::User],
+        _ => &[Starter::User],
+    }
+}
+
+fn plan(starter: Starter, rules: Option<&'static [Rule]>) -> Plan {
+    Plan {
+        root: (starter == Starter::Root).then(empty_directory),
+        user: (starter == Starter::Root).then_some((NOBODY, NOBODY)),
+        landlock: Some(landlock::version().expect("a kernel with Landlock")),
+        rules,
+    }
+}
+
+fn empty_directory() -> OwnedFd {
+    let path = std::env::temp_dir().join(format!(
+        "sozu-drill-{}",
+        process::random_u64().expect("random")
+    ));
+    std::fs::create_dir(&path).expect("a directory");
+    let open = File::open(&path).expect("open it");
+    std::fs::remove_dir(&path).expect("remove it");
+    open.into()
+}
+
+/// Forks; the child enters the sandbox, does it, and ends. What it returns is the result of a system call.
+fn inside(starter: Starter, rules: Option<&'static [Rule]>, act: &dyn Fn() -> i64) -> End {
+    let shared: &'static Shared = Box::leak(Box::new(Shared::create(1).expect("a page")));
+    let note: &'static AtomicU64 = &shared.cells()[0];
+    let plan = plan(starter, rules);
+    // SAFETY: the child is a copy with this one thread; it allocates, which glibc allows after a fork, and ends in `leave`.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        if starter == Starter::User && process::own_uid() == 0 {
+            ids::become_user(SOMEBODY, SOMEBODY).unwrap_or_else(|_| process::leave(NOT_CONFINED));
+        }
+        if enter(&plan, note).is_err() {
+            process::leave(NOT_CONFINED);
+        }
+        let code = match act() {
+            -1 => io::Error::last_os_error().raw_os_error().unwrap_or(DONE),
+            _ => DONE,
+        };
+        process::leave(code);
+    }
+    let mut status = 0;
+    // SAFETY: our own child, and `status` lives across the call.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    let status = ExitStatus::from_raw(status);
+    match (status.code(), status.signal(), note.load(Relaxed)) {
+        (Some(DONE), _, _) => End::Done,
+        (Some(NOT_CONFINED), _, _) => panic!("the sandbox could not be entered"),
+        (Some(errno), _, _) => End::Refused(errno),
+        (_, Some(libc::SIGSYS), 0) => End::Killed("foreign".into()),
+        (_, Some(libc::SIGSYS), number) => End::Killed(name(number - 1)),
+        _ => End::Otherwise(status),
+    }
+}
+
+fn call(number: libc::c_long, arguments: [i64; 6]) -> i64 {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: in a child of its own, which ends next: what a call does to its memory harms nobody. Pointers
+    // among the arguments are null or those of live objects.
+    unsafe { libc::syscall(number, a, b, c, d, e, f) }
+}
+
+fn path(text: &'static std::ffi::CStr) -> i64 {
+    text.as_ptr() as i64
+}
+
+/// A process beside the one that tries: it sleeps until it is killed, and its pid is whom acts are aimed at.
+struct Sibling(libc::pid_t);
+
+impl Sibling {
+    /// Of the same user as who tries.
+    fn of(starter: Starter) -> Sibling {
+        // SAFETY: as in `inside`; the child calls nothing but what is there.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            if process::own_uid() == 0 {
+                let id = match starter {
+                    Starter::Root => NOBODY,
+                    Starter::User => SOMEBODY,
+                };
+                let _ = ids::become_user(id, id);
+            }
+            loop {
+                // SAFETY: takes no pointer.
+                unsafe { libc::pause() };
+            }
+        }
+        Sibling(pid)
+    }
+
+    fn lives(&self) -> bool {
+        let mut status = 0;
+        // SAFETY: our own child, and `status` lives across the call.
+        unsafe { libc::waitpid(self.0, &mut status, libc::WNOHANG) == 0 }
+    }
+}
+
+impl Drop for Sibling {
+    fn drop(&mut self) {
+        // SAFETY: our own child, not yet waited for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// What is tried, and the call of which it dies.
+type Act = (&'static str, &'static str, Box<dyn Fn() -> i64>);
+
+fn act(what: &'static str, dies_of: &'static str, number: libc::c_long, arguments: &[i64]) -> Act {
+    let mut all = [0; 6];
+    all[..arguments.len()].copy_from_slice(arguments);
+    (what, dies_of, Box::new(move || call(number, all)))
+}
+
+/// Each dies of the very call that it needs first.
+#[test]
+fn what_a_hijacked_worker_would_try() {
+    for starter in starters() {
+        let sibling = Sibling::of(*starter);
+        let all = [files(), processes(sibling.0.into()), network(), kernel()];
+        for (what, dies_of, act) in all.iter().flatten() {
+            let end = inside(*starter, Some(WORKER), act);
+            assert_eq!(end, End::Killed(dies_of.to_string()), "{what}, {starter:?}");
+        }
+        assert!(sibling.lives());
+    }
+}
+
+/// Every call that this machine has a name for, and that the table does not allow without a condition.
+#[test]
+fn what_nobody_has_thought_of() {
+    let starter = starters()[0];
+    let free = |number| {
+        let mut rules = WORKER.iter();
+        rules.any(|rule| rule.number(Arch::OURS) == Some(number) && rule.checks.is_empty())
+    };
+    for number in (0..480).filter(|number| !free(*number)) {
+        let end = inside(starter, Some(WORKER), &|| call(number.into(), [-1; 6]));
+        let illegal =
+            matches!(&end, End::Otherwise(status) if status.signal() == Some(libc::SIGILL));
+        let held = end == End::Killed(name(number.into())) || illegal && PROBES.contains(&number);
+        assert!(held, "{number}: {end:?}");
+    }
+}
+
+/// uretprobe and uprobe of x86-64: newer kernels ask no filter about them, and kill whoever calls them
+/// from anywhere but a probe that the kernel itself has put there.
+const PROBES: [u32; 2] = [335, 336];
+
+#[test]
+fn other_ways_into_the_kernel() {
+    let starter = starters()[0];
+    // x32's numbers, and beyond.
+    for number in [FOREIGN_NUMBERS | 1, 0x7fff_ffff] {
+        let end = inside(starter, Some(WORKER), &|| call(number.into(), [0; 6]));
+        assert_eq!(end, End::Killed("foreign".into()), "{number}");
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        // i386's getpid, by its own gate.
+        let gate = || {
+            let result: i32;
+            // SAFETY: in a child of its own; the gate changes what is named here and no more.
+            unsafe {
+                std::arch::asm!("int 0x80", inout("eax") 20 => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _)
+            };
+            result.into()
+        };
+        let end = inside(starter, Some(WORKER), &gate);
+        assert_eq!(end, End::Killed("foreign".into()));
+    }
+}
+
+/// What the table allows is bounded by limits, and goes on below them.
+#[test]
+fn what_can_be_used_up() {
+    for starter in starters() {
+        let descriptors = || loop {
+            let mut fds = [0i32; 2];
+            let flags = (libc::O_NONBLOCK | libc::O_CLOEXEC) as i64;
+            if call(
+                libc::SYS_pipe2,
+                [fds.as_mut_ptr() as i64, flags, 0, 0, 0, 0],
+            ) < 0
+            {
+                return -1;
+            }
+        };
+        assert_eq!(
+            inside(*starter, Some(WORKER), &descriptors),
+            End::Refused(libc::EMFILE)
+        );
+        // Not touched: only the limit is tried.
+        let memory = || loop {
+            if call(libc::SYS_mmap, [0, 1 << 30, WRITE, ANONYMOUS, -1, 0]) < 0 {
+                return -1;
+            }
+        };
+        assert_eq!(
+            inside(*starter, Some(WORKER), &memory),
+            End::Refused(libc::ENOMEM)
+        );
+    }
+}
+
+/// Without the last layer the ones before it hold by themselves.
+#[test]
+fn each_layer_holds_alone() {
+    use libc::{EACCES, EAGAIN, EBADF, ENOENT, EPERM};
+    let file = File::open("/etc/passwd").expect("a file");
+    let port =
+        crate::sys::socket::listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port");
+    let free = port.local_addr().expect("its address");
+    drop(port);
+    for starter in starters() {
+        let sibling = Sibling::of(*starter);
+        let bind = move || match crate::sys::socket::listen(free, 1) {
+            Ok(_) => 0,
+            Err(_) => -1,
+        };
+        let root = *starter == Starter::Root;
+        let target = i64::from(sibling.0);
+        let acts: Vec<(Act, &[i32])> = vec![
+            (
+                act(
+                    "read a file",
+                    "",
+                    libc::SYS_openat,
+                    &[AT, path(c"/etc/passwd"), 0],
+                ),
+                if root { &[ENOENT, EACCES] } else { &[EACCES] },
+            ),
+            (
+                act(
+                    "create one",
+                    "",
+                    libc::SYS_openat,
+                    &[
+                        AT,
+                        path(c"x"),
+                        (libc::O_CREAT | libc::O_WRONLY) as i64,
+                        0o600,
+                    ],
+                ),
+                &[ENOENT, EACCES],
+            ),
+            (("bind", "", Box::new(bind)), &[EACCES]),
+            (
+                act(
+                    "kill a sibling",
+                    "",
+                    libc::SYS_kill,
+                    &[target, libc::SIGKILL as i64],
+                ),
+                &[EPERM],
+            ),
+            (
+                act(
+                    "trace it",
+                    "",
+                    libc::SYS_ptrace,
+                    &[libc::PTRACE_SEIZE as i64, target, 0, 0],
+                ),
+                &[EPERM],
+            ),
+            (
+                act("fork", "", libc::SYS_clone, &[libc::SIGCHLD as i64]),
+                &[EAGAIN],
+            ),
+            (
+                act("become root", "", libc::SYS_setresuid, &[0, 0, 0]),
+                &[EPERM],
+            ),
+            (
+                act("leave the chroot", "", libc::SYS_chroot, &[path(c"/")]),
+                &[EPERM],
+            ),
+            (
+                act(
+                    "mount",
+                    "",
+                    libc::SYS_mount,
+                    &[0, path(c"/"), path(c"proc"), 0, 0],
+                ),
+                &[EPERM],
+            ),
+            (
+                act(
+                    "a raw socket",
+                    "",
+                    libc::SYS_socket,
+                    &[2, libc::SOCK_RAW as i64, 1],
+                ),
+                &[EPERM],
+            ),
+            // Open descriptors stay what they are: who has none finds none.
+            (
+                act(
+                    "a descriptor that is not there",
+                    "",
+                    libc::SYS_fchdir,
+                    &[file.as_raw_fd() as i64 + 500],
+                ),
+                &[EBADF],
+            ),
+        ];
+        for ((what, _, act), errors) in &acts {
+            match inside(*starter, None, act) {
+                End::Refused(errno) if errors.contains(&errno) => {}
+                other => panic!("{what}, {starter:?}: {other:?}"),
+            }
+        }
+        assert!(sibling.lives());
+    }
+}
