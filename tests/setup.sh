@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the build needs and the system lacks: a C compiler, pkg-config
-# and the OpenSSL headers. Says nothing and does nothing when all is there.
+# Installs what the build and the tests need and the system lacks: a C compiler, pkg-config,
+# the OpenSSL headers and strace. Says nothing and does nothing when all is there.
 set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -10,6 +10,7 @@ fi
 
 complete() {
     command -v cc >/dev/null 2>&1 || return 1
+    command -v strace >/dev/null 2>&1 || return 1
     command -v pkg-config >/dev/null 2>&1 && pkg-config --exists openssl 2>/dev/null && return 0
     [ -n "${OPENSSL_DIR:-}" ] && [ -d "$OPENSSL_DIR" ]
 }
@@ -17,19 +18,19 @@ complete() {
 complete && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
-    install="apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libssl-dev"
+    install="apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libssl-dev strace"
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
-    install="dnf install -y gcc pkgconf-pkg-config openssl-devel"
+    install="dnf install -y gcc pkgconf-pkg-config openssl-devel strace"
     refresh=
 elif command -v apk >/dev/null 2>&1; then
-    install="apk add gcc musl-dev pkgconf openssl-dev openssl-libs-static"
+    install="apk add gcc musl-dev pkgconf openssl-dev openssl-libs-static strace"
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
-    install="pacman -S --noconfirm --needed gcc pkgconf openssl"
+    install="pacman -S --noconfirm --needed gcc pkgconf openssl strace"
     refresh="pacman -Sy"
 else
-    echo "install a C compiler, pkg-config and the OpenSSL headers, then try again" >&2
+    echo "install a C compiler, pkg-config, the OpenSSL headers and strace, then try again" >&2
     exit 1
 fi
 
@@ -51,4 +52,4 @@ export DEBIAN_FRONTEND=noninteractive
     $as_root $install
 } >&2
 
-complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }
+complete || { echo "still missing: a C compiler, pkg-config, the OpenSSL headers or strace" >&2; exit 1; }

@@ -136,6 +136,8 @@ pub struct Setup {
     clusters: Vec<(String, Vec<String>, Vec<String>)>,
     more: String,
     environment: Vec<(&'static str, PathBuf)>,
+    /// Arguments of strace, under which it is started.
+    traced: Vec<String>,
     dir: TempDir,
 }
 
@@ -162,6 +164,7 @@ impl Setup {
             clusters,
             more: String::new(),
             environment: Vec::new(),
+            traced: Vec::new(),
             dir,
         };
         let socket = format!("{:?}", setup.dir.path(SOCKET));
@@ -228,6 +231,12 @@ impl Setup {
     pub fn environment(mut self, name: &'static str, file: &str) -> Setup {
         let path = self.path(file);
         self.environment.push((name, path));
+        self
+    }
+
+    /// Starts it under strace (`tests/setup.sh` installs it), which changes what calls come to, or writes them down.
+    pub fn traced(mut self, arguments: &[&str]) -> Setup {
+        self.traced = arguments.iter().map(|text| text.to_string()).collect();
         self
     }
 
@@ -303,7 +312,16 @@ fn launch(
     config: PathBuf,
     more: &[&str],
 ) -> Result<Proxy, String> {
-    let mut command = Command::new(program("sozu"));
+    let mut command = match setup.traced.as_slice() {
+        [] => Command::new(program("sozu")),
+        arguments => {
+            // -D: strace is a grandchild, and our child is the proxy.
+            let mut strace = Command::new("strace");
+            strace.args(["-D", "-f", "-qq"]).args(arguments);
+            strace.arg(program("sozu"));
+            strace
+        }
+    };
     command.arg("start").arg("-c").arg(&config).args(more);
     command.process_group(0);
     command.envs(setup.environment.iter().cloned());
