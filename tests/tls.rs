@@ -11,8 +11,6 @@ use common::{Backend, Proxy, Setup};
 use openssl::ssl::SslVersion;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
 
 const MIB: usize = 1024 * 1024;
 
@@ -136,85 +134,6 @@ fn the_kind_of_key_and_the_protocol_are_what_the_client_takes() {
         });
         assert_eq!(chosen, taken.then(|| b"http/1.1".to_vec()));
     }
-}
-
-/// Whoever comes meets the old one or the new one, whole.
-#[test]
-fn nobody_fails_while_a_certificate_is_replaced() {
-    let all: Vec<Made> = (0..2).map(|_| Made::of(&["a.test"], Keys::Ecdsa)).collect();
-    let backend = Backend::named("ok");
-    let setup = Setup::https().top("worker_count", 2);
-    let proxy = proxy(setup.backends(&[backend.address()]), &[&all[0]]);
-    let (address, known) = (
-        proxy.address(),
-        [all[0].fingerprint.clone(), all[1].fingerprint.clone()],
-    );
-    let (end, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let clients: Vec<_> = (0..3)
-        .map(|_| {
-            let (end, count, known) = (end.clone(), count.clone(), known.clone());
-            std::thread::spawn(move || {
-                while !end.load(Ordering::Relaxed) {
-                    let mut client = Secure::connect(address, "a.test").expect("a handshake");
-                    assert!(known.contains(&client.fingerprint()));
-                    assert!(client.ask("a.test").starts_with("HTTP/1.1 200 "));
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
-    let mut control = proxy.steer();
-    for turn in 0..200 {
-        let (old, new) = (&all[turn % 2], &all[(turn + 1) % 2]);
-        let old = &old.fingerprint;
-        let line = format!("certificate replace listener={address} fingerprint={old}");
-        control.ok(&format!("{line} {}", new.words()));
-        assert_eq!(shown(&proxy, "a.test").as_ref(), Some(&new.fingerprint));
-    }
-    end.store(true, Ordering::Relaxed);
-    clients
-        .into_iter()
-        .for_each(|client| client.join().expect("a client without failure"));
-    assert!(count.load(Ordering::Relaxed) > 10);
-    assert!(control.ok("state check").last.contains("agrees=true"));
-}
-
-#[test]
-fn sessions_are_resumed_by_every_worker() {
-    let made = Made::of(&["a.test"], Keys::Ecdsa);
-    let backend = Backend::named("ok");
-    let setup = Setup::https().top("worker_count", 4);
-    let proxy = proxy(setup.backends(&[backend.address()]), &[&made]);
-    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
-        let connect = |session: Option<&_>| {
-            let set = |builder: &mut openssl::ssl::SslConnectorBuilder| {
-                builder
-                    .set_max_proto_version(Some(version))
-                    .expect("a version");
-            };
-            let client = Secure::with(proxy.address(), "a.test", set, session);
-            let mut client = client.expect("a handshake");
-            // The tickets of TLS 1.3 come with the answer.
-            assert!(client.ask("a.test").starts_with("HTTP/1.1 200 "));
-            client
-        };
-        let session = connect(None).session().expect("a session");
-        let resumed = || {
-            (0..20)
-                .filter(|_| connect(Some(&session)).resumed())
-                .count()
-        };
-        assert_eq!(resumed(), 20);
-        for id in 0..4 {
-            proxy.control(&format!("worker restart id={id}"));
-        }
-        assert_eq!(resumed(), 20);
-    }
-    let line = proxy.control("metrics").data.join("\n");
-    assert!(
-        line.contains(" handshakes=2 resumed=80 handshakes_failed=0 "),
-        "{line}"
-    );
 }
 
 #[test]
