@@ -10,7 +10,6 @@ use common::{ok, pattern, same_bytes, signal, wait_until};
 use common::{Backend, Proxy, Setup};
 use openssl::ssl::SslVersion;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 const MIB: usize = 1024 * 1024;
 
@@ -134,88 +133,6 @@ fn the_kind_of_key_and_the_protocol_are_what_the_client_takes() {
         });
         assert_eq!(chosen, taken.then(|| b"http/1.1".to_vec()));
     }
-}
-
-#[test]
-fn who_speaks_http_is_told() {
-    let (_backend, proxy) = simple(&Made::of(&["a.test"], Keys::Ecdsa));
-    let mut client = proxy.client();
-    let answer = client.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(answer.status(), 400);
-    assert!(
-        answer.text().contains("This port speaks HTTPS"),
-        "{answer:?}"
-    );
-    let handshakes = || proxy.control("metrics").data.join("\n");
-    wait_until("it is counted", || {
-        handshakes().contains("handshakes_failed=1").then_some(())
-    });
-}
-
-/// Bytes of a ClientHello of a real client, caught on their way.
-fn hello() -> Vec<u8> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("getsockname");
-    let client = std::thread::spawn(move || Secure::connect(address, "a.test").is_some());
-    let (mut stream, _) = listener.accept().expect("a client");
-    let mut bytes = vec![0; 5];
-    stream.read_exact(&mut bytes).expect("a record");
-    let length = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
-    bytes.resize(5 + length, 0);
-    stream.read_exact(&mut bytes[5..]).expect("a record");
-    drop(stream);
-    assert!(!client.join().expect("a client"));
-    bytes
-}
-
-#[test]
-fn a_hello_may_come_byte_by_byte() {
-    let (_backend, proxy) = simple(&Made::of(&["a.test"], Keys::Ecdsa));
-    let mut client = proxy.client();
-    client.drip(hello());
-    let answer = client.exactly(3).expect("a ServerHello");
-    same_bytes(&answer, &[0x16, 3, 3]);
-}
-
-#[test]
-fn garbage_ends_and_hurts_nobody() {
-    let (_backend, proxy) = simple(&Made::of(&["a.test"], Keys::Ecdsa));
-    let hello = hello();
-    let mut cases = vec![
-        vec![0x16; 3000],
-        vec![0; 100],
-        b"\x16\x03\x01\xff\xff".repeat(9000),
-    ];
-    for at in (5..hello.len()).step_by(7) {
-        let mut broken = hello.clone();
-        broken[at] ^= 0xff;
-        cases.push(broken);
-        cases.push(hello[..at].to_vec());
-    }
-    let count = cases.len();
-    for case in cases {
-        let mut stream = TcpStream::connect(proxy.address()).expect("connect");
-        // It may be gone before all is sent.
-        let _gone = stream.write_all(&case);
-    }
-    assert_eq!(proxy.worker().pid, proxy.workers()[0].pid);
-    let mut client = Secure::connect(proxy.address(), "a.test").expect("a handshake");
-    assert!(client.ask("a.test").starts_with("HTTP/1.1 200 "));
-    wait_until("all are gone", || {
-        (proxy.worker().connections == 1).then_some(())
-    });
-    let line = proxy.control("metrics").data.join("\n");
-    assert!(line.contains(&format!("accepted={} ", count + 1)), "{line}");
-}
-
-#[test]
-fn a_handshake_has_a_time_limit() {
-    let made = Made::of(&["a.test"], Keys::Ecdsa);
-    let setup = Setup::https().listener("request_timeout", 1);
-    let proxy = proxy(setup.backends(&[Backend::named("ok").address()]), &[&made]);
-    let mut client = proxy.client();
-    client.send(&hello()[..40]);
-    client.ends();
 }
 
 #[test]

@@ -36,8 +36,8 @@ impl Set {
 
     fn of(&self, keys: Keys) -> &Made {
         match keys {
-            Keys::Rsa => &self.rsa,
             Keys::Ecdsa => &self.ecdsa,
+            _ => &self.rsa,
         }
     }
 
@@ -60,8 +60,8 @@ impl Kind {
         let made = SslConnector::builder(SslMethod::tls());
         let mut made = made.expect("a client");
         let algorithms = match keys {
-            Keys::Rsa => "RSA-PSS+SHA256",
             Keys::Ecdsa => "ECDSA+SHA256",
+            _ => "RSA-PSS+SHA256",
         };
         made.set_verify(SslVerifyMode::NONE);
         made.set_sigalgs_list(algorithms).expect("algorithms");

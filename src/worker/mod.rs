@@ -14,6 +14,7 @@ mod hold;
 mod holdings;
 mod inherit;
 mod lend;
+mod line;
 mod link;
 mod pool;
 mod retire;
@@ -51,6 +52,7 @@ use certificates::Certificates;
 use doors::Entrance;
 use drive::{Slot, Turn};
 use hold::Holds;
+use line::Line;
 use pool::Backs;
 use retire::Retirement;
 
@@ -116,6 +118,8 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// Slots that go on in the next turn, whatever epoll says.
     unfinished: Vec<Key>,
+    /// Who may take a step of a handshake.
+    line: Line,
     /// It serves what it has, and takes no more.
     draining: bool,
     /// What becomes of its connections, once it takes no more.
@@ -192,6 +196,7 @@ impl Worker {
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             unfinished: Vec::new(),
+            line: Line::default(),
             draining: false,
             retirement: None,
             legacies: Slab::default(),
@@ -215,6 +220,7 @@ impl Worker {
             self.now_us = clock::monotonic_us();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
+            self.shake_first();
             for key in std::mem::take(&mut self.unfinished) {
                 self.drive(key, false);
             }
@@ -243,7 +249,7 @@ impl Worker {
     /// -1 if nothing will happen by itself.
     fn timeout_ms(&self) -> i32 {
         let busy = self.retirement.as_ref().is_some_and(Retirement::is_busy);
-        if !self.unfinished.is_empty() || busy {
+        if !self.unfinished.is_empty() || !self.line.is_empty() || busy {
             return 0;
         }
         let mut due = self.timers.next_ms();
@@ -270,6 +276,18 @@ impl Worker {
             Some(due) => {
                 let now_ms = clock::monotonic_us() / 1000;
                 i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX)
+            }
+        }
+    }
+
+    /// A step of a handshake is to hold nobody up for longer than it takes itself: there is one in a
+    /// turn, that of whoever waits for it longest.
+    fn shake_first(&mut self) {
+        self.line.open();
+        while let Some(key) = self.line.next() {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.lined_up = false;
+                return self.drive(key, false);
             }
         }
     }
@@ -362,6 +380,7 @@ impl Worker {
             tally: &self.tally,
             doors: &self.doors,
             certificates: &self.certificates,
+            line: &mut self.line,
         };
         act(&mut turn);
         if slot.session.is_closed() {

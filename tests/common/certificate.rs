@@ -22,6 +22,8 @@ use std::net::{SocketAddr, TcpStream};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     Rsa,
+    /// With which a signature takes long.
+    RsaLarge,
     Ecdsa,
 }
 
@@ -140,6 +142,7 @@ pub fn fingerprint(certificate: &X509Ref) -> String {
 fn key(keys: Keys) -> PKey<Private> {
     match keys {
         Keys::Rsa => PKey::from_rsa(Rsa::generate(2048).expect("a key")),
+        Keys::RsaLarge => PKey::from_rsa(Rsa::generate(4096).expect("a key")),
         Keys::Ecdsa => {
             let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
             PKey::from_ec_key(EcKey::generate(&group).expect("a key"))
