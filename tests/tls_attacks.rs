@@ -361,6 +361,32 @@ fn leaf_of(made: &Made) -> &str {
     end.expect("a leaf")
 }
 
+/// A burst of them takes what it takes, as long as it lasts.
+#[test]
+fn memory_comes_back_after_many_at_once() {
+    let (_backend, proxy) = start(Setup::https());
+    let pid = proxy.worker().pid;
+    let (before_kib, before) = holds(pid);
+    let mut bytes = fragments(&[2; 400], 400);
+    // The header of a long one makes room for all of it.
+    bytes[5..9].copy_from_slice(&[1, 1, 0xff, 0]);
+    let many: Vec<Peer> = (0..300)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send(&bytes);
+            client
+        })
+        .collect();
+    let much_kib = before_kib + 300 * 20;
+    wait_until("they take room", || (holds(pid).0 > much_kib).then_some(()));
+    drop(many);
+    wait_until("it is given back", || {
+        let (kib, descriptors) = holds(pid);
+        (kib < before_kib + 4096 && descriptors <= before).then_some(())
+    });
+    serves(&proxy);
+}
+
 #[test]
 fn wrong_certificates_change_nothing() {
     let (_backend, proxy) = start(Setup::https());

@@ -131,8 +131,11 @@ pub struct Worker {
     /// The time is over: what is left is cut.
     stop: bool,
     expired: Vec<u32>,
-    /// When free buffers are given back; `None`: there are none.
+    /// When free buffers are given back; `None`: there is nothing.
     shrink_at_ms: Option<u64>,
+    /// TLS connections have ended, which took much more than their slot, and no buffer if they
+    /// never got beyond the handshake.
+    litter: bool,
 }
 
 /// Free memory is given back this long after the last time.
@@ -204,6 +207,7 @@ impl Worker {
             stop: false,
             expired: Vec::new(),
             shrink_at_ms: None,
+            litter: false,
             settings,
         }
     }
@@ -413,6 +417,7 @@ impl Worker {
             return;
         };
         self.timers.cancel(key.index);
+        self.litter |= slot.front.plain().is_none();
         if let Some(target) = slot.held {
             self.holds.leave(&target.cluster.id, key);
         }
@@ -463,7 +468,8 @@ impl Worker {
         );
     }
 
-    /// Of the buffers that nobody uses half, now and then, until there are none.
+    /// Of the buffers that nobody uses half, now and then, until there are none; then also what
+    /// the allocator keeps of connections that are gone.
     fn give_memory_back(&mut self, now_ms: u64) {
         let pool = &mut self.tools.pool;
         let due = self.shrink_at_ms.is_some_and(|at| at <= now_ms);
@@ -471,10 +477,12 @@ impl Worker {
             pool.shrink();
             if !pool.has_free() {
                 process::release_memory();
+                self.litter = false;
             }
         }
         let next = self.shrink_at_ms.filter(|_| !due);
-        self.shrink_at_ms = pool.has_free().then(|| next.unwrap_or(now_ms + SHRINK_MS));
+        let more = pool.has_free() || self.litter;
+        self.shrink_at_ms = more.then(|| next.unwrap_or(now_ms + SHRINK_MS));
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.
