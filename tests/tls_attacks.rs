@@ -7,7 +7,9 @@ mod common;
 
 use certificate::{Keys, Made, Secure};
 use common::{same_bytes, signal, wait_until, Backend, Broken, Peer, Proxy, Setup};
-use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{
+    SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslStream, SslVerifyMode, SslVersion,
+};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -89,11 +91,18 @@ fn hello(set: impl FnOnce(&mut SslConnectorBuilder)) -> Vec<u8> {
 }
 
 fn hello_to(name: &str, set: impl FnOnce(&mut SslConnectorBuilder)) -> Vec<u8> {
-    let failed = connector(set).connect(name, Cut::after(usize::MAX, None));
-    match failed {
-        Err(openssl::ssl::HandshakeError::Failure(mid)) => mid.get_ref().sent.clone(),
-        other => panic!("a handshake with nobody: {other:?}"),
+    hello_with(&connector(set), name, None)
+}
+
+fn hello_with(connector: &SslConnector, name: &str, session: Option<&SslSession>) -> Vec<u8> {
+    let configured = connector.configure().expect("a client");
+    let mut ssl = configured.into_ssl(name).expect("a client");
+    if let Some(session) = session {
+        sozu_lib::sys::ssl::resume(&mut ssl, session);
     }
+    let mut stream = SslStream::new(ssl, Cut::after(usize::MAX, None)).expect("a client");
+    assert!(stream.connect().is_err(), "a handshake with nobody");
+    stream.get_ref().sent.clone()
 }
 
 /// The same message in records of so many bytes.
@@ -245,11 +254,25 @@ fn garbage_ends_and_hurts_nobody() {
         vec![0; 100],
         b"\x16\x03\x01\xff\xff".repeat(9000),
     ];
-    for at in (5..hello.len()).step_by(7) {
-        let mut broken = hello.clone();
-        broken[at] ^= 0xff;
-        cases.push(broken);
-        cases.push(hello[..at].to_vec());
+    let mut hellos = vec![hello];
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let only = |builder: &mut SslConnectorBuilder| {
+            let version = Some(version);
+            builder.set_max_proto_version(version).expect("a version");
+        };
+        let mut first = Secure::with(proxy.address(), NAME, only, None).expect("a handshake");
+        first.ask(NAME);
+        // With a ticket.
+        let session = first.session();
+        hellos.push(hello_with(&connector(only), NAME, session.as_ref()));
+    }
+    for hello in &hellos {
+        for at in (5..hello.len()).step_by(7) {
+            let mut broken = hello.clone();
+            broken[at] ^= 0xff;
+            cases.push(broken);
+            cases.push(hello[..at].to_vec());
+        }
     }
     let (count, pid) = (cases.len(), proxy.worker().pid);
     for case in cases {
@@ -263,7 +286,7 @@ fn garbage_ends_and_hurts_nobody() {
         (proxy.worker().connections == 0).then_some(())
     });
     let line = proxy.control("metrics").data.join("\n");
-    assert!(line.contains(&format!("accepted={} ", count + 1)), "{line}");
+    assert!(line.contains(&format!("accepted={} ", count + 3)), "{line}");
 }
 
 /// Neither silence nor a byte now and then puts the limit off.
