@@ -9,6 +9,7 @@ use certificate::{Keys, Made, Secure};
 use common::{
     ok, pattern, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy, Reply, Setup,
 };
+use std::io::Read;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -272,6 +273,47 @@ fn under_tls_they_stay_and_are_told() {
     only_worker(&proxy);
 }
 
+/// An answer that had begun without a word of an end is followed by another one.
+#[test]
+fn under_tls_nobody_is_closed_behind_an_answer_that_promised_more() {
+    let gate = Gate::default();
+    let passes = gate.clone();
+    let backend = Backend::scripted(move |peer, _| loop {
+        peer.request()?;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+        passes.pass();
+        peer.send("lf");
+    });
+    let setup = Setup::https().top("worker_count", 1);
+    let proxy = setup.backends(&[backend.address()]).start();
+    let made = Made::of(&["a.example"], Keys::Ecdsa);
+    let words = made.words();
+    let address = proxy.address();
+    proxy.control(&format!("certificate add listener={address} {words}"));
+    let mut client = Secure::connect(address, "a.example").expect("TLS");
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let mut begun = Vec::new();
+    while !begun.ends_with(b"ha") {
+        let mut byte = [0];
+        client.stream.read_exact(&mut byte).expect("half an answer");
+        begun.extend(byte);
+    }
+    assert!(!String::from_utf8_lossy(&begun).contains("close"));
+    restart(&proxy);
+    gate.admit(2);
+    let mut rest = [0; 2];
+    client.stream.read_exact(&mut rest).expect("the rest");
+    assert_eq!(&rest, b"lf");
+    wait_until("it is idle", || {
+        let status = proxy.control("status").data;
+        let idle = |line: &String| line.contains("retiring") && line.contains("idle=1");
+        status.iter().any(idle).then_some(())
+    });
+    let answer = client.ask("a.example").to_lowercase();
+    assert!(answer.contains("connection: close"), "{answer}");
+    only_worker(&proxy);
+}
+
 /// Shutting down tells what became of everybody.
 #[test]
 fn a_shutdown_reports() {
@@ -289,4 +331,53 @@ fn a_shutdown_reports() {
     assert!(reply.is_ok(), "{reply:?}");
     assert_eq!(reply.number("drained"), 1, "{reply:?}");
     assert_eq!(reply.number("cut"), 0, "{reply:?}");
+}
+
+/// The file asks for more workers, then for fewer: connections of those that go move.
+#[test]
+fn as_many_workers_as_the_file_asks_for() {
+    let backend = Backend::named("a");
+    let proxy = single(Setup::http(), &backend);
+    let mut control = proxy.steer();
+    let count = |count: usize| {
+        let text = std::fs::read_to_string(proxy.config()).expect("a configuration");
+        let lines = text
+            .lines()
+            .map(|line| match line.starts_with("worker_count") {
+                true => format!("worker_count = {count}\n"),
+                false => format!("{line}\n"),
+            });
+        std::fs::write(proxy.config(), lines.collect::<String>()).expect("written");
+    };
+    count(4);
+    let reply = control.ok("reload");
+    assert_eq!(reply.number("moved"), 0, "{reply:?}");
+    assert!(reply.data.is_empty(), "{reply:?}");
+    assert_eq!(proxy.workers().len(), 4);
+    let mut idle: Vec<Peer> = (0..40).map(|_| proxy.client()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    let staying: Vec<u32> = proxy.workers()[..2].iter().map(|w| w.pid).collect();
+    count(2);
+    let reply = control.ok("reload");
+    assert!((10..=30).contains(&reply.number("moved")), "{reply:?}");
+    assert_eq!(reply.number("draining"), 0, "{reply:?}");
+    wait_until("the others to end", || {
+        let pids: Vec<u32> = proxy.workers().iter().map(|w| w.pid).collect();
+        (pids == staying).then_some(())
+    });
+    for client in &mut idle {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.connection_says("close"));
+    }
+    count(1);
+    assert_eq!(control.ok("reload").number("cut"), 0);
+    count(3);
+    control.ok("reload");
+    for client in &mut idle {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    control.refused("worker restart id=3", "missing");
 }

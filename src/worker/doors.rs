@@ -11,7 +11,7 @@ use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
-use crate::session::{Door, Rule, Session};
+use crate::session::{Door, Rule, Session, Stay};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
@@ -102,7 +102,7 @@ impl Worker {
         socket: Option<TcpListener>,
     ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
-        let socket = socket.filter(|_| !self.draining);
+        let socket = socket.filter(|_| self.stay == Stay::Welcome);
         self.backs.changes();
         match change {
             Change::ListenerAdd(listener) => self.add_listener(listener.clone(), series, socket),
@@ -353,7 +353,7 @@ impl Worker {
 
     /// Watches the doors that are not watched, unless there is a reason not to.
     pub(super) fn open_doors_if_open(&mut self) {
-        if !self.draining && !self.at_limit && self.paused_until_ms.is_none() {
+        if self.stay == Stay::Welcome && !self.at_limit && self.paused_until_ms.is_none() {
             self.open_doors();
         }
     }
@@ -437,7 +437,7 @@ impl Worker {
         let row = self.tally.row(entrance.door.series);
         row.add(Count::Connections, 1);
         row.add(Count::Open, 1);
-        let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
+        let mut world = self.tools.world(&entrance.door, self.now_us, self.stay);
         let slot = Slot::new(Session::new(peer, &mut world), front, key, self.now_us);
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);

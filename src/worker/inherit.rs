@@ -120,7 +120,7 @@ impl Worker {
         whither: Option<(Rc<Target>, Rc<Server>)>,
     ) -> Option<(Key, usize)> {
         let entrance = self.doors.get_mut(door)?;
-        let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
+        let mut world = self.tools.world(&entrance.door, self.now_us, self.stay);
         let (session, came) = Session::arrives(moved, whither, &mut world)?;
         entrance.enter();
         self.tally.row(entrance.door.series).add(Count::Open, 1);

@@ -22,6 +22,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
 use crate::proto::reply;
+use crate::session::Stay;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
@@ -424,7 +425,9 @@ impl Worker {
     pub(super) fn take_signals(&mut self) {
         while let Some((signal, _)) = self.signals.as_mut().and_then(Signals::read) {
             match signal {
-                process::SIGTERM | process::SIGINT if self.draining => self.stop = true,
+                process::SIGTERM | process::SIGINT if self.stay != Stay::Welcome => {
+                    self.stop = true
+                }
                 process::SIGTERM | process::SIGINT => self.drain(),
                 _ => {}
             }

@@ -39,7 +39,7 @@ use crate::parser::http11::{self, Name};
 use crate::proto::digest::Digest;
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Side, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, Stay, World};
 use crate::slab::{Key, Slab};
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
@@ -68,7 +68,7 @@ struct Tools {
 }
 
 impl Tools {
-    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, draining: bool) -> World<'w> {
+    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, stay: Stay) -> World<'w> {
         World {
             now_us,
             door,
@@ -78,7 +78,7 @@ impl Tools {
             spare: &mut self.spare,
             trash: &mut self.trash,
             trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
-            draining,
+            stay,
         }
     }
 }
@@ -120,8 +120,8 @@ pub struct Worker {
     unfinished: Vec<Key>,
     /// Who may take a step of a handshake.
     line: Line,
-    /// It serves what it has, and takes no more.
-    draining: bool,
+    /// Not welcome: it serves what it has, and takes no more.
+    stay: Stay,
     /// What becomes of its connections, once it takes no more.
     retirement: Option<Retirement>,
     /// Links from workers that hand theirs over to this one.
@@ -200,7 +200,7 @@ impl Worker {
             starving: VecDeque::new(),
             unfinished: Vec::new(),
             line: Line::default(),
-            draining: false,
+            stay: Stay::Welcome,
             retirement: None,
             legacies: Slab::default(),
             farewell_ms: None,
@@ -247,7 +247,7 @@ impl Worker {
     /// Told to end, or nobody is left, nor anybody who hands over more.
     fn is_over(&self) -> bool {
         let empty = self.slots.is_empty() && self.legacies.is_empty();
-        self.stop || self.draining && empty
+        self.stop || self.stay != Stay::Welcome && empty
     }
 
     /// -1 if nothing will happen by itself.
@@ -369,11 +369,11 @@ impl Worker {
         let before = moves.map(|_| slot.load(listener.protocol));
         // Whose connection can move need not go, and come back elsewhere.
         let stays = !moves.is_some_and(Retirement::has_heir) || slot.front.plain().is_none();
-        let draining = self.draining && stays;
+        let stay = if stays { self.stay } else { Stay::Welcome };
         let mut turn = Turn {
             key,
             slot,
-            world: self.tools.world(&entrance.door, self.now_us, draining),
+            world: self.tools.world(&entrance.door, self.now_us, stay),
             backs: &mut self.backs,
             holds: &mut self.holds,
             poll: &self.poll,
@@ -507,7 +507,7 @@ impl Worker {
     fn drain(&mut self) {
         self.shut_doors();
         self.accept_waiting();
-        self.draining = true;
+        self.stay = Stay::Over;
         self.close_doors();
         self.count_down();
         self.disinherit();

@@ -15,7 +15,7 @@ use crate::limits::MOVES_PER_TURN;
 use crate::net::board::{Cell, Fate, Load};
 use crate::net::token::{self, Kind};
 use crate::session::moved::{Moved, What};
-use crate::session::{Session, Side};
+use crate::session::{Session, Side, Stay};
 use crate::slab::Key;
 use crate::state::Protocol;
 use crate::sys::epoll;
@@ -82,8 +82,8 @@ impl Worker {
     /// finishes here, and is told with its next answer to come back to somebody else.
     /// Nobody idle is closed. Told again: there is another heir.
     pub(super) fn retire(&mut self, link: Option<OwnedFd>, row: usize) {
-        if !self.draining {
-            self.draining = true;
+        if self.stay == Stay::Welcome {
+            self.stay = Stay::Told;
             // First out of the queues, then everyone who waits: for who comes from then on
             // the kernel wakes somebody else.
             self.shut_doors();
@@ -307,7 +307,7 @@ impl Worker {
 
     fn forget_session(&mut self, session: &mut Session, door: Key) {
         if let Some(entrance) = self.doors.get(door) {
-            let mut world = self.tools.world(&entrance.door, self.now_us, false);
+            let mut world = self.tools.world(&entrance.door, self.now_us, Stay::Welcome);
             session.forget(&mut world);
         }
     }
