@@ -6,19 +6,22 @@
 use super::fields::{fault, of_text, Fault, Fields, Value};
 use super::keys::{Default, CERTIFICATE, LISTENER};
 use super::object::{word, Words};
-use crate::certificate::{check, facts};
+use crate::certificate::{authorities, check, crls, facts};
 use crate::limits::{CIPHERS_BYTES_MAX, PEM_BYTES_MAX};
-use crate::state::{Certificate, Paths, Protocol, Secret, Tls, TlsVersion};
+use crate::state::{Certificate, ClientAuth, Paths, Protocol, Secret, Tls, TlsVersion};
 use std::io;
 use std::path::Path;
 
 /// Keys of the policy, in canonical order.
-const POLICY: [&str; 5] = [
+const POLICY: [&str; 8] = [
     "tls_versions",
     "cipher_list",
     "cipher_suites",
     "groups",
     "strict_sni",
+    "client_auth",
+    "client_ca",
+    "client_crl",
 ];
 
 /// By which rules a listener of that protocol speaks TLS, if it does.
@@ -48,18 +51,54 @@ pub fn tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Tls>, 
         cipher_suites: fields.text("cipher_suites")?,
         groups: fields.text("groups")?,
         strict_sni: fields.bool("strict_sni")?,
+        client: client_auth_from(fields)?,
+    }))
+}
+
+fn client_auth_from(fields: &mut Fields) -> Result<Option<ClientAuth>, Fault> {
+    let auth = fields.text("client_auth")?;
+    let ca = fields.text_or_none("client_ca");
+    let crl = fields.text_or_none("client_crl");
+    if auth == "none" {
+        let alone = match (&ca, &crl) {
+            (Some(_), _) => "client_ca",
+            (_, Some(_)) => "client_crl",
+            _ => return Ok(None),
+        };
+        let what = "does nothing while client_auth is none: leave it out, or unset it";
+        return Err(fault(alone, what));
+    }
+    let missing = || fault("client_auth", "needs client_ca, by which clients are known");
+    let ca = ca.ok_or_else(missing)?;
+    authorities(&ca).map_err(|what| fault("client_ca", what))?;
+    let crl = crl.map(|pem| crls(pem, &ca));
+    Ok(Some(ClientAuth {
+        required: auth == "required",
+        crl: crl.transpose().map_err(|what| fault("client_crl", what))?,
+        ca,
     }))
 }
 
 pub fn tls_words(tls: &Tls) -> Words {
     let versions: Vec<&str> = tls.versions.iter().map(|version| version.name()).collect();
-    vec![
+    let mut words = vec![
         word("tls_versions", versions.join(",")),
         word("cipher_list", &tls.cipher_list),
         word("cipher_suites", &tls.cipher_suites),
         word("groups", &tls.groups),
         word("strict_sni", tls.strict_sni),
-    ]
+    ];
+    if let Some(client) = &tls.client {
+        let auth = if client.required {
+            "required"
+        } else {
+            "optional"
+        };
+        words.push(word("client_auth", auth));
+        words.push(word("client_ca", &client.ca));
+        words.extend(client.crl.iter().map(|crl| word("client_crl", &crl.pem)));
+    }
+    words
 }
 
 /// Parsed and checked; in one spelling, whatever stands around it in its file.

@@ -11,6 +11,7 @@
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
 mod certificate;
+mod client;
 mod dump;
 mod rule;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod sample;
 mod store;
 
 pub use certificate::{Certificate, Facts, Paths, Secret};
+pub use client::{ClientAuth, Crls};
 pub use rule::check_path;
 pub use store::State;
 
@@ -110,6 +112,8 @@ pub struct Tls {
     pub groups: String,
     /// Names that no certificate has are refused.
     pub strict_sni: bool,
+    /// Clients are asked for certificates of their own.
+    pub client: Option<ClientAuth>,
 }
 
 /// A range of addresses: `10.0.0.0/8`, `::1`.

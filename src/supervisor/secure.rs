@@ -45,11 +45,14 @@ fn try_policy(listener: &Listener) -> Result<(), String> {
     tried.map_err(|what| format!("listener {}: {what}", listener.address))
 }
 
-/// What should be known about the certificates of a state, a sentence each.
+/// What should be known about the certificates of a state, and about lists of revoked ones: a
+/// sentence each.
 pub fn untimely(state: &State) -> Vec<String> {
     let now_s = now_s();
     let found = state.certificates().filter_map(|one| one.untimely(now_s));
-    found.collect()
+    let lists = state.listeners().filter_map(|one| one.crls());
+    let stale = lists.flat_map(|crls| crls.untimely(now_s));
+    found.chain(stale).collect()
 }
 
 /// The first change whose policy OpenSSL does not take.
@@ -81,7 +84,19 @@ impl Supervisor {
     pub(super) fn warn_of(&self, changes: &[Change]) -> String {
         let now_s = now_s();
         let mut lines = String::new();
-        for certificate in changes.iter().filter_map(Change::certificate) {
+        let mut warn = |listener: SocketAddr, text: String| {
+            log::warn!("listener {listener}: {text}");
+            lines += &reply::data("warning", &[("text", text)]);
+        };
+        for change in changes {
+            if let Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) = change {
+                let stale = listener.crls().into_iter();
+                let stale = stale.flat_map(|crls| crls.untimely(now_s));
+                stale.for_each(|text| warn(listener.address, text));
+            }
+            let Some(certificate) = change.certificate() else {
+                continue;
+            };
             let mut all: Vec<String> = certificate.untimely(now_s).into_iter().collect();
             if self.saver.saves() && !self.can_be_saved(certificate) {
                 all.push(format!(
@@ -89,10 +104,8 @@ impl Supervisor {
                     certificate.names_text()
                 ));
             }
-            for text in all {
-                log::warn!("listener {}: {text}", certificate.listener);
-                lines += &reply::data("warning", &[("text", text)]);
-            }
+            let listener = certificate.listener;
+            all.into_iter().for_each(|text| warn(listener, text));
         }
         lines
     }
@@ -149,7 +162,30 @@ impl Supervisor {
             }
             told.insert(fingerprint, threshold);
         }
+        self.look_at_lists(now_s, &mut told);
         self.expiry.told = told;
+    }
+
+    /// Lists of revoked certificates are good for days only: one that ends is told of when it does, and
+    /// every day until there is another one.
+    fn look_at_lists(&mut self, now_s: i64, told: &mut BTreeMap<Rc<str>, i64>) {
+        for listener in self.state.listeners() {
+            let (address, Some(crls)) = (listener.address, listener.crls()) else {
+                continue;
+            };
+            for text in crls.untimely(now_s) {
+                let text: Rc<str> = format!("listener {address}: {text}").into();
+                if !self.expiry.told.contains_key(&text) {
+                    log::warn!("{text}");
+                }
+                told.insert(text, 0);
+            }
+            if let Some(end) = crls.next_end(now_s) {
+                let seconds = u64::try_from(end.saturating_sub(now_s)).unwrap_or(0);
+                let due_ms = self.now_ms.saturating_add(seconds.saturating_mul(1000));
+                self.expiry.due_ms = self.expiry.due_ms.min(due_ms);
+            }
+        }
     }
 
     /// The lines of `status` about certificates that end soon.

@@ -82,6 +82,7 @@ fn tls(versions: &[TlsVersion]) -> Tls {
         cipher_list: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256".into(),
         cipher_suites: "TLS_AES_128_GCM_SHA256".into(),
         groups: "X25519:P-256".into(),
+        client: None,
         strict_sni: false,
     }
 }
