@@ -37,8 +37,20 @@ impl Checked {
     }
 }
 
-/// `certificate` may have its chain behind it; `chain` comes after that.
+/// What a listener shows: `matched`, and made out to hosts.
 pub fn check(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checked, String> {
+    let checked = matched(certificate, chain, key)?;
+    if names(&checked.leaf).is_empty() {
+        return Err(format!(
+            "the certificate of {} names no host (subjectAltName)",
+            name_of(checked.leaf.subject_name())
+        ));
+    }
+    Ok(checked)
+}
+
+/// `certificate` may have its chain behind it; `chain` comes after that.
+pub fn matched(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checked, String> {
     let mut all = stack(certificate, "the certificate")?;
     if !chain.trim().is_empty() {
         all.extend(stack(chain, "the chain")?);
@@ -81,13 +93,6 @@ pub fn check(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checke
             ));
         }
         below = link;
-    }
-    let facts = facts(&leaf);
-    if facts.names.is_empty() {
-        return Err(format!(
-            "the certificate of {} names no host (subjectAltName)",
-            facts.subject
-        ));
     }
     Ok(Checked {
         leaf,

@@ -285,6 +285,10 @@ pub static CLUSTER: &[Key] = &[
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
     key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),
     key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for."),
+    key("tls_certificate", Pem, Empty, "The certificate that backends know us by, if they ask for one, and behind it what leads from it to a root."),
+    key("tls_key", Pem, Empty, "Its private key, without a password."),
+    key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
+    key("tls_key_path", File, InCommand, "Where this key was read."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 

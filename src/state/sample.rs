@@ -160,7 +160,18 @@ impl Random {
             verify: self.coin(),
             ca: self.coin().then(|| ROOT.into()),
             server_name: Some(["a.example.com", "10.0.0.1"][self.below(2) as usize].into()),
+            own: self.coin().then(|| self.own_certificate()),
         })
+    }
+
+    fn own_certificate(&mut self) -> OwnCertificate {
+        let certificate = self.certificate();
+        OwnCertificate {
+            facts: certificate.facts.clone(),
+            chain: certificate.chain.clone(),
+            key: certificate.key.clone(),
+            paths: certificate.paths.clone(),
+        }
     }
 
     fn frontend(&mut self) -> Frontend {

@@ -9,8 +9,12 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
-use openssl::ssl::{AlpnError, NameType, SslAcceptor, SslMethod, SslStream, SslVersion};
+use openssl::ssl::{
+    AlpnError, NameType, SslAcceptor, SslAcceptorBuilder, SslMethod, SslStream, SslVerifyMode,
+    SslVersion,
+};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509Builder, X509Crl, X509Name, X509};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -190,6 +194,8 @@ pub struct Seen {
     pub name: Option<String>,
     pub resumed: bool,
     pub alpn: Option<Vec<u8>>,
+    /// The common name of the certificate that the client has shown.
+    pub client: Option<String>,
 }
 
 #[derive(Default)]
@@ -269,7 +275,26 @@ impl SecureBackend {
     where
         S: Fn(&mut Secure) + Send + Sync + 'static,
     {
-        let acceptor = acceptor(proof, version);
+        SecureBackend::made(acceptor(proof, version).build(), script)
+    }
+
+    /// As `echo`, for clients with a certificate of that authority alone.
+    pub fn asking(proof: &Proof, version: SslVersion, authority: &Authority) -> SecureBackend {
+        let mut acceptor = acceptor(proof, Some(version));
+        let mut store = X509StoreBuilder::new().expect("a store");
+        let root = authority.0.certificate.clone();
+        store.add_cert(root).expect("a root");
+        acceptor
+            .set_verify_cert_store(store.build())
+            .expect("a store");
+        acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        SecureBackend::made(acceptor.build(), answer_all)
+    }
+
+    fn made<S>(acceptor: SslAcceptor, script: S) -> SecureBackend
+    where
+        S: Fn(&mut Secure) + Send + Sync + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
         let address = listener.local_addr().expect("getsockname");
         let (log, stopped) = (Shared::default(), Arc::<AtomicBool>::default());
@@ -294,16 +319,7 @@ impl SecureBackend {
 
     /// Answers every request with the body it had, or with its host if it had none.
     pub fn echo(proof: &Proof) -> SecureBackend {
-        SecureBackend::scripted(proof, None, |peer| {
-            while let Some((head, body)) = peer.request() {
-                let host = head.split("Host: ").nth(1).unwrap_or_default();
-                let host = host.split("\r\n").next().unwrap_or_default();
-                match body.is_empty() {
-                    true => peer.send(ok(host)),
-                    false => peer.send(ok(body)),
-                }
-            }
-        })
+        SecureBackend::scripted(proof, None, answer_all)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -329,6 +345,23 @@ impl SecureBackend {
     }
 }
 
+fn answer_all(peer: &mut Secure) {
+    while let Some((head, body)) = peer.request() {
+        let host = head.split("Host: ").nth(1).unwrap_or_default();
+        let host = host.split("\r\n").next().unwrap_or_default();
+        match body.is_empty() {
+            true => peer.send(ok(host)),
+            false => peer.send(ok(body)),
+        }
+    }
+}
+
+fn common_name(certificate: &X509) -> String {
+    let mut all = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    let name = all.next().and_then(|name| name.data().to_string().ok());
+    name.unwrap_or_default()
+}
+
 impl Drop for SecureBackend {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
@@ -336,7 +369,7 @@ impl Drop for SecureBackend {
     }
 }
 
-fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptor {
+fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptorBuilder {
     let mut made = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a context");
     let mut fill = || {
         made.set_certificate(&proof.certificate)?;
@@ -348,7 +381,7 @@ fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptor {
     made.set_alpn_select_callback(|_, offered| {
         openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
     });
-    made.build()
+    made
 }
 
 fn serve(acceptor: &SslAcceptor, stream: TcpStream, log: Shared, script: &dyn Fn(&mut Secure)) {
@@ -363,6 +396,10 @@ fn serve(acceptor: &SslAcceptor, stream: TcpStream, log: Shared, script: &dyn Fn
         name: tls.ssl().servername(NameType::HOST_NAME).map(str::to_owned),
         resumed: tls.ssl().session_reused(),
         alpn: tls.ssl().selected_alpn_protocol().map(<[u8]>::to_vec),
+        client: tls
+            .ssl()
+            .peer_certificate()
+            .map(|shown| common_name(&shown)),
     };
     log.0.lock().expect("log").handshakes.push(seen);
     script(&mut Secure { tls, log });

@@ -36,6 +36,15 @@ pub struct Proof {
     pub key: PKey<Private>,
 }
 
+impl Proof {
+    fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        ssl.set_certificate(&self.leaf)?;
+        ssl.set_private_key(&self.key)?;
+        let mut links = self.chain.iter();
+        links.try_for_each(|link| ssl.add_chain_cert(link.clone()))
+    }
+}
+
 struct Certificate {
     names: Names,
     default: bool,
@@ -256,14 +265,7 @@ impl Entry {
     }
 
     fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        for proof in &self.proofs {
-            ssl.set_certificate(&proof.leaf)?;
-            ssl.set_private_key(&proof.key)?;
-            for link in &proof.chain {
-                ssl.add_chain_cert(link.clone())?;
-            }
-        }
-        Ok(())
+        self.proofs.iter().try_for_each(|proof| proof.hand_to(ssl))
     }
 }
 

@@ -287,6 +287,7 @@ fn tickets_are_silence() {
         verify: false,
         ca: None,
         server_name: None,
+        own: None,
     };
     let dialer = backend::Dialers::default().dialer(&policy, crate::state::Protocol::Http);
     let dialer = std::rc::Rc::new(dialer.expect("a dialer"));
