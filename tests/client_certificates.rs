@@ -273,7 +273,8 @@ fn nobody_forges_who_he_is() {
         let proxy = setup.backends(&[backend.address()]).start();
         backend.forget();
         assert_eq!(proxy.client().ask(&head).status(), 200);
-        assert_eq!(forgeries(&backend.bytes()), [const { String::new() }; 0]);
+        let found = forgeries(&backend.bytes());
+        assert!(found.is_empty(), "{found:?}");
     }
 }
 

@@ -236,8 +236,7 @@ impl Turn<'_> {
         let Some(tls) = self.slot.front.tls() else {
             return Ok(Event::Secured(Secured::default()));
         };
-        let told = identity_of(tls);
-        let identity = told.map_err(|()| "backends cannot be told of its certificate")?;
+        let identity = identity_of(tls)?;
         let kind = match tls.ssl().session_reused() {
             true => Count::HandshakesResumed,
             false => Count::HandshakesFull,

@@ -57,11 +57,13 @@ fn store(client: &ClientAuth) -> Result<X509Store, ErrorStack> {
     Ok(store.build())
 }
 
+const TOO_LONG: &str = "the certificate of a client is longer than a backend can be told";
+
 /// One step of a proof, from its end to the client's own certificate.
 fn can_be_told(fine: bool, proof: &mut X509StoreContextRef) -> bool {
     let own = proof.error_depth() == 0;
     if fine && own && proof.current_cert().and_then(fields).is_none() {
-        log::debug!("the certificate of a client is longer than a backend can be told");
+        log::debug!("{TOO_LONG}");
         proof.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
         return false;
     }
@@ -70,7 +72,7 @@ fn can_be_told(fine: bool, proof: &mut X509StoreContextRef) -> bool {
 
 /// What a backend is told of the client at the other end, as whole field lines; nothing where
 /// nobody is asked. An error: there is more to tell than fits.
-pub fn identity(ssl: &SslRef) -> Result<Option<Rc<[u8]>>, ()> {
+pub fn identity(ssl: &SslRef) -> Result<Option<Rc<[u8]>>, &'static str> {
     if ssl.verify_mode() == SslVerifyMode::NONE {
         return Ok(None);
     }
@@ -78,7 +80,7 @@ pub fn identity(ssl: &SslRef) -> Result<Option<Rc<[u8]>>, ()> {
         None => Some(b"X-SSL-Client-Verify: NONE\r\n".to_vec()),
         Some(certificate) => fields(&certificate),
     };
-    told.map(|told| Some(told.into())).ok_or(())
+    told.map(|told| Some(told.into())).ok_or(TOO_LONG)
 }
 
 /// RFC 9440 section 2.2, and the subject as RFC 4514 writes it.

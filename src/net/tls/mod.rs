@@ -184,8 +184,8 @@ impl Doorman {
     }
 }
 
-/// What backends are told of the certificate that a client has shown; an error: they cannot be.
-pub fn identity_of(stream: &TlsStream) -> Result<Option<Rc<[u8]>>, ()> {
+/// What backends are told of the certificate that a client has shown. An error: why they cannot be.
+pub fn identity_of(stream: &TlsStream) -> Result<Option<Rc<[u8]>>, &'static str> {
     client::identity(stream.ssl())
 }
 
