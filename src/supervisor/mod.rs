@@ -14,6 +14,7 @@ mod dumps;
 mod explain;
 mod files;
 mod inquiry;
+mod losses;
 mod memory;
 mod notify;
 mod orders;
@@ -27,6 +28,7 @@ mod saved;
 mod secure;
 mod series;
 mod status;
+mod succession;
 mod tickets;
 mod waits;
 mod workers;
@@ -37,19 +39,18 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use crate::config::{Config, Settings};
-use crate::limits::{
-    CONTROL_CLIENTS_MAX, DESCRIPTORS_RESERVED, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS,
-};
+use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS};
 use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::digest::Digest;
+use crate::proto::reply;
 use crate::slab::Slab;
 use crate::state::State;
+use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 pub use crate::sys::process::{keep_no_cores, keep_no_large_pieces};
@@ -59,6 +60,7 @@ use control::Control;
 use dumps::Dumps;
 use files::Logs;
 use inquiry::Inquiry;
+use losses::Losses;
 use memory::Litter;
 use orders::Orders;
 use pauses::Pauses;
@@ -109,7 +111,6 @@ struct Supervisor {
     expiry: Expiry,
     logs: Logs,
     workers: Workers,
-    start: Instant,
     now_ms: u64,
     /// Why the proxy could not be started.
     failure: Option<String>,
@@ -121,6 +122,10 @@ struct Supervisor {
     pauses: Pauses,
     /// Changes whose answer waits until backends are empty.
     waits: Vec<Wait>,
+    /// What became of connections since the end began.
+    losses: Losses,
+    /// When this proxy was started, be it by another version.
+    started_ms: u64,
     /// What those who wait for the end were told.
     draining: Option<Progress>,
     /// What workers are being asked.
@@ -149,6 +154,7 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
 
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
+        let now_ms = clock::monotonic_us() / 1000;
         let filed_log_level = config.settings.log_level.clone();
         let given = std::env::var("RUST_LOG");
         config.settings.log_level = given.unwrap_or(config.settings.log_level);
@@ -172,8 +178,7 @@ impl Supervisor {
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
         let mut litter = Litter::default();
         // Of the text that was read.
-        litter.add(state.frontends().count(), 0);
-        let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
+        litter.add(state.frontends().count(), now_ms);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
@@ -181,14 +186,12 @@ impl Supervisor {
             roster.follow(&change, &ledger);
         });
         Ok(Supervisor {
-            max_connections: settings
-                .max_connections
-                .map_or(most, |n| u64::from(n).min(most)),
+            max_connections: settings.connections_of_worker(descriptors),
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
-            tickets: Tickets::new(0).map_err(broken("randomness"))?,
+            tickets: Tickets::new(now_ms).map_err(broken("randomness"))?,
             expiry: Expiry::default(),
             settings,
             digest: Digest::of(&state),
@@ -199,14 +202,15 @@ impl Supervisor {
             control,
             sockets,
             logs,
-            start: Instant::now(),
-            now_ms: 0,
+            now_ms,
             failure: None,
             revision: 0,
             pending: Vec::new(),
             orders: Orders::default(),
             pauses: Pauses::default(),
             waits: Vec::new(),
+            losses: Losses::default(),
+            started_ms: now_ms,
             draining: None,
             inquiries: Slab::default(),
             trial: None,
@@ -224,7 +228,7 @@ impl Supervisor {
         loop {
             let waited = self.poll.wait(&mut events, self.timeout_ms());
             waited.map_err(|e| format!("main stops: epoll_wait: {e}"))?;
-            self.now_ms = self.start.elapsed().as_millis() as u64;
+            self.now_ms = clock::monotonic_us() / 1000;
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
@@ -288,7 +292,7 @@ impl Supervisor {
         .into_iter()
         .flatten()
         .min();
-        let now_ms = self.start.elapsed().as_millis() as u64;
+        let now_ms = clock::monotonic_us() / 1000;
         let wait = |due: u64| i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX);
         due.map_or(-1, wait)
     }
@@ -350,7 +354,8 @@ impl Supervisor {
     }
 
     fn say_good_bye(&mut self) {
-        self.control.finish_shutdown();
+        let report = self.losses.lines() + &reply::ok(&self.losses.totals());
+        self.control.finish_shutdown(&report);
         log::info!("ended");
     }
 

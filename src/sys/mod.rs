@@ -4,6 +4,7 @@
 //! nothing of HTTP, sessions or configuration.
 #![allow(unsafe_code)]
 
+pub mod clock;
 pub mod epoll;
 pub mod passing;
 pub mod pipe;

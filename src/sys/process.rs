@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::mem::{size_of, zeroed, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use super::check;
 
@@ -74,29 +76,58 @@ impl AsFd for Signals {
     }
 }
 
-/// Runs this very program again, in another role: its standard input is
-/// `channel`, its environment empty, and no other descriptor goes along.
-pub fn reexec(name: &str, role: &OsStr, channel: OwnedFd) -> io::Result<Child> {
-    Command::new("/proc/self/exe")
+/// The program that this process runs, also if its file was replaced or removed since.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Runs a program of ours in a role: its standard input is `channel`, its
+/// environment empty, and no other descriptor goes along.
+pub fn start(program: &Path, name: &str, role: &OsStr, channel: OwnedFd) -> io::Result<Child> {
+    let started = Command::new(program)
         .arg0(name)
         .arg(role)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(channel))
-        .spawn()
+        .spawn()?;
+    Ok(Child { pid: started.id() })
+}
+
+/// A process that we started, be it before this program took the place of another one.
+pub struct Child {
+    pid: u32,
+}
+
+impl Child {
+    /// One that this very process started when it ran another program (execve(2) keeps children).
+    pub fn known(pid: u32) -> Child {
+        Child { pid }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// How it ended; `None`: it has not. Its pid is free for others once it was told.
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        let mut status = 0;
+        // SAFETY: `status` lives across the call.
+        let pid = unsafe { libc::waitpid(self.pid as libc::pid_t, &mut status, libc::WNOHANG) };
+        let ended = check(pid)? != 0;
+        Ok(ended.then(|| ExitStatus::from_raw(status)))
+    }
+
+    /// Sends it a signal.
+    pub fn kill(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: takes no pointer. It is not waited for yet, hence the pid is still its own.
+        check(unsafe { libc::kill(self.pid as libc::pid_t, signal) })?;
+        Ok(())
+    }
 }
 
 /// What this process is called in ps and top; of a re-executed one the kernel would say "exe".
 pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: a terminated string that lives across the call, of which the kernel copies 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-}
-
-/// Sends a signal to a process that we started.
-pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
-    // SAFETY: takes no pointer. The child is not reaped yet, hence the pid is still its own.
-    check(unsafe { libc::kill(pid as libc::pid_t, signal) })?;
-    Ok(())
 }
 
 /// Raises the limit of open descriptors as far as allowed; returns what holds now.
