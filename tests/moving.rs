@@ -332,3 +332,52 @@ fn a_shutdown_reports() {
     assert_eq!(reply.number("drained"), 1, "{reply:?}");
     assert_eq!(reply.number("cut"), 0, "{reply:?}");
 }
+
+/// The file asks for more workers, then for fewer: connections of those that go move.
+#[test]
+fn as_many_workers_as_the_file_asks_for() {
+    let backend = Backend::named("a");
+    let proxy = single(Setup::http(), &backend);
+    let mut control = proxy.steer();
+    let count = |count: usize| {
+        let text = std::fs::read_to_string(proxy.config()).expect("a configuration");
+        let lines = text
+            .lines()
+            .map(|line| match line.starts_with("worker_count") {
+                true => format!("worker_count = {count}\n"),
+                false => format!("{line}\n"),
+            });
+        std::fs::write(proxy.config(), lines.collect::<String>()).expect("written");
+    };
+    count(4);
+    let reply = control.ok("reload");
+    assert_eq!(reply.number("moved"), 0, "{reply:?}");
+    assert!(reply.data.is_empty(), "{reply:?}");
+    assert_eq!(proxy.workers().len(), 4);
+    let mut idle: Vec<Peer> = (0..40).map(|_| proxy.client()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    let staying: Vec<u32> = proxy.workers()[..2].iter().map(|w| w.pid).collect();
+    count(2);
+    let reply = control.ok("reload");
+    assert!((10..=30).contains(&reply.number("moved")), "{reply:?}");
+    assert_eq!(reply.number("draining"), 0, "{reply:?}");
+    wait_until("the others to end", || {
+        let pids: Vec<u32> = proxy.workers().iter().map(|w| w.pid).collect();
+        (pids == staying).then_some(())
+    });
+    for client in &mut idle {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.connection_says("close"));
+    }
+    count(1);
+    assert_eq!(control.ok("reload").number("cut"), 0);
+    count(3);
+    control.ok("reload");
+    for client in &mut idle {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    control.refused("worker restart id=3", "missing");
+}

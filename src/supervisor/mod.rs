@@ -22,6 +22,7 @@ mod outbox;
 mod pauses;
 mod progress;
 mod reload;
+mod resize;
 mod roles;
 mod roots;
 mod saved;

@@ -79,7 +79,11 @@ impl Supervisor {
             ("requests", count(Cell::Requests)),
             (
                 "restarts",
-                self.workers.places[process.id].restarts.to_string(),
+                self.workers
+                    .places
+                    .get(process.id)
+                    .map_or(0, |place| place.restarts)
+                    .to_string(),
             ),
             ("at_limit", count(Cell::AtLimit)),
             ("surplus", count(Cell::Surplus)),

@@ -50,14 +50,10 @@ impl Supervisor {
     /// A new worker accepts: the old one of its place takes nothing new from now on, and
     /// everyone who retires there hands over to the new one.
     pub(super) fn succeed(&mut self, id: usize, heir: Key, old: Option<Key>) {
-        let client = self.workers.places[id].asked_by.take();
+        let place = self.workers.places.get_mut(id);
+        let client = place.and_then(|place| place.asked_by.take());
         match old.and_then(|old| self.workers.processes.get_mut(old)) {
-            Some(process) => {
-                process.reports_to = client;
-                let until_ms = self.now_ms + u64::from(self.settings.drain_timeout) * 1000;
-                process.life = Life::Retiring { until_ms };
-                self.board.set(process.row, Cell::Alive, 0);
-            }
+            Some(process) => process.reports_to = client,
             // The one that was to be replaced has died meanwhile.
             None => {
                 if let Some(client) = client {
@@ -65,17 +61,29 @@ impl Supervisor {
                 }
             }
         }
+        if let Some(old) = old {
+            self.retire(old);
+        }
         for old in self.workers.processes.keys() {
             let process = self.workers.processes.get(old);
-            let retires = |p: &Process| p.id == id && matches!(p.life, Life::Retiring { .. });
+            let retires = |p: &Process| p.heirs == id && matches!(p.life, Life::Retiring { .. });
             if process.is_some_and(|p| retires(p) && !p.closed) {
                 self.link(old, heir);
             }
         }
     }
 
+    /// It takes nothing new from now on; it is told so with the link to its heir.
+    pub(super) fn retire(&mut self, key: Key) {
+        let until_ms = self.now_ms + u64::from(self.settings.drain_timeout) * 1000;
+        if let Some(process) = self.workers.processes.get_mut(key) {
+            process.life = Life::Retiring { until_ms };
+            self.board.set(process.row, Cell::Alive, 0);
+        }
+    }
+
     /// Gives each of the two an end of a socket by which connections go from one to the other.
-    fn link(&mut self, old: Key, heir: Key) {
+    pub(super) fn link(&mut self, old: Key, heir: Key) {
         let ends = passing::pair();
         let ends = ends.inspect_err(|e| log::error!("connections cannot move: {e}"));
         let row = self.workers.processes.get(heir).map(|heir| heir.row);
@@ -104,8 +112,11 @@ impl Supervisor {
             return;
         };
         let (id, row) = (process.id, process.row);
-        if let Some(client) = process.reports_to.take() {
-            self.report(client, id, &Losses::of(&self.board, row));
+        let client = process.reports_to.take();
+        let losses = Losses::of(&self.board, row);
+        self.resized(key, &losses);
+        if let Some(client) = client {
+            self.report(client, id, &losses);
         }
     }
 

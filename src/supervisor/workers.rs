@@ -50,6 +50,8 @@ pub enum Life {
 pub struct Process {
     /// The place that it carries.
     pub id: usize,
+    /// The place whose worker takes over from it.
+    pub(super) heirs: usize,
     /// Its row on the board.
     pub row: usize,
     pub life: Life,
@@ -79,6 +81,16 @@ pub struct Place {
     pub(super) restarts: u64,
     /// The control client that has asked for a new process.
     pub(super) asked_by: Option<Key>,
+}
+
+impl Place {
+    /// A process is to be started then.
+    pub(super) fn due(now_ms: u64) -> Place {
+        Place {
+            due_ms: Some(now_ms),
+            ..Place::default()
+        }
+    }
 }
 
 pub struct Workers {
@@ -243,6 +255,7 @@ impl Supervisor {
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
             id,
+            heirs: id,
             row,
             life: Life::Starting,
             child,
@@ -335,6 +348,7 @@ impl Supervisor {
             process.life = Life::Accepting;
         }
         self.board.set(row, Cell::Alive, 1);
+        self.place_is_filled(id);
         self.succeed(id, key, old);
         if self.stage != Stage::Starting {
             log::info!("worker {id} accepts, pid {pid}");
@@ -372,6 +386,7 @@ impl Supervisor {
             self.report(client, process.id, &losses);
         }
         self.losses.add(&losses);
+        self.resized(key, &losses);
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
@@ -386,7 +401,9 @@ impl Supervisor {
             self.failure = Some(what);
             return;
         }
-        if self.stage != Stage::Serving || matches!(process.life, Life::Retiring { .. }) {
+        let given_up = id >= self.workers.places.len();
+        if self.stage != Stage::Serving || given_up || matches!(process.life, Life::Retiring { .. })
+        {
             log::info!("worker {id}, pid {pid}, ended: {how}");
             return;
         }
@@ -410,6 +427,7 @@ impl Supervisor {
     /// A place without a process gets a new one.
     fn schedule(&mut self, id: usize, pid: u32, how: &str, young: bool) {
         let now_ms = self.now_ms;
+        self.place_stays_empty(id, how);
         let taken_over = self.workers.with_life(id, Life::Starting).is_some();
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
@@ -541,7 +559,7 @@ impl Process {
         let _ = self.channel.flush();
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         if let Err(e) = self.child.kill(process::SIGKILL) {
             log::error!("kill {}: {e}", self.child.id());
         }
