@@ -27,6 +27,7 @@ use std::os::fd::OwnedFd;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell, Fate, Load};
@@ -63,6 +64,7 @@ struct Tools {
     pool: Pool,
     spare: Spare,
     trash: Vec<u8>,
+    challenges: Challenges,
 }
 
 impl Tools {
@@ -70,6 +72,7 @@ impl Tools {
         World {
             now_us,
             door,
+            challenges: &self.challenges,
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -187,6 +190,7 @@ impl Worker {
                 pool: Pool::new(settings.buffer_size as usize, buffers),
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
+                challenges: Challenges::default(),
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
