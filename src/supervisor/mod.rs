@@ -5,6 +5,7 @@
 //! control clients are events like any other.
 
 mod apply;
+mod challenges;
 mod check;
 mod commands;
 mod connections;
@@ -138,6 +139,7 @@ struct Supervisor {
     filed: State,
     filed_log_level: String,
     saver: Saver,
+    challenges: challenges::Board,
     /// What `state dump` has answered and is still being read.
     dumps: Dumps,
     litter: Litter,
@@ -149,6 +151,7 @@ struct Supervisor {
 /// state that ran last, nothing is restored: it is all there.
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
+    supervisor.watch_challenges();
     supervisor.start_workers()?;
     supervisor.serve()
 }
@@ -219,6 +222,7 @@ impl Supervisor {
             filed,
             filed_log_level,
             saver,
+            challenges: challenges::Board::default(),
             dumps: Dumps::default(),
             litter,
         })
@@ -234,6 +238,7 @@ impl Supervisor {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
                     Some((Kind::Signals, _)) => self.take_signals(),
+                    Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
@@ -244,6 +249,7 @@ impl Supervisor {
             self.look_at_trial();
             self.look_at_tickets();
             self.look_at_expiry();
+            self.look_at_challenges();
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
@@ -287,8 +293,10 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
+        let challenges = self.challenges.due_ms;
         let due = [
-            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets, expiry,
+            challenges, stage, trial, save, control, litter, workers, pauses, drain, waits,
+            tickets, expiry,
         ]
         .into_iter()
         .flatten()

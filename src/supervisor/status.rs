@@ -34,7 +34,10 @@ impl Supervisor {
         pairs.extend(self.digest.counts());
         pairs.push(("saved", self.saver.is_saved().to_string()));
         let main = reply::data("main", &pairs);
-        main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
+        main + &self.worker_lines()
+            + &self.pauses.lines(self.now_ms)
+            + &self.challenge_lines()
+            + &self.expiry_lines()
     }
 
     /// The data lines of `status` and `workers`.

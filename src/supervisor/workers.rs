@@ -242,6 +242,7 @@ impl Supervisor {
         }
         state.iter().for_each(|block| channel.send_block(block));
         channel.send(&self.tickets.line());
+        channel.send(&self.challenges.line());
         for line in self.pauses.boot_lines(self.now_ms) {
             channel.send(&line);
         }

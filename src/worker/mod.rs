@@ -28,6 +28,7 @@ use std::os::fd::OwnedFd;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell, Fate, Load};
@@ -65,6 +66,7 @@ struct Tools {
     pool: Pool,
     spare: Spare,
     trash: Vec<u8>,
+    challenges: Challenges,
 }
 
 impl Tools {
@@ -72,6 +74,7 @@ impl Tools {
         World {
             now_us,
             door,
+            challenges: &self.challenges,
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -194,6 +197,7 @@ impl Worker {
                 pool: Pool::new(settings.buffer_size as usize, buffers),
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
+                challenges: Challenges::default(),
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
