@@ -118,26 +118,23 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
-    match lead(c, &request, hostname, world.door, world.challenges) {
-        Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
-        Ok(Way::Elsewhere(status, location)) => {
-            x.up.skip(len);
+    let way = lead(c, &request, hostname, world.door, world.challenges);
+    if !matches!(way, Ok(Way::To(..))) {
+        x.up.skip(len);
+    }
+    match way? {
+        Way::To(target, actions) => (x.target, x.actions) = (Some(target), actions),
+        Way::Elsewhere(status, location) => {
             x.location = Some(location);
             return Err(refusal(status, "sent to https"));
         }
-        Ok(Way::Challenge(text)) => {
-            x.up.skip(len);
+        Way::Challenge(text) => {
             x.challenge = Some(text);
             return Err(refusal(200, "acme challenge"));
         }
-        Ok(Way::Told(cursor)) => {
-            x.up.skip(len);
+        Way::Told(cursor) => {
             x.told = Some(cursor);
             return Ok(());
-        }
-        Err(refusal) => {
-            x.up.skip(len);
-            return Err(refusal);
         }
     }
     let edge = Edge {
