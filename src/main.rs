@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             Err(what) => usage_error(&format!("{command}: {what}")),
         },
         "version" | "--version" | "-V" => {
-            println!("sozu {}", env!("CARGO_PKG_VERSION"));
+            println!("sozu {}", sozu_lib::version::version());
             ExitCode::SUCCESS
         }
         "help" | "--help" | "-h" => {

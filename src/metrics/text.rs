@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use super::{Count, Totals, BOUNDS_US};
+use crate::version::version;
 
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -198,7 +199,7 @@ impl Figure {
             };
         };
         match self.value {
-            Version => one(&label("version", env!("CARGO_PKG_VERSION")), 1),
+            Version => one(&label("version", version()), 1),
             Named => one("", source.number(name, at)),
             Value::Count(count) => one("", totals.get(count)),
             Handshakes => {

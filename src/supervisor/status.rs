@@ -4,6 +4,7 @@ use crate::net::board::Cell;
 use crate::proto::reply;
 use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::{Stage, Supervisor};
+use crate::version::version;
 
 impl Supervisor {
     pub(super) fn stats(&self) -> String {
@@ -20,7 +21,7 @@ impl Supervisor {
             Stage::Stopping { .. } => "stopping",
         };
         let mut pairs = vec![
-            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("version", version().to_string()),
             ("pid", std::process::id().to_string()),
             ("state", stage.to_string()),
             ("uptime_s", (self.now_ms / 1000).to_string()),
