@@ -31,12 +31,15 @@ impl Pool {
     }
 
     pub fn take(&mut self) -> Option<Buf> {
-        if self.lent == self.lent_max {
-            return None;
-        }
+        (self.lent < self.lent_max).then(|| self.take_beyond())
+    }
+
+    /// Also when all are lent: what comes from another worker, where it had a buffer, is not
+    /// lost for want of one. So the bound is on both together.
+    pub fn take_beyond(&mut self) -> Buf {
         self.lent += 1;
         let fresh = || vec![0; self.bytes].into_boxed_slice();
-        Some(self.free.pop().unwrap_or_else(fresh))
+        self.free.pop().unwrap_or_else(fresh)
     }
 
     /// Last in, first out: the next user gets what is still in the cache.
@@ -81,7 +84,12 @@ mod tests {
         assert!(pool.take().is_none());
         pool.give(a);
         assert_eq!(pool.lent(), 1);
-        assert!(pool.take().is_some());
+        let c = pool.take().unwrap();
         assert!(pool.take().is_none());
+        let d = pool.take_beyond();
+        pool.give(c);
+        assert!(pool.take().is_none());
+        pool.give(d);
+        assert!(pool.take().is_some());
     }
 }

@@ -128,10 +128,9 @@ impl Channel {
     pub fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; MESSAGE_BYTES];
         match passing::receive(&self.stream, &mut buffer, &mut self.received) {
-            Ok(0) => Ok(false),
-            Ok(n) => {
-                self.reader.push(&buffer[..n]);
-                Ok(true)
+            Ok(received) => {
+                self.reader.push(&buffer[..received.bytes]);
+                Ok(received.bytes > 0)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(e) => Err(e),

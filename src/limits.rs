@@ -216,5 +216,11 @@ pub const LOST_LINE_CHARS_MAX: usize = 1_000;
 pub const SAVE_AGAIN_MS: u64 = 10_000;
 /// After the state was saved, main does other things for so many times as long before it saves again.
 pub const SAVE_REST_TIMES: u64 = 20;
+/// Connections that a worker hands to the next one, or takes from the last one, before others
+/// have their turn: a few hundred microseconds.
+pub const MOVES_PER_TURN: usize = 64;
+/// Longest message about one of them, in bytes: what lies in two buffers, in hexadecimal. With larger
+/// buffers, which are seldom full, a connection stays until less lies in them.
+pub const MOVED_BYTES_MAX: usize = 192 * 1024;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;

@@ -57,7 +57,7 @@ fn a_renewed_file_is_read_again() {
     let mut control = proxy.steer();
     assert_eq!(shown(address, "a.test"), Some(old.fingerprint));
     write(&folder, "www", &new);
-    assert!(control.ok("reload").last.ends_with("changes=2"));
+    assert_eq!(control.ok("reload").number("changes"), 2);
     assert_eq!(shown(address, "a.test"), Some(new.fingerprint.clone()));
     // A command that has renewed it as well, and the file: no quarrel.
     let third = ecdsa("a.test");
@@ -70,7 +70,7 @@ fn a_renewed_file_is_read_again() {
     ));
     let reply = control.ok("reload");
     assert!(
-        reply.data.is_empty() && reply.last.ends_with("changes=0"),
+        reply.data.is_empty() && reply.number("changes") == 0,
         "{reply:?}"
     );
     // What is wrong with a file changes nothing.

@@ -1,8 +1,11 @@
 //! What `ok` means: from then on every worker serves by the new configuration,
 //! and whoever has nothing to do with a change does not notice it.
 
+#[path = "common/certificate.rs"]
+mod certificate;
 mod common;
 
+use certificate::{Keys, Made, Secure};
 use common::{free_address, ok, signal, wait_until, Backend, Broken, Control, Gate, Peer, Setup};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -459,19 +462,26 @@ fn keep_asking(address: SocketAddr, stop: &AtomicBool) -> usize {
     asked
 }
 
-/// An old worker that still has connections follows the configuration as well.
+/// An old worker that still has connections, which under TLS cannot move, follows the
+/// configuration as well.
 #[test]
 fn a_worker_that_retires_follows_changes() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
-    let proxy = workers(1).start();
+    let proxy = Setup::https().top("worker_count", 1).start();
     let (mut control, address) = (proxy.steer(), proxy.address());
+    let made = Made::of(&["site"], Keys::Ecdsa);
+    control.ok(&format!(
+        "certificate add listener={address} {}",
+        made.words()
+    ));
     add_site(&mut control, address, "one", one.address());
     add_site(&mut control, address, "two", two.address());
     let site = format!("listener={address} hostname=site");
     control.ok(&format!("frontend add {site} cluster=one"));
-    let mut idle: Vec<Peer> = (0..3).map(|_| proxy.client()).collect();
+    let secure = || Secure::connect(address, "site").expect("TLS");
+    let mut idle: Vec<Secure> = (0..3).map(|_| secure()).collect();
     for peer in &mut idle {
-        assert_eq!(host(peer, "site"), "one");
+        assert!(peer.ask("site").ends_with("one"));
     }
     control.ok("worker restart id=0");
     assert_eq!(control.ok("workers").data.len(), 2);
@@ -479,14 +489,13 @@ fn a_worker_that_retires_follows_changes() {
         format!("frontend remove {site}"),
         format!("frontend add {site} cluster=two"),
     ]);
-    assert_eq!(host(&mut idle[0], "site"), "two");
+    assert!(idle[0].ask("site").ends_with("two"));
     control.ok(&format!("listener disable address={address}"));
     assert!(refused(address));
     control.ok(&format!("listener enable address={address}"));
-    assert_eq!(host(&mut idle[1], "site"), "two");
+    assert!(idle[1].ask("site").ends_with("two"));
     control.ok(&format!("frontend remove {site}"));
-    assert_eq!(host(&mut idle[2], "site"), "404");
-    only(fresh(address, "two", 4), "two");
+    assert!(idle[2].ask("site").starts_with("HTTP/1.1 404 "));
 }
 
 #[test]

@@ -331,7 +331,7 @@ fn events_and_shutdown() {
     assert!(reply.data[0].starts_with("event time="), "{reply:?}");
     assert!(reply.is_ok() && reply.data.len() == 1, "{reply:?}");
     let last = client.ok("shutdown hard timeout=1");
-    assert_eq!(last.last, "ok");
+    assert_eq!(last.last, "ok moved=0 drained=0 draining=0 cut=0");
     assert_eq!(proxy.wait_exit().code(), Some(0));
 }
 

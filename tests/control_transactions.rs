@@ -420,11 +420,11 @@ fn what_needs_a_restart_is_told() {
     let mut client = proxy.steer();
     rewrite(
         &proxy,
-        &text.replace("worker_count = 2", "worker_count = 3"),
+        &text.replace("worker_count = 2", "worker_count = 2\nworker_timeout = 7"),
     );
     for _ in 0..2 {
         let told = client.ok("reload").data;
-        assert_eq!(told, ["needs_restart key=worker_count"]);
+        assert_eq!(told, ["needs_restart key=worker_timeout"]);
     }
     rewrite(&proxy, &text);
     assert!(client.ok("reload").data.is_empty());

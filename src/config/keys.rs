@@ -185,7 +185,7 @@ pub static GLOBAL: &[Key] = &[
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
     key("log_target", Target, Is("stdout"), "Where the log goes."),
     key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
-    key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic."),
+    key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic; a reload starts more, or has some hand over and end."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
     key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),
     key("max_buffers", ANY_COUNT, Empty, "Most buffers of one worker; if it is not given, 8192."),

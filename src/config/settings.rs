@@ -6,6 +6,7 @@
 use super::fields::{fault, Fault, Fields};
 use super::keys::GLOBAL;
 use super::object::{timeouts_from, timeouts_words, word, Words};
+use crate::limits::DESCRIPTORS_RESERVED;
 use crate::state::Timeouts;
 use std::path::PathBuf;
 
@@ -86,6 +87,14 @@ impl Settings {
             drain_timeout: fields.int("drain_timeout")?,
             shutdown_timeout: fields.int("shutdown_timeout")?,
         })
+    }
+
+    /// How many client connections a worker takes that may open so many descriptors: each needs
+    /// one to a backend as well.
+    pub fn connections_of_worker(&self, descriptors: u64) -> u64 {
+        let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
+        self.max_connections
+            .map_or(most, |n| u64::from(n).min(most))
     }
 
     /// Every key that has a value.

@@ -34,8 +34,60 @@ pub enum Cell {
     Pid,
 }
 
-/// Cells of a row: two cache lines, so that workers do not write into the same one.
-const ROW: usize = 16;
+/// What a connection of a worker that ends is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Kept alive, between two requests.
+    Idle,
+    /// A request or its answer is under way, or a handshake, or the end.
+    Request,
+    Websocket,
+    Tcp,
+}
+
+impl Load {
+    pub const ALL: [Load; 4] = [Load::Idle, Load::Request, Load::Websocket, Load::Tcp];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Load::Idle => "idle",
+            Load::Request => "request",
+            Load::Websocket => "websocket",
+            Load::Tcp => "tcp",
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Another worker has it.
+    Moved,
+    /// It has ended by itself.
+    Drained,
+    /// It is still here.
+    Draining,
+    /// Its time was over.
+    Cut,
+}
+
+impl Fate {
+    pub const ALL: [Fate; 4] = [Fate::Moved, Fate::Drained, Fate::Draining, Fate::Cut];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Fate::Moved => "moved",
+            Fate::Drained => "drained",
+            Fate::Draining => "draining",
+            Fate::Cut => "cut",
+        }
+    }
+}
+
+/// Cells of a row: four cache lines, so that workers do not write into the same one.
+const ROW: usize = 32;
+/// The first of those that say what became of connections.
+const FATES: usize = 16;
 
 pub struct Board(Shared);
 
@@ -68,6 +120,21 @@ impl Board {
     pub fn add(&self, worker: usize, cell: Cell, n: u64) {
         let cell = self.cell(worker, cell);
         cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    fn fate_cell(&self, worker: usize, load: Load, fate: Fate) -> &AtomicU64 {
+        let cell = FATES + load as usize * Fate::ALL.len() + fate as usize;
+        &self.0.cells()[(worker % WORKERS_MAX) * ROW + cell]
+    }
+
+    /// How many connections of a worker that ends came to that.
+    pub fn fate(&self, worker: usize, load: Load, fate: Fate) -> u64 {
+        self.fate_cell(worker, load, fate).load(Relaxed)
+    }
+
+    pub fn add_fate(&self, worker: usize, load: Load, fate: Fate, n: i64) {
+        let cell = self.fate_cell(worker, load, fate);
+        cell.store(cell.load(Relaxed).wrapping_add_signed(n), Relaxed);
     }
 
     /// A worker that starts finds an empty row.

@@ -180,6 +180,14 @@ impl Conn {
         Ok(())
     }
 
+    /// It lives on in another process: epoll is not to tell us of it any more.
+    pub fn forget(&mut self, poll: &Epoll) {
+        if self.interest != 0 {
+            self.interest = 0;
+            let _ = poll.remove(self.as_fd());
+        }
+    }
+
     /// No more bytes from us.
     pub fn shut(&mut self) {
         if let Transport::Tls(tls) = &mut self.transport {

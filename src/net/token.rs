@@ -18,9 +18,13 @@ pub enum Kind {
     Signals,
     ControlSocket,
     ControlClient,
+    /// The worker that takes over from this one.
+    Heir,
+    /// A worker that this one takes over from.
+    Legacy,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -28,6 +32,8 @@ const KINDS: [Kind; 7] = [
     Kind::Signals,
     Kind::ControlSocket,
     Kind::ControlClient,
+    Kind::Heir,
+    Kind::Legacy,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

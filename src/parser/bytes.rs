@@ -67,3 +67,39 @@ pub fn control(bytes: &[u8], start: usize) -> usize {
         .take_while(|b| **b == b'\t' || **b >= 0x20 && **b != 0x7f)
         .count()
 }
+
+/// Bytes as hexadecimal digits, two each.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
+    let pairs = bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
+    pairs.collect()
+}
+
+/// The bytes that `hex` has written.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| (*byte as char).to_digit(16).map(|value| value as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_comes_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&all)).as_deref(), Some(&all[..]));
+        assert_eq!(hex(b"\x00\xff\x1a"), "00ff1a");
+        assert_eq!(unhex(""), Some(Vec::new()));
+        for bad in ["0", "0g", "+1", "é", "00 "] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! path, keeps no bytes, logs nothing, knows no descriptor and no clock. No
 //! input panics. Called by `http` and `session`, and by the fuzzers.
 
-mod bytes;
+pub mod bytes;
 pub mod chunked;
 pub mod host;
 pub mod http11;

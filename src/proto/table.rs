@@ -127,7 +127,7 @@ pub static COMMANDS: &[Row] = &[
     row("metrics", "", "Prints what was counted of listeners, clusters and backends, and their latencies.").keys(METRICS),
     row("connections", "list", "Prints the client connections, or those that fit every given key.").keys(CONNECTIONS),
     row("connections", "kill", "Closes the client connections that fit every given key, of which one at least is needed.").keys(CONNECTIONS),
-    row("worker", "restart", "Replaces a worker by a new process; the old one finishes what it has.").keys(WORKER),
+    row("worker", "restart", "Replaces a worker by a new process, which takes over what rests; the old one finishes the rest.").keys(WORKER),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),
     row("help", "", "Prints every command, or the keys of those that start with a word.").argument("WORD"),

@@ -186,6 +186,34 @@ impl Flow {
         true
     }
 
+    /// Bytes from another worker, to be told as received. False: they are more than there is room for.
+    #[must_use]
+    pub fn load_raw(&mut self, bytes: &[u8], pool: &mut Pool) -> bool {
+        self.buf.get_or_insert_with(|| pool.take_beyond());
+        self.rewind();
+        let room = self.room(pool).get_mut(..bytes.len());
+        room.map(|room| room.copy_from_slice(bytes)).is_some()
+    }
+
+    /// Bytes from another worker, to be sent. False: they are more than there is room for.
+    #[must_use]
+    pub fn load(&mut self, bytes: &[u8], pool: &mut Pool) -> bool {
+        if bytes.is_empty() {
+            return true;
+        }
+        let buf = self.buf.get_or_insert_with(|| pool.take_beyond());
+        // A head that was put before them may have grown into the headroom.
+        let end = (BUFFER_HEADROOM_BYTES + bytes.len()).min(buf.len());
+        let Some(start) = end.checked_sub(bytes.len()) else {
+            return false;
+        };
+        buf[start..end].copy_from_slice(bytes);
+        (self.out_start, self.out_end) = (start, end);
+        (self.raw_start, self.raw_end) = (end, end);
+        self.check();
+        true
+    }
+
     /// Keeps what is to be sent from now on until `release`.
     pub fn hold(&mut self) {
         self.hold = Some(self.out_start);

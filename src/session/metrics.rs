@@ -10,7 +10,7 @@ use crate::session::exchange::Exchange;
 use crate::session::record::End;
 use crate::session::request::{answer_sent, refusal};
 use crate::session::response::finish;
-use crate::session::{Common, Phase, World};
+use crate::session::{Common, Phase, Stay, World};
 
 /// Where they begin, if it is they who are asked for.
 pub(super) fn asked(request: &Request) -> Result<Cursor, Refusal> {
@@ -26,7 +26,8 @@ pub(super) fn asked(request: &Request) -> Result<Cursor, Refusal> {
 /// The head, before the first piece.
 pub(super) fn answer(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     x.up.clear_out();
-    x.keep_alive &= x.up_body.is_done() && !c.is_last(&x) && !world.draining && x.asked.http11;
+    x.keep_alive &=
+        x.up_body.is_done() && !c.is_last(&x) && world.stay == Stay::Welcome && x.asked.http11;
     let framing = match x.asked.http11 {
         true => "Transfer-Encoding: chunked\r\n",
         false => "",

@@ -23,6 +23,7 @@ mod door;
 mod exchange;
 pub mod flow;
 mod metrics;
+pub mod moved;
 pub mod record;
 mod request;
 mod response;
@@ -58,8 +59,17 @@ pub struct World<'w> {
     pub trash: &'w mut [u8],
     /// Is shown every head that was parsed.
     pub trace: Option<fn(Head)>,
-    /// The worker is about to end: connections are not kept.
-    pub draining: bool,
+    pub stay: Stay,
+}
+
+/// What a client is told, and what it can rely on, while its worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    Welcome,
+    /// Each answer says that it is the last one. Who was promised another one before is waited for.
+    Told,
+    /// The same, and nobody is waited for any more.
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -423,6 +433,10 @@ impl Session {
     /// It waits for the end of a pause.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held(_))
+    }
+
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.phase, Phase::Tunnel(_))
     }
 
     pub fn is_idle(&self) -> bool {

@@ -18,8 +18,8 @@ use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down, front_lost};
 use crate::session::{
-    metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Target,
-    Unconnected, World,
+    metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Stay,
+    Target, Unconnected, World,
 };
 use crate::state::{Actions, HostRule, Names, Protocol};
 
@@ -271,7 +271,7 @@ pub(super) fn answer(
     x.record.detail = what;
     x.up.clear_out();
     let blamed = matches!(x.record.end, End::ClientTimeout | End::ClientBadRequest);
-    x.keep_alive &= x.up_body.is_done() && !blamed && !c.is_last(&x) && !world.draining;
+    x.keep_alive &= x.up_body.is_done() && !blamed && !c.is_last(&x) && world.stay == Stay::Welcome;
     let cluster = x
         .target
         .as_ref()

@@ -12,7 +12,7 @@ use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
 use crate::session::request::{answer, head, head_cut, in_phase, waits_for_client};
-use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, World};
+use crate::session::{retire, tunnel, BackAct, Common, Phase, Reuse, Stay, World};
 
 // ---- the response -------------------------------------------------------
 
@@ -107,7 +107,7 @@ fn response_head(
             // Of a request that is not over yet nobody knows how long it goes on.
             let over = x.up_body.is_done() && !x.up_broken;
             x.close_asked |= endless;
-            x.keep_alive &= over && !endless && !world.draining && !is_last;
+            x.keep_alive &= over && !endless && world.stay == Stay::Welcome && !is_last;
             x.down_state = Down::Body(Transfer::new(body, x.asked.http11));
             let shown = Shown {
                 http11: x.asked.http11,
@@ -291,8 +291,8 @@ pub(super) fn finish(c: &mut Common, mut x: Box<Exchange>, end: End, what: &'sta
 /// The record is written. What now?
 pub(super) fn logged(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.since_us = world.now_us;
-    // Who ends lets nobody wait for requests; one that has begun to come is served.
-    let welcome = !world.draining || !x.up.raw().is_empty();
+    // In the end nobody is waited for; a request that has begun to come is served.
+    let welcome = world.stay != Stay::Over || !x.up.raw().is_empty();
     if x.keep_alive && !c.is_last(&x) && welcome {
         // Answered before all of it was sent: the rest must not go before the next request.
         x.up.clear_out();

@@ -18,6 +18,7 @@ use crate::proto::reply;
 use crate::proto::update::Step;
 use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
+use crate::supervisor::resize::Resize;
 use crate::supervisor::{cannot_listen, secure, series, Supervisor};
 use crate::sys::socket;
 
@@ -28,7 +29,25 @@ pub struct Pending {
     client: Option<Key>,
     /// Workers that have not said that they did.
     missing: Vec<Key>,
-    answer: String,
+    /// Data lines, and what the last one says.
+    lines: String,
+    pairs: Vec<(&'static str, String)>,
+    /// Workers come or go as well.
+    pub resize: Option<Resize>,
+}
+
+impl Pending {
+    fn is_settled(&self) -> bool {
+        self.missing.is_empty() && self.resize.as_ref().is_none_or(Resize::is_done)
+    }
+
+    fn answer(mut self) -> String {
+        if let Some(resize) = self.resize {
+            self.lines += &resize.lines();
+            self.pairs.extend(resize.losses.totals());
+        }
+        self.lines + &reply::ok(&self.pairs)
+    }
 }
 
 /// A commit that will be undone.
@@ -94,7 +113,7 @@ impl Supervisor {
         let warnings = self.warn_of(&done.changes);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
-        let pairs = [
+        let pairs = vec![
             ("revision", self.revision.to_string()),
             ("changes", done.changes.len().to_string()),
         ];
@@ -102,7 +121,9 @@ impl Supervisor {
             revision: self.revision,
             client,
             missing,
-            answer: warnings + &reply::ok(&pairs),
+            lines: warnings,
+            pairs,
+            resize: None,
         });
         Ok(done)
     }
@@ -181,22 +202,18 @@ impl Supervisor {
 
     /// Somebody may be answered: what was asked last was asked while others were answered.
     pub(super) fn has_settled(&self) -> bool {
-        self.pending
-            .iter()
-            .any(|pending| pending.missing.is_empty())
+        self.pending.iter().any(Pending::is_settled)
     }
 
     /// Answers whoever waits for what is done by now.
     pub(super) fn settle_pending(&mut self) {
         let all = std::mem::take(&mut self.pending);
-        let (settled, left) = all
-            .into_iter()
-            .partition(|pending| pending.missing.is_empty());
+        let (settled, left) = all.into_iter().partition(Pending::is_settled);
         self.pending = left;
         let settled: Vec<Pending> = settled;
         for pending in settled {
             if let Some(client) = pending.client {
-                self.answer_late(client, &pending.answer);
+                self.answer_late(client, &pending.answer());
             }
         }
     }

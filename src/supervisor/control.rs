@@ -178,10 +178,10 @@ impl Control {
     }
 
     /// Tells those who asked for the end that it has come.
-    pub fn finish_shutdown(&mut self) {
+    pub fn finish_shutdown(&mut self, report: &str) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key).filter(|client| client.awaits_end) {
-                client.outbox.push(&reply::ok(&[]));
+                client.outbox.push(report);
                 // Once, and as much as it takes: nobody waits for a client at the end.
                 let _ = client.outbox.send(&client.stream);
             }

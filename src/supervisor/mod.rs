@@ -14,6 +14,7 @@ mod dumps;
 mod explain;
 mod files;
 mod inquiry;
+mod losses;
 mod memory;
 mod notify;
 mod orders;
@@ -21,12 +22,14 @@ mod outbox;
 mod pauses;
 mod progress;
 mod reload;
+mod resize;
 mod roles;
 mod roots;
 mod saved;
 mod secure;
 mod series;
 mod status;
+mod succession;
 mod tickets;
 mod waits;
 mod workers;
@@ -39,14 +42,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Settings};
-use crate::limits::{
-    CONTROL_CLIENTS_MAX, DESCRIPTORS_RESERVED, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS,
-};
+use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS};
 use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::digest::Digest;
+use crate::proto::reply;
 use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::clock;
@@ -59,6 +61,7 @@ use control::Control;
 use dumps::Dumps;
 use files::Logs;
 use inquiry::Inquiry;
+use losses::Losses;
 use memory::Litter;
 use orders::Orders;
 use pauses::Pauses;
@@ -120,6 +123,10 @@ struct Supervisor {
     pauses: Pauses,
     /// Changes whose answer waits until backends are empty.
     waits: Vec<Wait>,
+    /// What became of connections since the end began.
+    losses: Losses,
+    /// When this proxy was started, be it by another version.
+    started_ms: u64,
     /// What those who wait for the end were told.
     draining: Option<Progress>,
     /// What workers are being asked.
@@ -148,6 +155,7 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
 
 impl Supervisor {
     fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
+        let now_ms = clock::monotonic_us() / 1000;
         let filed_log_level = config.settings.log_level.clone();
         let given = std::env::var("RUST_LOG");
         config.settings.log_level = given.unwrap_or(config.settings.log_level);
@@ -171,8 +179,7 @@ impl Supervisor {
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
         let mut litter = Litter::default();
         // Of the text that was read.
-        litter.add(state.frontends().count(), clock::monotonic_us() / 1000);
-        let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
+        litter.add(state.frontends().count(), now_ms);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
@@ -180,14 +187,12 @@ impl Supervisor {
             roster.follow(&change, &ledger);
         });
         Ok(Supervisor {
-            max_connections: settings
-                .max_connections
-                .map_or(most, |n| u64::from(n).min(most)),
+            max_connections: settings.connections_of_worker(descriptors),
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
-            tickets: Tickets::new(clock::monotonic_us() / 1000).map_err(broken("randomness"))?,
+            tickets: Tickets::new(now_ms).map_err(broken("randomness"))?,
             expiry: Expiry::default(),
             settings,
             digest: Digest::of(&state),
@@ -198,13 +203,15 @@ impl Supervisor {
             control,
             sockets,
             logs,
-            now_ms: clock::monotonic_us() / 1000,
+            now_ms,
             failure: None,
             revision: 0,
             pending: Vec::new(),
             orders: Orders::default(),
             pauses: Pauses::default(),
             waits: Vec::new(),
+            losses: Losses::default(),
+            started_ms: now_ms,
             draining: None,
             inquiries: Slab::default(),
             trial: None,
@@ -348,7 +355,8 @@ impl Supervisor {
     }
 
     fn say_good_bye(&mut self) {
-        self.control.finish_shutdown();
+        let report = self.losses.lines() + &reply::ok(&self.losses.totals());
+        self.control.finish_shutdown(&report);
         log::info!("ended");
     }
 

@@ -46,6 +46,10 @@ impl Supervisor {
                     let line = self.set_log_level(config.settings.log_level, "reload");
                     self.tell_workers(&line);
                 }
+                let resize = self.resize(config.settings.worker_count);
+                if let Some(pending) = self.pending.last_mut() {
+                    pending.resize = Some(resize);
+                }
                 self.audit("reload", &done.changes);
                 told.lines().for_each(|line| log::warn!("reload: {line}"));
                 Ok(told)
@@ -93,7 +97,8 @@ impl Supervisor {
         let old = self.settings.words();
         let mut told = String::new();
         for word in config.settings.words() {
-            if !old.contains(&word) && word.0 != "log_level" {
+            let at_once = ["log_level", "worker_count"].contains(&word.0.as_ref());
+            if !old.contains(&word) && !at_once {
                 told += &reply::data("needs_restart", &[("key", word.0)]);
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::net::board::Cell;
 use crate::proto::reply;
+use crate::supervisor::losses::Losses;
 use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::{Stage, Supervisor};
 use crate::version::version;
@@ -24,7 +25,10 @@ impl Supervisor {
             ("version", version().to_string()),
             ("pid", std::process::id().to_string()),
             ("state", stage.to_string()),
-            ("uptime_s", (self.now_ms / 1000).to_string()),
+            (
+                "uptime_s",
+                (self.now_ms.saturating_sub(self.started_ms) / 1000).to_string(),
+            ),
             ("revision", self.revision.to_string()),
             ("max_connections", self.max_connections.to_string()),
         ];
@@ -66,24 +70,27 @@ impl Supervisor {
             Life::Retiring { .. } => "retiring",
         };
         let uptime = self.now_ms.saturating_sub(process.started_ms) / 1000;
-        reply::data(
-            "worker",
-            &[
-                ("id", process.id.to_string()),
-                ("pid", process.child.id().to_string()),
-                ("state", state.to_string()),
-                ("uptime_s", uptime.to_string()),
-                ("connections", count(Cell::Connections)),
-                ("accepted", count(Cell::Accepted)),
-                ("requests", count(Cell::Requests)),
-                (
-                    "restarts",
-                    self.workers.places[process.id].restarts.to_string(),
-                ),
-                ("at_limit", count(Cell::AtLimit)),
-                ("surplus", count(Cell::Surplus)),
-                ("log_lost", count(Cell::LogLost)),
-            ],
-        )
+        let mut pairs = vec![
+            ("id", process.id.to_string()),
+            ("pid", process.child.id().to_string()),
+            ("state", state.to_string()),
+            ("uptime_s", uptime.to_string()),
+            ("connections", count(Cell::Connections)),
+            ("accepted", count(Cell::Accepted)),
+            ("requests", count(Cell::Requests)),
+            (
+                "restarts",
+                self.workers
+                    .places
+                    .get(process.id)
+                    .map_or(0, |place| place.restarts)
+                    .to_string(),
+            ),
+            ("at_limit", count(Cell::AtLimit)),
+            ("surplus", count(Cell::Surplus)),
+            ("log_lost", count(Cell::LogLost)),
+        ];
+        pairs.extend(Losses::of(&self.board, process.row).draining());
+        reply::data("worker", &pairs)
     }
 }

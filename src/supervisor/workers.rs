@@ -26,6 +26,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
+use crate::supervisor::losses::Losses;
 use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::process::{self, Child};
@@ -49,6 +50,8 @@ pub enum Life {
 pub struct Process {
     /// The place that it carries.
     pub id: usize,
+    /// The place whose worker takes over from it.
+    pub(super) heirs: usize,
     /// Its row on the board.
     pub row: usize,
     pub life: Life,
@@ -63,6 +66,8 @@ pub struct Process {
     heard_ms: u64,
     /// A ping that was not answered yet.
     asked_ms: Option<u64>,
+    /// Who is told what becomes of its connections, once it has handed over what it can.
+    pub(super) reports_to: Option<Key>,
     /// A second, and how many backends it has called up or down in it.
     news: (u64, u32),
 }
@@ -75,7 +80,17 @@ pub struct Place {
     failures: u32,
     pub(super) restarts: u64,
     /// The control client that has asked for a new process.
-    asked_by: Option<Key>,
+    pub(super) asked_by: Option<Key>,
+}
+
+impl Place {
+    /// A process is to be started then.
+    pub(super) fn due(now_ms: u64) -> Place {
+        Place {
+            due_ms: Some(now_ms),
+            ..Place::default()
+        }
+    }
 }
 
 pub struct Workers {
@@ -111,7 +126,7 @@ impl Workers {
     }
 
     /// The process of a place that is in that part of its life.
-    fn with_life(&self, id: usize, life: Life) -> Option<Key> {
+    pub(super) fn with_life(&self, id: usize, life: Life) -> Option<Key> {
         let mut all = self.processes.iter();
         all.find(|(_, process)| process.id == id && process.life == life)
             .map(|(key, _)| key)
@@ -185,7 +200,7 @@ impl Supervisor {
     }
 
     /// The state as a new worker is told it.
-    fn state_blocks(&mut self) -> Vec<Block> {
+    pub(super) fn state_blocks(&mut self) -> Vec<Block> {
         let mut count = 0;
         let roster = &self.roster;
         let lines = self
@@ -197,7 +212,7 @@ impl Supervisor {
         blocks
     }
 
-    fn spawn(&mut self, id: usize, state: &[Block]) -> io::Result<()> {
+    pub(super) fn spawn(&mut self, id: usize, state: &[Block]) -> io::Result<()> {
         let full = || io::Error::other("too many old workers have not ended yet");
         let row = self.workers.free_row().ok_or_else(full)?;
         let (mut channel, end) = Channel::pair()?;
@@ -240,6 +255,7 @@ impl Supervisor {
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
             id,
+            heirs: id,
             row,
             life: Life::Starting,
             child,
@@ -249,6 +265,7 @@ impl Supervisor {
             started_ms: self.now_ms,
             heard_ms: self.now_ms,
             asked_ms: None,
+            reports_to: None,
             news: (0, 0),
         });
         self.workers.places[id].due_ms = None;
@@ -258,35 +275,6 @@ impl Supervisor {
                 .add(process.channel.as_fd(), epoll::IN | epoll::OUT, token)?;
         }
         Ok(())
-    }
-
-    /// A new process for a place; the old one retires once the new one accepts.
-    pub(super) fn restart_worker(&mut self, id: usize, client: Key) -> Result<(), Refused> {
-        if self.stage != Stage::Serving {
-            // Nobody would tell the new one to end.
-            let what = "the proxy does not serve: it starts or ends";
-            return Err(Refused::new(Code::Failed, what));
-        }
-        // One row for each place stays free: who dies is replaced, however many old ones still drain.
-        if self.workers.processes.len() + self.workers.places.len() >= WORKERS_MAX {
-            let what =
-                "too many old workers have connections still: see workers, and connections kill";
-            return Err(Refused::new(Code::Limit, what));
-        }
-        let Some(place) = self.workers.places.get_mut(id) else {
-            let what = format!("there is no worker {id}: see workers");
-            return Err(Refused::new(Code::Missing, what));
-        };
-        if place.asked_by.is_some() {
-            let what = format!("worker {id} is about to be replaced already");
-            return Err(Refused::new(Code::InUse, what));
-        }
-        place.asked_by = Some(client);
-        let state = self.state_blocks();
-        self.spawn(id, &state).map_err(|e| {
-            self.workers.places[id].asked_by = None;
-            Refused::new(Code::Failed, format!("cannot start a worker: {e}"))
-        })
     }
 
     /// A worker has something to say, or takes more of what we say.
@@ -318,12 +306,14 @@ impl Supervisor {
         // Nothing that a worker says makes main do more than believe that it lives, and
         // tell others what it says. All that has come is taken: no more than one message.
         let mut accepting = false;
+        let mut swept = false;
         let mut done = 0;
         let mut others = Vec::new();
         while let Some(line) = process.channel.next_line() {
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
+            swept |= line == "swept";
             if let Some(revision) = line.strip_prefix("done revision=") {
                 done = revision.parse().unwrap_or(done);
             } else if line.contains(' ') {
@@ -335,6 +325,9 @@ impl Supervisor {
         }
         if done > 0 {
             self.done(key, done);
+        }
+        if swept {
+            self.swept(key);
         }
         others.iter().for_each(|line| self.heard(key, line));
         if !open {
@@ -355,13 +348,8 @@ impl Supervisor {
             process.life = Life::Accepting;
         }
         self.board.set(row, Cell::Alive, 1);
-        if let Some(old) = old {
-            self.retire(old);
-        }
-        if let Some(client) = self.workers.places[id].asked_by.take() {
-            let pairs = [("id", id.to_string()), ("pid", pid.to_string())];
-            self.answer_late(client, &reply::ok(&pairs));
-        }
+        self.place_is_filled(id);
+        self.succeed(id, key, old);
         if self.stage != Stage::Starting {
             log::info!("worker {id} accepts, pid {pid}");
             self.tell_event(
@@ -371,18 +359,6 @@ impl Supervisor {
         } else if self.workers.all_accept() {
             self.stage = Stage::Serving;
             self.announce();
-        }
-    }
-
-    /// It goes on with what it has.
-    fn retire(&mut self, key: Key) {
-        let until_ms = self.now_ms + u64::from(self.settings.drain_timeout) * 1000;
-        if let Some(process) = self.workers.processes.get_mut(key) {
-            process.life = Life::Retiring { until_ms };
-            self.board.set(process.row, Cell::Alive, 0);
-            process.channel.send("retire");
-            // A failure means that it died, which SIGCHLD tells.
-            let _ = process.channel.flush();
         }
     }
 
@@ -405,6 +381,12 @@ impl Supervisor {
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
+        let losses = Losses::of(&self.board, process.row).ended();
+        if let Some(client) = process.reports_to {
+            self.report(client, process.id, &losses);
+        }
+        self.losses.add(&losses);
+        self.resized(key, &losses);
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
@@ -419,7 +401,9 @@ impl Supervisor {
             self.failure = Some(what);
             return;
         }
-        if self.stage != Stage::Serving || matches!(process.life, Life::Retiring { .. }) {
+        let given_up = id >= self.workers.places.len();
+        if self.stage != Stage::Serving || given_up || matches!(process.life, Life::Retiring { .. })
+        {
             log::info!("worker {id}, pid {pid}, ended: {how}");
             return;
         }
@@ -443,6 +427,7 @@ impl Supervisor {
     /// A place without a process gets a new one.
     fn schedule(&mut self, id: usize, pid: u32, how: &str, young: bool) {
         let now_ms = self.now_ms;
+        self.place_stays_empty(id, how);
         let taken_over = self.workers.with_life(id, Life::Starting).is_some();
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
@@ -574,7 +559,7 @@ impl Process {
         let _ = self.channel.flush();
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         if let Err(e) = self.child.kill(process::SIGKILL) {
             log::error!("kill {}: {e}", self.child.id());
         }

@@ -14,6 +14,9 @@ pub const HUP: u32 = libc::EPOLLHUP as u32;
 /// Wake one waiter for each event; of those who wait, the one that waits longest in the queue.
 pub const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 
+/// Report a change of state once, not the state again and again.
+pub const EDGE: u32 = libc::EPOLLET as u32;
+
 /// The set of watched descriptors.
 pub struct Epoll(OwnedFd);
 

@@ -1,11 +1,10 @@
-//! Descriptors that travel with bytes over a unix stream socket (SCM_RIGHTS, unix(7)).
+//! Descriptors that travel with bytes over a unix socket (SCM_RIGHTS, unix(7)).
 
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use super::check_size;
+use super::{check, check_size};
 
 /// Most descriptors that travel with one message; the kernel's own bound is 253.
 pub const DESCRIPTORS_MAX: usize = 64;
@@ -19,7 +18,7 @@ const CONTROL_BYTES: usize =
 struct Control([u8; CONTROL_BYTES]);
 
 /// Sends `bytes` with `fds` attached to the first of them; returns how many bytes went.
-pub fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<usize> {
+pub fn send(socket: &impl AsFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<usize> {
     if fds.len() > DESCRIPTORS_MAX {
         return Err(io::Error::other("too many descriptors for one message"));
     }
@@ -47,16 +46,35 @@ pub fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result
             std::ptr::copy_nonoverlapping(raw.as_ptr().cast(), libc::CMSG_DATA(header), len);
         }
     }
+    let socket = socket.as_fd().as_raw_fd();
     // SAFETY: `message` points at `iov`, `bytes` and `control`, which live across the call and are only read.
-    check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+    check_size(unsafe { libc::sendmsg(socket, &message, libc::MSG_NOSIGNAL) })
 }
 
-/// Receives bytes into `buffer` and appends to `fds` every descriptor that came with them. 0: the peer has closed.
+/// What came.
+pub struct Received {
+    /// 0: the peer has closed.
+    pub bytes: usize,
+    /// Nothing of the message is lost, neither for want of room nor for want of descriptors.
+    pub whole: bool,
+}
+
+/// Two ends between which messages, not bytes, travel: each is sent as a whole or not at all.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `fds` has room for the two descriptors that the kernel writes.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
+    // SAFETY: both were just returned to us and are open.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// Receives bytes into `buffer` and appends to `fds` every descriptor that came with them.
 pub fn receive(
-    socket: &UnixStream,
+    socket: &impl AsFd,
     buffer: &mut [u8],
     fds: &mut impl Extend<OwnedFd>,
-) -> io::Result<usize> {
+) -> io::Result<Received> {
     let mut control = Control([0; CONTROL_BYTES]);
     let mut iov = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -68,10 +86,9 @@ pub fn receive(
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = CONTROL_BYTES as _;
+    let socket = socket.as_fd().as_raw_fd();
     // SAFETY: `message` points at `iov`, `buffer` and `control`, which live across the call.
-    let n = check_size(unsafe {
-        libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC)
-    })?;
+    let bytes = check_size(unsafe { libc::recvmsg(socket, &mut message, libc::MSG_CMSG_CLOEXEC) })?;
     // SAFETY: the kernel filled `message`; the CMSG macros walk only inside msg_controllen, and the
     // data of an SCM_RIGHTS header is (cmsg_len - CMSG_LEN(0)) bytes of descriptors that are now ours.
     unsafe {
@@ -86,5 +103,8 @@ pub fn receive(
             header = libc::CMSG_NXTHDR(&message, header);
         }
     }
-    Ok(n)
+    Ok(Received {
+        bytes,
+        whole: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) == 0,
+    })
 }

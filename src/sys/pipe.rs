@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{check, check_size};
 
@@ -31,6 +31,23 @@ impl Pipe {
             read,
             write,
             held: 0,
+        })
+    }
+
+    /// Both ends, to be handed to another process with what the pipe holds.
+    pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.read.as_fd(), self.write.as_fd()]
+    }
+
+    /// A pipe from another process; the kernel says how much it holds.
+    pub fn of(read: OwnedFd, write: OwnedFd) -> io::Result<Pipe> {
+        let mut held: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int, into `held`, which lives across the call.
+        check(unsafe { libc::ioctl(read.as_raw_fd(), libc::FIONREAD, &mut held) })?;
+        Ok(Pipe {
+            read,
+            write,
+            held: usize::try_from(held).unwrap_or(0),
         })
     }
 

@@ -11,12 +11,13 @@ use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::route::Router;
-use crate::session::{Door, Rule, Session};
+use crate::session::{Door, Rule, Session, Stay};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
 use crate::worker::accept::Verdict;
 use crate::worker::drive::Slot;
+use crate::worker::inherit::made_up;
 use crate::worker::Worker;
 
 /// A listener as this worker has it.
@@ -57,6 +58,11 @@ impl Entrance {
         }
     }
 
+    /// A client comes in by it.
+    pub fn enter(&mut self) {
+        self.clients += 1;
+    }
+
     pub fn doorman(&self) -> Option<&Doorman> {
         self.tls.as_ref()
     }
@@ -95,7 +101,7 @@ impl Worker {
         socket: Option<TcpListener>,
     ) -> Option<(SocketAddr, TcpListener)> {
         // One that retires must not keep an address open that nobody else has.
-        let socket = socket.filter(|_| !self.draining);
+        let socket = socket.filter(|_| self.stay == Stay::Welcome);
         self.backs.changes();
         match change {
             Change::ListenerAdd(listener) => self.add_listener(listener.clone(), series, socket),
@@ -156,6 +162,42 @@ impl Worker {
             .iter()
             .find(|(_, entrance)| open(entrance))
             .map(|(key, _)| key)
+    }
+
+    /// The door by which a connection came in at another worker. Where it is not
+    /// configured any more, one that is closed.
+    pub(super) fn door_for(&mut self, address: SocketAddr, protocol: Protocol) -> Option<Key> {
+        let open = self.door_at(address);
+        let same = |key: &Key| {
+            self.doors
+                .get(*key)
+                .is_some_and(|entrance| entrance.door.listener.protocol == protocol)
+        };
+        if let Some(key) = open.filter(same) {
+            return Some(key);
+        }
+        let pairs = [
+            ("address", address.to_string()),
+            ("protocol", protocol.name().to_string()),
+        ];
+        let Change::ListenerAdd(listener) = made_up("listener", &pairs)? else {
+            return None;
+        };
+        let mut listener = (*listener).clone();
+        listener.timeouts = self.settings.timeouts;
+        Some(self.doors.insert(Entrance {
+            door: Door {
+                listener: Rc::new(listener),
+                series: None,
+                router: Router::default(),
+            },
+            tls: None,
+            socket: None,
+            removed: true,
+            watched: false,
+            clients: 0,
+            since: self.backs.moment(),
+        }))
     }
 
     fn add_listener(
@@ -310,7 +352,7 @@ impl Worker {
 
     /// Watches the doors that are not watched, unless there is a reason not to.
     pub(super) fn open_doors_if_open(&mut self) {
-        if !self.draining && !self.at_limit && self.paused_until_ms.is_none() {
+        if self.stay == Stay::Welcome && !self.at_limit && self.paused_until_ms.is_none() {
             self.open_doors();
         }
     }
@@ -390,25 +432,12 @@ impl Worker {
         let Some(front) = entrance.conn_of(stream, peer) else {
             return true;
         };
-        entrance.clients += 1;
+        entrance.enter();
         let row = self.tally.row(entrance.door.series);
         row.add(Count::Connections, 1);
         row.add(Count::Open, 1);
-        let mut world = self.tools.world(&entrance.door, self.now_us, self.draining);
-        let slot = Slot {
-            session: Session::new(peer, &mut world),
-            front,
-            back: None,
-            accepted_us: self.now_us,
-            door: key,
-            tried: Vec::new(),
-            held: None,
-            lanes: None,
-            bulk: 0,
-            reset: false,
-            starving: false,
-            unfinished: false,
-        };
+        let mut world = self.tools.world(&entrance.door, self.now_us, self.stay);
+        let slot = Slot::new(Session::new(peer, &mut world), front, key, self.now_us);
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
         self.drive(slot, false);

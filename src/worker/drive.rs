@@ -50,6 +50,23 @@ pub struct Slot {
 }
 
 impl Slot {
+    pub fn new(session: Session, front: Conn, door: Key, accepted_us: u64) -> Slot {
+        Slot {
+            session,
+            front,
+            back: None,
+            accepted_us,
+            door,
+            tried: Vec::new(),
+            held: None,
+            lanes: None,
+            bulk: 0,
+            reset: false,
+            starving: false,
+            unfinished: false,
+        }
+    }
+
     pub fn bulk(&self, from: Side) -> bool {
         self.bulk & from.bit() != 0
     }

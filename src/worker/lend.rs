@@ -10,12 +10,28 @@ use crate::limits::{PIPE_BYTES, SPLICE_BYTES_MIN};
 use crate::session::{Event, Side};
 use crate::sys::pipe::Pipe;
 use crate::worker::drive::Turn;
+use std::os::fd::BorrowedFd;
 
 /// The pipe of one direction.
 pub struct Lane {
     pipe: Pipe,
     /// The sender has shut its side; what is in the pipe goes first.
     ended: bool,
+}
+
+impl Lane {
+    /// One that came with a connection from another worker.
+    pub fn of(pipe: Pipe, ended: bool) -> Lane {
+        Lane { pipe, ended }
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        self.pipe.ends()
+    }
 }
 
 /// The pipes of one connection, by where the bytes come from.
@@ -33,17 +49,24 @@ impl Lanes {
         }
     }
 
+    pub fn get(&self, from: Side) -> Option<&Lane> {
+        match from {
+            Side::Front => self.front.as_ref(),
+            Side::Back => self.back.as_ref(),
+        }
+    }
+
+    pub fn put(&mut self, from: Side, lane: Lane) {
+        *self.lane(from) = Some(lane);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.front.is_none() && self.back.is_none()
     }
 
     /// Whether bytes from that side wait in a pipe.
     pub fn holds(&self, from: Side) -> bool {
-        let lane = match from {
-            Side::Front => &self.front,
-            Side::Back => &self.back,
-        };
-        lane.as_ref()
+        self.get(from)
             .is_some_and(|lane| lane.pipe.held() > 0 || lane.ended)
     }
 }
@@ -80,7 +103,7 @@ impl Turn<'_> {
             return Some(1);
         }
         if !self.slot.session.is_closed() {
-            *self.slot.lanes.get_or_insert_default().lane(from) = Some(lane);
+            self.slot.lanes.get_or_insert_default().put(from, lane);
         }
         Some(moved)
     }

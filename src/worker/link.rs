@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
 use crate::config::Settings;
-use crate::limits::{DESCRIPTORS_RESERVED, LITTER_MIN};
+use crate::limits::LITTER_MIN;
 use crate::metrics::Series;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
@@ -22,6 +22,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
 use crate::proto::line::{split, Word};
 use crate::proto::reply;
+use crate::session::Stay;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
 use crate::sys::epoll::{self, Epoll, Events};
@@ -69,10 +70,7 @@ pub fn main() -> io::Result<()> {
     let board = Board::map(boot.board.take().ok_or_else(missing)?)?;
     let ledger = Ledger::map(boot.ledger.take().ok_or_else(missing)?)?;
     let descriptors = process::raise_descriptor_limit()?;
-    let most = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1);
-    let most = settings
-        .max_connections
-        .map_or(most, |n| u64::from(n).min(most));
+    let most = settings.connections_of_worker(descriptors);
     let access = boot.access.take().map(Sink::new);
     let seed = process::random_u64()?;
     let outfit = Outfit {
@@ -257,7 +255,7 @@ fn told(report: &Report) -> String {
 }
 
 impl Worker {
-    fn tell(&mut self, line: &str) {
+    pub(super) fn tell(&mut self, line: &str) {
         self.tell_all(&[line]);
     }
 
@@ -388,6 +386,13 @@ impl Worker {
         }
     }
 
+    /// `retire row=N` comes with a link to the worker of that row, `retire` with none.
+    fn obey_retire(&mut self, line: &str) {
+        let row = value(line, "row").and_then(|row| row.parse().ok());
+        let link = row.and_then(|_| self.channel.as_mut()?.take_fd());
+        self.retire(link, row.unwrap_or(0));
+    }
+
     /// A line about what main waits for.
     fn obey_watch(&mut self, line: &str) {
         let order = value(line, "order").and_then(|order| order.parse().ok());
@@ -420,7 +425,9 @@ impl Worker {
     pub(super) fn take_signals(&mut self) {
         while let Some((signal, _)) = self.signals.as_mut().and_then(Signals::read) {
             match signal {
-                process::SIGTERM | process::SIGINT if self.draining => self.stop = true,
+                process::SIGTERM | process::SIGINT if self.stay != Stay::Welcome => {
+                    self.stop = true
+                }
                 process::SIGTERM | process::SIGINT => self.drain(),
                 _ => {}
             }
@@ -435,7 +442,6 @@ impl Worker {
             }
             "look" => self.look_at_doors(),
             "drain" => self.drain(),
-            "retire" => self.retire(),
             "stop" => self.stop = true,
             "log" => {
                 if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
@@ -452,6 +458,12 @@ impl Worker {
                     if let Err(e) = self.batch.take_socket(channel) {
                         log::error!("main handed over a bad socket: {e}");
                     }
+                }
+            }
+            _ if line.starts_with("retire") => self.obey_retire(line),
+            "inherit" => {
+                if let Some(link) = self.channel.as_mut().and_then(Channel::take_fd) {
+                    self.inherit(link);
                 }
             }
             _ if line.starts_with("tickets ") => take_tickets(line),

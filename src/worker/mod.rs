@@ -12,9 +12,11 @@ mod doors;
 mod drive;
 mod hold;
 mod holdings;
+mod inherit;
 mod lend;
 mod link;
 mod pool;
+mod retire;
 mod roll;
 mod watch;
 
@@ -27,7 +29,7 @@ use crate::channel::Channel;
 use crate::config::Settings;
 use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
-use crate::net::board::{Board, Cell};
+use crate::net::board::{Board, Cell, Fate, Load};
 use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::tls::backend::Dialers;
@@ -36,7 +38,7 @@ use crate::parser::http11::{self, Name};
 use crate::proto::digest::Digest;
 use crate::random::Random;
 use crate::session::record::End;
-use crate::session::{Door, Event, Scratch, Side, Spare, World};
+use crate::session::{Door, Event, Scratch, Side, Spare, Stay, World};
 use crate::slab::{Key, Slab};
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
@@ -50,6 +52,7 @@ use doors::Entrance;
 use drive::{Slot, Turn};
 use hold::Holds;
 use pool::Backs;
+use retire::Retirement;
 
 pub use link::main;
 
@@ -63,7 +66,7 @@ struct Tools {
 }
 
 impl Tools {
-    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, draining: bool) -> World<'w> {
+    fn world<'w>(&'w mut self, door: &'w Door, now_us: u64, stay: Stay) -> World<'w> {
         World {
             now_us,
             door,
@@ -73,7 +76,7 @@ impl Tools {
             spare: &mut self.spare,
             trash: &mut self.trash,
             trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
-            draining,
+            stay,
         }
     }
 }
@@ -113,8 +116,12 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// Slots that go on in the next turn, whatever epoll says.
     unfinished: Vec<Key>,
-    /// It serves what it has, and takes no more.
-    draining: bool,
+    /// Not welcome: it serves what it has, and takes no more.
+    stay: Stay,
+    /// What becomes of its connections, once it takes no more.
+    retirement: Option<Retirement>,
+    /// Links from workers that hand theirs over to this one.
+    legacies: Slab<OwnedFd>,
     /// Idle clients are told to go then.
     farewell_ms: Option<u64>,
     /// The time is over: what is left is cut.
@@ -185,7 +192,9 @@ impl Worker {
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             unfinished: Vec::new(),
-            draining: false,
+            stay: Stay::Welcome,
+            retirement: None,
+            legacies: Slab::default(),
             farewell_ms: None,
             stop: false,
             expired: Vec::new(),
@@ -201,7 +210,7 @@ impl Worker {
     /// Serves until told to end.
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while !(self.stop || self.draining && self.slots.is_empty()) {
+        while !self.is_over() {
             self.poll.wait(&mut events, self.timeout_ms())?;
             self.now_us = clock::monotonic_us();
             self.board.add(self.id, Cell::Turns, 1);
@@ -214,6 +223,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
             self.tell_news();
@@ -224,9 +234,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Told to end, or nobody is left, nor anybody who hands over more.
+    fn is_over(&self) -> bool {
+        let empty = self.slots.is_empty() && self.legacies.is_empty();
+        self.stop || self.stay != Stay::Welcome && empty
+    }
+
     /// -1 if nothing will happen by itself.
     fn timeout_ms(&self) -> i32 {
-        if !self.unfinished.is_empty() {
+        let busy = self.retirement.as_ref().is_some_and(Retirement::is_busy);
+        if !self.unfinished.is_empty() || busy {
             return 0;
         }
         let mut due = self.timers.next_ms();
@@ -269,6 +286,8 @@ impl Worker {
             Some((Kind::Listener, key)) => self.door_ready(key),
             Some((Kind::Channel, _)) => self.channel_ready(),
             Some((Kind::Signals, _)) => self.take_signals(),
+            Some((Kind::Heir, _)) => self.heir_ready(ready),
+            Some((Kind::Legacy, key)) => self.legacy_ready(key),
             _ => {}
         }
     }
@@ -323,10 +342,16 @@ impl Worker {
             return;
         };
         let was_starving = slot.starving;
+        let listener = &entrance.door.listener;
+        let moves = self.retirement.as_ref();
+        let before = moves.map(|_| slot.load(listener.protocol));
+        // Whose connection can move need not go, and come back elsewhere.
+        let stays = !moves.is_some_and(Retirement::has_heir) || slot.front.plain().is_none();
+        let stay = if stays { self.stay } else { Stay::Welcome };
         let mut turn = Turn {
             key,
             slot,
-            world: self.tools.world(&entrance.door, self.now_us, self.draining),
+            world: self.tools.world(&entrance.door, self.now_us, stay),
             backs: &mut self.backs,
             holds: &mut self.holds,
             poll: &self.poll,
@@ -340,7 +365,7 @@ impl Worker {
         };
         act(&mut turn);
         if slot.session.is_closed() {
-            self.close(key);
+            self.close(key, before, Fate::Drained);
             return;
         }
         if !slot.session.is_held() {
@@ -356,10 +381,15 @@ impl Worker {
         if std::mem::take(&mut slot.unfinished) {
             self.unfinished.push(key);
         }
+        if before.is_some() {
+            let now = self.slots.get(key).and_then(|slot| self.load_of(slot));
+            self.recount(before, now);
+            self.move_if_resting(key);
+        }
     }
 
     /// The one place where a client's slot is freed.
-    fn close(&mut self, key: Key) {
+    fn close(&mut self, key: Key, load: Option<Load>, fate: Fate) {
         let Some(mut slot) = self.slots.remove(key) else {
             return;
         };
@@ -378,6 +408,7 @@ impl Worker {
             false => slot.front.part(),
         }
         self.left(slot.door, slot.front.is_shaking());
+        self.count_end(load, fate);
     }
 
     fn insert(&mut self, slot: Slot) -> Key {
@@ -444,19 +475,15 @@ impl Worker {
         }
     }
 
-    /// Takes nothing new. Who is here finishes, and is told with its next answer
-    /// to come back to somebody else; nobody idle is closed.
-    fn retire(&mut self) {
-        self.draining = true;
-        self.close_doors();
-    }
-
     /// Takes who waits already and nobody after. Idle clients may still speak for a
     /// moment, for a request may be on its way to us; then they are told to go.
     fn drain(&mut self) {
+        self.shut_doors();
         self.accept_waiting();
-        self.draining = true;
+        self.stay = Stay::Over;
         self.close_doors();
+        self.count_down();
+        self.disinherit();
         self.farewell_ms = Some(self.now_ms() + FAREWELL_MS);
     }
 
@@ -478,16 +505,20 @@ impl Worker {
 
     /// What is still open ends now, and is logged as cut.
     fn cut_all(&mut self) {
+        self.count_down();
+        self.disinherit();
         for key in self.slots.keys() {
             self.with_turn(key, |turn| {
                 if turn.slot.session.cut(End::ProxyShutdown) {
                     turn.log();
                 }
             });
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.reset = true;
-            }
-            self.close(key);
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            slot.reset = true;
+            let load = self.slots.get(key).and_then(|slot| self.load_of(slot));
+            self.close(key, load, Fate::Cut);
         }
     }
 }

@@ -8,6 +8,7 @@
 mod dial;
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use crate::balance::Smooth;
@@ -18,14 +19,22 @@ use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::backend::{Dialer, Dialers, Identity};
 use crate::net::token::{self, Kind};
+use crate::session::moved::Tunnel;
 use crate::session::{Lead, Server, Target};
 use crate::slab::{Key, Slab};
-use crate::state::{self, BackendState};
+use crate::state::{self, BackendState, Change};
 use crate::sys::epoll::Epoll;
 use crate::timer::Wheel;
+use crate::worker::inherit::made_up;
 use crate::worker::watch::{News, Watches};
 
 pub use dial::{Asked, Found, Made};
+
+/// The place of a cluster that has none.
+const NOWHERE: Key = Key {
+    index: u32::MAX,
+    generation: 0,
+};
 
 /// A connection to a backend.
 pub struct Back {
@@ -68,6 +77,24 @@ struct Backend {
 }
 
 impl Backend {
+    fn new(backend: Rc<state::Backend>, series: Series, since: u64) -> Backend {
+        Backend {
+            server: Rc::new(Server { backend, series }),
+            smooth: Smooth::default(),
+            health: Health::default(),
+            pool: Vec::new(),
+            removed: false,
+            connections: 0,
+            watchers: Vec::new(),
+            down: false,
+            why: String::new(),
+            tls_silent_until_ms: 0,
+            told_down: false,
+            has_news: false,
+            since,
+        }
+    }
+
     fn conf(&self) -> &state::Backend {
         &self.server.backend
     }
@@ -142,12 +169,8 @@ impl Backs {
 
     pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>, series: Series) {
         let id = cluster.id.clone();
-        let nowhere = Key {
-            index: u32::MAX,
-            generation: 0,
-        };
         let lead = Lead::new(Target {
-            key: nowhere,
+            key: NOWHERE,
             cluster: Rc::clone(&cluster),
             series,
         });
@@ -192,6 +215,65 @@ impl Backs {
         self.lead(id).map(|lead| lead.target())
     }
 
+    /// Where a connection leads that came from another worker; its cluster may be gone.
+    pub fn target_or_stray(&self, id: &str) -> Option<Rc<Target>> {
+        self.target(id).or_else(|| {
+            let made = made_up("cluster", &[("id", id.to_string())])?;
+            let Change::ClusterAdd(cluster) = made else {
+                return None;
+            };
+            Some(Rc::new(Target {
+                key: NOWHERE,
+                cluster,
+                series: None,
+            }))
+        })
+    }
+
+    /// A connection to a backend that another worker has made. A backend that is gone, or has
+    /// become another one, has this connection and gets no more.
+    pub fn take_over(&mut self, stream: TcpStream, tunnel: &Tunnel) -> Option<(Key, Rc<Server>)> {
+        let (cluster, id, address) = (&tunnel.cluster, &tunnel.backend, tunnel.address);
+        let same = |key: &Key| {
+            let backend = self.backends.get(*key);
+            backend.is_some_and(|backend| backend.conf().address == address)
+        };
+        let backend = match self.backend_key(cluster, id).filter(same) {
+            Some(known) => known,
+            None => self.stray_backend(cluster, id, address)?,
+        };
+        let server = self.backends.get_mut(backend)?;
+        server.connections += 1;
+        self.tally.row(server.server.series).add(Count::Open, 1);
+        self.watches.gained(&server.watchers);
+        let conn = self.conns.insert(Back {
+            conn: Conn::new(stream, false),
+            owner: None,
+            backend,
+            connecting: false,
+            shook: false,
+            identity: None,
+            idle_since_ms: 0,
+        });
+        Some((conn, Rc::clone(&server.server)))
+    }
+
+    fn stray_backend(&mut self, cluster: &str, id: &str, address: SocketAddr) -> Option<Key> {
+        let pairs = [
+            ("cluster", cluster.to_string()),
+            ("id", id.to_string()),
+            ("address", address.to_string()),
+        ];
+        let Change::BackendAdd(conf) = made_up("backend", &pairs)? else {
+            return None;
+        };
+        let gone = Backend::new(conf, None, self.moment);
+        Some(self.backends.insert(Backend {
+            removed: true,
+            ..gone
+        }))
+    }
+
     pub fn lead(&self, id: &str) -> Option<Lead> {
         let cluster = self.clusters.get(*self.by_id.get(id)?)?;
         Some(cluster.lead.clone())
@@ -202,21 +284,8 @@ impl Backs {
         let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
             return;
         };
-        cluster.backends.push(self.backends.insert(Backend {
-            server: Rc::new(Server { backend, series }),
-            smooth: Smooth::default(),
-            health: Health::default(),
-            pool: Vec::new(),
-            removed: false,
-            connections: 0,
-            watchers: Vec::new(),
-            down: false,
-            why: String::new(),
-            tls_silent_until_ms: 0,
-            told_down: false,
-            has_news: false,
-            since: self.moment,
-        }));
+        let backend = Backend::new(backend, series, self.moment);
+        cluster.backends.push(self.backends.insert(backend));
     }
 
     /// One that takes nothing new gives its idle connections up.

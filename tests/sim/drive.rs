@@ -13,7 +13,7 @@ use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{self, Door, Event, Scratch, Session, Side, Spare, World};
+use sozu_lib::session::{self, Door, Event, Scratch, Session, Side, Spare, Stay, World};
 
 /// What sessions are lent.
 pub struct Tools {
@@ -105,7 +105,7 @@ pub struct Sim {
     pub backends: usize,
     pub slots: Vec<Slot>,
     pub backs: Vec<Back>,
-    pub draining: bool,
+    pub stay: Stay,
     /// The clusters are paused until then, in microseconds.
     pub paused_until_us: Option<u64>,
     /// Who waits for the end of it, in order, and how many may.
@@ -116,7 +116,7 @@ pub struct Sim {
     pub trace: bool,
 }
 
-pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, draining: bool) -> World<'w> {
+pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, stay: Stay) -> World<'w> {
     World {
         now_us,
         door,
@@ -126,7 +126,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, draining: boo
         spare: &mut tools.spare,
         trash: &mut tools.trash,
         trace: None,
-        draining,
+        stay,
     }
 }
 
@@ -188,7 +188,7 @@ impl Sim {
         }
         let slot = &mut self.slots[s];
         let door = &self.doors[usize::from(slot.tcp)];
-        let mut world = lend(&mut self.tools, door, self.now_us, self.draining);
+        let mut world = lend(&mut self.tools, door, self.now_us, self.stay);
         match event {
             Event::Sent(Side::Back, n) => slot.count_up(n as u64),
             Event::Lent(Side::Front, n) => slot.count_up(n),
@@ -265,7 +265,7 @@ impl Sim {
             (Side::Back, None) => return 0,
         };
         let door = &self.doors[usize::from(slot.tcp)];
-        let mut world = lend(&mut self.tools, door, self.now_us, self.draining);
+        let mut world = lend(&mut self.tools, door, self.now_us, self.stay);
         let room = slot.session.room(side, &mut world);
         if room.is_empty() {
             slot.starving = true;
@@ -401,7 +401,7 @@ impl Sim {
         let slot = &mut self.slots[s];
         if !slot.session.is_closed() {
             let door = &self.doors[usize::from(slot.tcp)];
-            let mut world = lend(&mut self.tools, door, self.now_us, self.draining);
+            let mut world = lend(&mut self.tools, door, self.now_us, self.stay);
             let held = slot.lanes.each_ref().map(Lane::holds);
             slot.session.set_held(held[1], held[0]);
             slot.session.settle(&mut world);

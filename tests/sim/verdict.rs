@@ -6,6 +6,7 @@ use crate::drive::{Attempt, Seen, Sim, Slot};
 use crate::plan::{Asked, Kind};
 use crate::wire::Ending;
 use sozu_lib::session::record::End;
+use sozu_lib::session::Stay;
 
 /// One client's story, and what may excuse whom.
 struct Case<'s> {
@@ -184,7 +185,7 @@ impl Case<'_> {
         let client = &self.slot.client;
         let own_doing = client.faulted.is_some() || client.is_deaf();
         let timeout = self.slot.lapsed || self.slot.timeouts.contains(&i);
-        let late = self.odd && timeout || self.sim.draining;
+        let late = self.odd && timeout || self.sim.stay != Stay::Welcome;
         let idle = self.slot.lapsed && self.slot.records.len() <= i;
         let recorded = self.slot.records.get(i).is_some_and(|seen| {
             let cut = matches!(

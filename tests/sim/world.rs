@@ -20,7 +20,9 @@ use sozu_lib::buf::Pool;
 use sozu_lib::random::Random;
 use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
-use sozu_lib::session::{self, Door, Event, Exchange, Lead, Rule, Scratch, Session, Side, Target};
+use sozu_lib::session::{
+    self, Door, Event, Exchange, Lead, Rule, Scratch, Session, Side, Stay, Target,
+};
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
     Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
@@ -82,7 +84,7 @@ pub fn run(seed: u64, trace: bool) {
         turn(&mut sim, s, None);
     }
     let stopped = play(&mut sim, &weather);
-    let odd = weather.jumps > 0 || sim.draining || stopped;
+    let odd = weather.jumps > 0 || sim.stay != Stay::Welcome || stopped;
     verdict::judge(&sim, odd, buffers < 16, stopped);
     assert_eq!(sim.tools.pool.lent(), 0, "buffers that nobody gave back");
     assert_eq!(sim.tools.spare.len(), SPARE, "exchanges that went astray");
@@ -121,7 +123,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         backends: dice.between(1, 4),
         slots: Vec::new(),
         backs: Vec::new(),
-        draining: false,
+        stay: Stay::Welcome,
         paused_until_us: None,
         held: VecDeque::new(),
         held_max: dice.pick(&[1, 2, 10]),
@@ -190,7 +192,7 @@ fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let client = Client::new(id, &mut plan, tcp, dice);
     sim.truth.asked.push(plan.asked);
     let door = &sim.doors[usize::from(tcp)];
-    let mut world = lend(&mut sim.tools, door, sim.now_us, false);
+    let mut world = lend(&mut sim.tools, door, sim.now_us, Stay::Welcome);
     let session = Session::new(SocketAddr::from(([192, 0, 2, 7], 4000)), &mut world);
     let wire = Wire::new(true, dice);
     sim.slots.push(Slot::new(session, wire, client, tcp));
@@ -206,7 +208,7 @@ fn play(sim: &mut Sim, weather: &Weather) -> bool {
             return true;
         }
         if weather.drain_at == Some(count) {
-            sim.draining = true;
+            sim.stay = Stay::Over;
             for s in 0..sim.slots.len() {
                 turn(sim, s, Some(Event::Drain));
             }
@@ -412,7 +414,7 @@ fn may_wait(sim: &Sim, s: usize) -> bool {
         return sim.held.contains(&s) && sim.paused_until_us.is_some();
     }
     if slot.session.is_idle() {
-        return slot.wire.to_proxy.is_empty() && !sim.draining;
+        return slot.wire.to_proxy.is_empty() && sim.stay == Stay::Welcome;
     }
     if slot.session.exchange().is_none() {
         // It said its last word and waits for the client's.
@@ -433,7 +435,7 @@ fn may_wait(sim: &Sim, s: usize) -> bool {
 fn stop(sim: &mut Sim) {
     for slot in &mut sim.slots {
         let door = &sim.doors[usize::from(slot.tcp)];
-        let mut world = lend(&mut sim.tools, door, sim.now_us, true);
+        let mut world = lend(&mut sim.tools, door, sim.now_us, Stay::Over);
         if slot.session.cut(End::ProxyShutdown) {
             let x = slot.session.exchange().expect("something to log");
             assert_eq!(x.record.end, End::ProxyShutdown);
