@@ -87,6 +87,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_start_time_seconds", Of::Proxy, Gauge, Named, "When main was started, in seconds since 1970."),
     figure("sozu_revision", Of::Proxy, Gauge, Named, "The revision of the running state."),
     figure("sozu_worker_deaths_total", Of::Proxy, Counter, Named, "Workers that died and were replaced."),
+    figure("sozu_upgrades_total", Of::Proxy, Counter, Named, "Times that another program took the place of the one that ran."),
     figure("sozu_series_missing", Of::Proxy, Gauge, Named, "Listeners, clusters and backends that are not counted, because there are too many."),
     figure("sozu_worker_connections", Of::Worker, Gauge, Named, "Client connections of a worker process now."),
     figure("sozu_worker_accepted_total", Of::Worker, Counter, Named, "Client connections that a worker process has accepted."),

@@ -22,9 +22,11 @@ pub enum Kind {
     Heir,
     /// A worker that this one takes over from.
     Legacy,
+    /// Another program that looks at what would be handed to it.
+    Rehearsal,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -34,6 +36,7 @@ const KINDS: [Kind; 9] = [
     Kind::ControlClient,
     Kind::Heir,
     Kind::Legacy,
+    Kind::Rehearsal,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

@@ -32,6 +32,7 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
+            Command::Upgrade { binary, canary } => self.upgrade_for(key, binary, canary),
             Command::StateDump { secrets: false } => self.dump(Dump::State, key),
             Command::StateDump { secrets: true } => self.dump_secrets(key),
             Command::Certificates { listener } => self.list_certificates(listener, key),

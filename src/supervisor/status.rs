@@ -3,6 +3,7 @@
 use crate::net::board::Cell;
 use crate::proto::reply;
 use crate::supervisor::losses::Losses;
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::{Stage, Supervisor};
 use crate::version::version;
@@ -35,6 +36,8 @@ impl Supervisor {
         pairs.extend(self.digest.counts());
         pairs.push(("saved", self.saver.is_saved().to_string()));
         let main = reply::data("main", &pairs);
+        let upgrade = self.upgrade.as_ref().map(Upgrade::line);
+        let main = main + &upgrade.unwrap_or_default();
         main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
     }
 

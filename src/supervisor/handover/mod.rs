@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use crate::config::Settings;
 use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
+use crate::supervisor::losses::Losses;
 use crate::supervisor::roles::Role;
 use crate::supervisor::secure::Expiry;
 use crate::supervisor::series::Roster;
@@ -48,6 +49,8 @@ pub struct Handover {
     pub filed_log_level: String,
     pub filed: State,
     pub state: State,
+    /// When the proxy was started, be it by a version long gone.
+    pub started_ms: u64,
     pub revision: u64,
     /// The number of the last order to workers.
     pub last_order: u64,
@@ -76,6 +79,8 @@ pub struct Task {
     pub who: String,
     pub client: Option<RawFd>,
     pub begun_ms: u64,
+    /// What became of connections so far.
+    pub losses: Losses,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,6 +103,7 @@ pub struct PlaceNote {
 pub struct WorkerNote {
     pub pid: u32,
     pub id: usize,
+    pub heirs: usize,
     pub row: usize,
     pub started_ms: u64,
     /// `None`: it accepts.
@@ -112,6 +118,7 @@ pub struct ClientNote {
     pub fd: RawFd,
     pub who: String,
     pub role: Role,
+    pub uid: u32,
     pub listens: bool,
     pub ended: bool,
     pub heard_ms: u64,

@@ -13,12 +13,21 @@ use crate::proto::update::Step;
 use crate::state::{Change, Code, Refused};
 use crate::version;
 
+/// The line `main`.
+struct Main {
+    file: PathBuf,
+    filed_log_level: String,
+    started_ms: u64,
+    revision: u64,
+    last_order: u64,
+}
+
 /// What has been read so far.
 #[derive(Default)]
 struct Reader {
     from: Option<String>,
     settings: Option<Settings>,
-    main: Option<(PathBuf, String, u64, u64)>,
+    main: Option<Main>,
     task: Option<Task>,
     descriptors: Option<Descriptors>,
     sockets: BTreeMap<SocketAddr, RawFd>,
@@ -119,9 +128,13 @@ impl Reader {
         match it.noun.as_str() {
             "handover" if self.from.is_none() => self.from = Some(take_version(it)?),
             "main" if self.main.is_none() => {
-                let file = it.text("file")?.into();
-                let level = it.text("filed_log_level")?;
-                self.main = Some((file, level, it.value("revision")?, it.value("last_order")?));
+                self.main = Some(Main {
+                    file: it.text("file")?.into(),
+                    filed_log_level: it.text("filed_log_level")?,
+                    started_ms: it.value("started_ms")?,
+                    revision: it.value("revision")?,
+                    last_order: it.value("last_order")?,
+                });
             }
             "task" => self.task = Some(take_task(it)?),
             "descriptors" => self.descriptors = Some(take_descriptors(it)?),
@@ -207,17 +220,17 @@ impl Reader {
             return Err("its end is missing".into());
         }
         let missing = |what: &str| format!("the line {what} is missing");
-        let (file, filed_log_level, revision, last_order) =
-            self.main.ok_or_else(|| missing("main"))?;
+        let main = self.main.ok_or_else(|| missing("main"))?;
         let handover = Handover {
             from: self.from.ok_or_else(|| missing("handover"))?,
             settings: self.settings.ok_or_else(|| missing("settings"))?,
-            file,
-            filed_log_level,
+            file: main.file,
+            filed_log_level: main.filed_log_level,
+            started_ms: main.started_ms,
             filed: self.filed.ok_or_else(|| missing("since"))?,
             state: self.state,
-            revision,
-            last_order,
+            revision: main.revision,
+            last_order: main.last_order,
             task: self.task.ok_or_else(|| missing("task"))?,
             descriptors: self.descriptors.ok_or_else(|| missing("descriptors"))?,
             sockets: self.sockets,
@@ -253,7 +266,9 @@ fn check(all: &Handover) -> Result<(), String> {
     let mut rows = BTreeSet::new();
     let mut pids = BTreeSet::new();
     for worker in &all.workers {
-        let known = worker.id < places && worker.row < WORKERS_MAX && worker.pid > 1;
+        let places = [worker.id, worker.heirs];
+        let known = places.iter().all(|id| *id < WORKERS_MAX / 2);
+        let known = known && worker.row < WORKERS_MAX && worker.pid > 1;
         if !known || !rows.insert(worker.row) || !pids.insert(worker.pid) {
             return Err(format!("worker {} is not known", worker.pid));
         }
@@ -293,6 +308,7 @@ fn take_task(it: &mut Record) -> Result<Task, String> {
         who: it.text("who")?,
         client: it.value_or_none("client")?,
         begun_ms: it.value("begun_ms")?,
+        losses: Losses::from_numbers(&it.list::<u64>("losses")?),
     })
 }
 
@@ -310,6 +326,7 @@ fn take_worker(it: &mut Record) -> Result<WorkerNote, String> {
     Ok(WorkerNote {
         pid: it.value("pid")?,
         id: it.value("id")?,
+        heirs: it.value("heirs")?,
         row: it.value("row")?,
         started_ms: it.value("started_ms")?,
         retires_ms: it.value_or_none("retires_ms")?,
@@ -325,6 +342,7 @@ fn take_client(it: &mut Record) -> Result<ClientNote, String> {
         fd: it.value("fd")?,
         who: it.text("who")?,
         role: Role::named(&role).ok_or("client: this role is not known")?,
+        uid: it.value("uid")?,
         listens: it.flag("listens")?,
         ended: it.flag("ended")?,
         heard_ms: it.value("heard_ms")?,

@@ -61,6 +61,7 @@ fn write_main(all: &Handover, out: &mut String) {
         vec![
             ("file", all.file.display().to_string()),
             ("filed_log_level", all.filed_log_level.clone()),
+            ("started_ms", all.started_ms.to_string()),
             ("revision", all.revision.to_string()),
             ("last_order", all.last_order.to_string()),
         ],
@@ -72,6 +73,7 @@ fn write_main(all: &Handover, out: &mut String) {
         ("begun_ms", task.begun_ms.to_string()),
     ];
     given(&mut pairs, "client", task.client);
+    given(&mut pairs, "losses", list(&task.losses.numbers(), u64::to_string));
     line(out, "task", pairs);
     let own = &all.descriptors;
     let mut pairs = vec![
@@ -127,6 +129,7 @@ fn write_workers(all: &Handover, out: &mut String) {
         let mut pairs = vec![
             ("pid", worker.pid.to_string()),
             ("id", worker.id.to_string()),
+            ("heirs", worker.heirs.to_string()),
             ("row", worker.row.to_string()),
             ("started_ms", worker.started_ms.to_string()),
             ("channel", worker.channel.to_string()),
@@ -148,6 +151,7 @@ fn write_client(client: &ClientNote, out: &mut String) {
     let mut pairs = vec![
         ("fd", client.fd.to_string()),
         ("who", client.who.clone()),
+        ("uid", client.uid.to_string()),
         ("role", client.role.name().to_string()),
         ("heard_ms", client.heard_ms.to_string()),
         ("missed", client.missed.to_string()),
