@@ -67,7 +67,7 @@ mod tests {
     fn what_is_no_program_is_told() {
         let folder = std::env::temp_dir().join(format!("sozu-program-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let told = |path: &Path, owners| match Program::open(path, owners) {
+        let told = |path: &Path, owners: Option<[u32; 1]>| match Program::open(path, owners.as_ref().map(|all| &all[..])) {
             Ok(_) => String::new(),
             Err(what) => what,
         };
@@ -84,10 +84,10 @@ mod tests {
         fs::write(&file, "anything").unwrap();
         let own = process::own_uid();
         assert_eq!(told(&file, None), "");
-        assert_eq!(told(&file, Some(&[own])), "");
-        assert!(told(&file, Some(&[own + 1])).contains("only those two"));
+        assert_eq!(told(&file, Some([own])), "");
+        assert!(told(&file, Some([own + 1])).contains("only those two"));
         chmod(0o775);
-        assert!(told(&file, Some(&[own])).contains("only those two"));
+        assert!(told(&file, Some([own])).contains("only those two"));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

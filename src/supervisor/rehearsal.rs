@@ -136,12 +136,13 @@ impl Rehearsal {
         self.until_ms
     }
 
-    /// It is of no use any more; the child, to be waited for.
+    /// It is of no use any more; the child, if it is still to be waited for.
     pub fn end(self) -> Option<Child> {
         let child = self.child?;
         // It may have ended; its pid is its own until it is waited for.
         let _ = child.kill(process::SIGKILL);
-        Some(child)
+        // SIGCHLD tells only what comes from now on.
+        matches!(child.try_wait(), Ok(None)).then_some(child)
     }
 }
 

@@ -226,7 +226,7 @@ fn write_waiting(all: &Handover, out: &mut String) {
 fn write_optional(all: &Handover, out: &mut String) {
     let mut pairs = vec![("rests_until_ms", all.saving.rests_until_ms.to_string())];
     given(&mut pairs, "due_ms", all.saving.due_ms);
-    line(out, "saving", pairs);
+    *out += &format!("optional {}", reply::data("saving", &pairs));
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
     for (fingerprint, days) in &all.expiry.told {
