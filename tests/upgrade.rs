@@ -6,9 +6,7 @@
 
 mod common;
 
-use common::{
-    is_alive, ok, program, wait_until, Backend, Control, Peer, Proxy, Reply, Setup,
-};
+use common::{is_alive, ok, program, wait_until, Backend, Control, Peer, Proxy, Reply, Setup};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -57,14 +55,17 @@ fn copy(proxy: &Proxy, name: &str, version: &str, form: u32) -> PathBuf {
     let old = format!("sozu program: version={VERSION} handover=0001 .");
     let new = format!("sozu program: version={version} handover={form:04} .");
     assert_eq!(old.len(), new.len());
-    let mut found = 0;
+    let mut found = Vec::new();
     let mut at = 0;
-    while let Some(next) = bytes[at..].windows(old.len()).position(|w| w == old.as_bytes()) {
-        at += next;
-        bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
-        found += 1;
+    for chunk in bytes.utf8_chunks() {
+        let places = chunk.valid().match_indices(&old);
+        found.extend(places.map(|(place, _)| at + place));
+        at += chunk.valid().len() + chunk.invalid().len();
     }
-    assert!(found > 0, "the binary does not say its version");
+    for place in &found {
+        bytes[*place..place + new.len()].copy_from_slice(new.as_bytes());
+    }
+    assert!(!found.is_empty(), "the binary does not say its version");
     written(proxy, name, &bytes)
 }
 
@@ -80,7 +81,10 @@ fn written(proxy: &Proxy, name: &str, bytes: &[u8]) -> PathBuf {
 fn impostor(proxy: &Proxy, name: &str) -> PathBuf {
     let path = program("sozu").with_file_name("examples/impostor");
     let shown = path.display();
-    assert!(path.exists(), "{shown} is missing: cargo build --example impostor makes it");
+    assert!(
+        path.exists(),
+        "{shown} is missing: cargo build --example impostor makes it"
+    );
     let bytes = fs::read(path).expect("the impostor");
     let real = proxy.path("real");
     if !real.exists() {
@@ -122,7 +126,9 @@ fn descriptors(proxy: &Proxy) -> BTreeMap<String, usize> {
 fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let text = text.unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    text.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Clients that were there before, and have to be served afterwards.
@@ -141,8 +147,7 @@ impl Witness<'_> {
         let mut socket = proxy.client();
         socket.send(ASK);
         assert_eq!(socket.head().status(), 101);
-        let mut steer = proxy.steer();
-        steer.ok("ping");
+        let steer = proxy.steer();
         let mut witness = Witness {
             proxy,
             idle,
@@ -150,8 +155,14 @@ impl Witness<'_> {
             steer,
             descriptors: BTreeMap::new(),
         };
-        witness.descriptors = descriptors(proxy);
+        witness.remember();
         witness
+    }
+
+    /// What is open now may be. Whoever has gone before it answers is closed by then.
+    fn remember(&mut self) {
+        self.steer.ok("ping");
+        self.descriptors = descriptors(self.proxy);
     }
 
     /// Everything works, and nothing has been left behind.
@@ -206,17 +217,34 @@ fn to_the_next_version_and_back() {
         let line = metrics.data.iter().find(|l| l.starts_with("listener "));
         let words = line.expect("a listener").split(' ');
         let mut pairs = words.filter_map(|word| word.strip_prefix("requests="));
-        pairs.next().expect("requests").parse::<u64>().expect("a number")
+        pairs
+            .next()
+            .expect("requests")
+            .parse::<u64>()
+            .expect("a number")
     };
     let requests = served(&proxy);
-    witness.descriptors = descriptors(&proxy);
+    witness.remember();
     let reply = proxy.steer().ok(&line(&next));
     let wanted = format!("ok version={NEXT} from={VERSION} pid={} ms=", proxy.pid());
     assert!(reply.last.starts_with(&wanted), "{reply:?}");
-    assert_eq!((reply.number("moved"), reply.number("cut")), (2, 0), "{reply:?}");
-    for step in ["rehearsal", "rehearsed", "worker id=0", "worker id=1", "main"] {
+    assert_eq!(
+        (reply.number("moved"), reply.number("cut")),
+        (2, 0),
+        "{reply:?}"
+    );
+    for step in [
+        "rehearsal",
+        "rehearsed",
+        "worker id=0",
+        "worker id=1",
+        "main",
+    ] {
         let wanted = format!("progress step={step}");
-        assert!(reply.data.iter().any(|l| l.starts_with(&wanted)), "{reply:?}");
+        assert!(
+            reply.data.iter().any(|l| l.starts_with(&wanted)),
+            "{reply:?}"
+        );
     }
     wait_until("the old workers to end", || {
         before.iter().all(|pid| !is_alive(*pid)).then_some(())
@@ -231,12 +259,20 @@ fn to_the_next_version_and_back() {
         let line = events.line().expect("an event");
         line.contains("kind=upgraded").then_some(line)
     });
-    assert!(event.contains(&format!("version={NEXT} from={VERSION}")), "{event}");
+    assert!(
+        event.contains(&format!("version={NEXT} from={VERSION}")),
+        "{event}"
+    );
     // The digest of main and of the new workers is that of one state.
     assert!(proxy.control("state check").last.contains("agrees=true"));
 
     let reply = proxy.steer().ok(&line(&program("sozu")));
-    assert!(reply.last.contains(&format!("version={VERSION} from={NEXT}")), "{reply:?}");
+    assert!(
+        reply
+            .last
+            .contains(&format!("version={VERSION} from={NEXT}")),
+        "{reply:?}"
+    );
     witness.sees_all_well(VERSION);
     // Now without saying which: the one that was named last.
     proxy.signal("USR2");
@@ -270,11 +306,20 @@ fn programs_that_are_no_good() {
         (plain, "is not executable"),
         (script, "is a script"),
         (foreign, "Exec format error"),
-        (impostor(&proxy, "exits"), "ended without an answer (exit status: 3)"),
+        (
+            impostor(&proxy, "exits"),
+            "ended without an answer (exit status: 3)",
+        ),
         (impostor(&proxy, "hangs"), "no answer within worker_timeout"),
-        (impostor(&proxy, "babbles"), "answered"),
-        (impostor(&proxy, "dying_worker"), "worker 0: the new worker died (exit status: 4)"),
-        (impostor(&proxy, "silent_worker"), "worker 0: the new worker died (signal: 9"),
+        (impostor(&proxy, "babbles"), "told no version"),
+        (
+            impostor(&proxy, "dying_worker"),
+            "worker 0: the new worker died (exit status: 4)",
+        ),
+        (
+            impostor(&proxy, "silent_worker"),
+            "worker 0: the new worker died (signal: 9",
+        ),
     ] {
         let workers: Vec<u32> = proxy.workers().iter().map(|w| w.pid).collect();
         fails(&proxy, &line(&binary), why);
@@ -324,7 +369,11 @@ fn what_is_under_way_goes_on() {
     held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
     wait_until("it waits", || {
         let status = proxy.control("status");
-        status.data.iter().any(|l| l.contains("waiting=1")).then_some(())
+        status
+            .data
+            .iter()
+            .any(|l| l.contains("waiting=1"))
+            .then_some(())
     });
     let mut reader = proxy.steer();
     steer.ok("begin");
@@ -340,10 +389,15 @@ fn what_is_under_way_goes_on() {
     let mut waiting = proxy.steer();
     waiting.send("backend update cluster=main id=0 state=drain wait=600\n");
     let name = proxy.control("backend list").data.remove(0);
-    let id = name.split("id=").nth(1).and_then(|rest| rest.split(' ').next());
+    let id = name
+        .split("id=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
     let id = id.expect("an id").to_string();
     assert_eq!(waiting.reply().is_ok(), id == "0");
-    waiting.send(format!("backend update cluster=main id={id} state=drain wait=600\n"));
+    waiting.send(format!(
+        "backend update cluster=main id={id} state=drain wait=600\n"
+    ));
     wait_until("it is done", || {
         let list = proxy.control("backend list").data;
         list[0].contains("state=drain").then_some(())
@@ -352,16 +406,21 @@ fn what_is_under_way_goes_on() {
     trial.ok("begin");
     trial.ok("cluster add id=tried");
     trial.ok("commit confirm=600");
-    witness.descriptors = descriptors(&proxy);
+    witness.remember();
 
     let next = copy(&proxy, "next", NEXT, 2);
     proxy.steer().ok(&line(&next));
 
     let status = proxy.control("status").data;
-    assert!(status.iter().any(|l| l.starts_with("paused cluster=main")), "{status:?}");
+    assert!(
+        status.iter().any(|l| l.starts_with("paused cluster=main")),
+        "{status:?}"
+    );
     let list = reader.reply();
     assert_eq!(list.data.len(), MANY + 1);
-    assert!(trial.refused("cluster add id=x", "in_use").contains("confirm"));
+    assert!(trial
+        .refused("cluster add id=x", "in_use")
+        .contains("confirm"));
     trial.ok("confirm");
     steer.ok(&format!("backend update cluster=main id={id} state=ready"));
     steer.ok("cluster resume id=main");
@@ -370,7 +429,10 @@ fn what_is_under_way_goes_on() {
     drop(witness);
     drop(held);
     let reply = waiting.reply();
-    assert!(reply.is_ok() && reply.last.contains("connections="), "{reply:?}");
+    assert!(
+        reply.is_ok() && reply.last.contains("connections="),
+        "{reply:?}"
+    );
 }
 
 #[test]
@@ -385,7 +447,10 @@ fn a_commit_that_nobody_confirms_is_undone_by_the_next_version() {
     let next = copy(&proxy, "next", NEXT, 2);
     proxy.steer().ok(&line(&next));
     wait_until("it is undone", || (steer.dump() == before).then_some(()));
-    assert!(proxy.log().iter().any(|l| l.contains("not confirmed in 2 s")));
+    assert!(proxy
+        .log()
+        .iter()
+        .any(|l| l.contains("not confirmed in 2 s")));
 }
 
 /// The canary of a proxy that is asked for something all the time.
@@ -402,7 +467,10 @@ fn a_canary_is_compared_and_others_wait_for_their_turn() {
         line.contains("step=canary").then_some(())
     });
     let status = proxy.control("status");
-    assert!(status.data[1].starts_with("upgrade step=canary"), "{status:?}");
+    assert!(
+        status.data[1].starts_with("upgrade step=canary"),
+        "{status:?}"
+    );
     assert_eq!(proxy.workers().len(), 3);
     let mut other = proxy.steer();
     other.refused("upgrade", "in_use");
@@ -411,14 +479,29 @@ fn a_canary_is_compared_and_others_wait_for_their_turn() {
     other.ok("reload");
     // It is there, and serves as the others do.
     let mut clients: Vec<Peer> = (0..12).map(|_| proxy.client()).collect();
-    clients.iter_mut().for_each(|c| assert_eq!(c.get("/").status(), 200));
+    clients
+        .iter_mut()
+        .for_each(|c| assert_eq!(c.get("/").status(), 200));
     let canary = proxy.control("status").workers();
-    let canary = canary.iter().filter(|w| w.id == 0).last().expect("a canary").pid;
+    let canary = canary
+        .iter()
+        .filter(|w| w.id == 0)
+        .last()
+        .expect("a canary")
+        .pid;
     assert!(common::signal(canary, "KILL"));
     let reply = client.reply();
     assert_eq!(reply.code(), "failed", "{reply:?}");
-    assert!(reply.last.contains("canary: the new worker died (signal: 9"), "{reply:?}");
-    assert!(reply.data.iter().any(|l| l.starts_with("canary requests=")), "{reply:?}");
+    assert!(
+        reply
+            .last
+            .contains("canary: the new worker died (signal: 9"),
+        "{reply:?}"
+    );
+    assert!(
+        reply.data.iter().any(|l| l.starts_with("canary requests=")),
+        "{reply:?}"
+    );
     drop(other);
     drop(client);
     witness.sees_all_well(VERSION);
@@ -426,7 +509,10 @@ fn a_canary_is_compared_and_others_wait_for_their_turn() {
     let reply = proxy.steer().ok(&(line(&next) + " canary=1"));
     let figures = reply.data.iter().find(|l| l.starts_with("canary "));
     let figures = figures.unwrap_or_else(|| panic!("{reply:?}"));
-    assert!(figures.contains("verdict=\"too few requests to judge by\""), "{figures}");
+    assert!(
+        figures.contains("verdict=\"too few requests to judge by\""),
+        "{figures}"
+    );
     witness.sees_all_well(NEXT);
 }
 

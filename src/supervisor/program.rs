@@ -45,7 +45,9 @@ impl Program {
         }
         let mut start = [0; 2];
         if file.read(&mut start).map_err(wrong)? == 2 && start == *b"#!" {
-            return Err(format!("{shown} is a script: name the program that it runs"));
+            return Err(format!(
+                "{shown} is a script: name the program that it runs"
+            ));
         }
         let path = path.to_owned();
         Ok(Program { path, file })
@@ -67,7 +69,10 @@ mod tests {
     fn what_is_no_program_is_told() {
         let folder = std::env::temp_dir().join(format!("sozu-program-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let told = |path: &Path, owners: Option<[u32; 1]>| match Program::open(path, owners.as_ref().map(|all| &all[..])) {
+        let told = |path: &Path, owners: Option<[u32; 1]>| match Program::open(
+            path,
+            owners.as_ref().map(|all| &all[..]),
+        ) {
             Ok(_) => String::new(),
             Err(what) => what,
         };

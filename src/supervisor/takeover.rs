@@ -10,7 +10,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-
 use crate::channel::Channel;
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::net::board::Board;

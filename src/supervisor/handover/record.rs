@@ -80,9 +80,7 @@ impl Record {
     /// Nothing else may stand there, unless it may be left out.
     pub fn end(self) -> Result<(), String> {
         match self.pairs.first() {
-            Some((key, _)) if !self.optional => {
-                Err(format!("{}: {key:?} is not known", self.noun))
-            }
+            Some((key, _)) if !self.optional => Err(format!("{}: {key:?} is not known", self.noun)),
             _ => Ok(()),
         }
     }

@@ -171,7 +171,10 @@ fn what_is_written_is_read() {
         assert_eq!(read.filed, wanted.filed);
         assert_eq!(read.settings, wanted.settings);
         assert_eq!((&read.task, &read.waits), (&wanted.task, &wanted.waits));
-        assert_eq!((&read.workers, &read.rolls), (&wanted.workers, &wanted.rolls));
+        assert_eq!(
+            (&read.workers, &read.rolls),
+            (&wanted.workers, &wanted.rolls)
+        );
         // Long pieces are cut, and nothing else.
         let unread = |all: &Handover| all.clients.iter().map(|c| c.unread.concat()).collect();
         let [a, b]: [Vec<Vec<u8>>; 2] = [&read, &wanted].map(unread);
@@ -199,22 +202,49 @@ fn the_version_before_and_the_next_one_are_understood() {
 #[test]
 fn what_is_optional_may_be_missing_or_unknown() {
     let text = text(2);
-    let some: Vec<&str> = text.lines().filter(|l| !l.starts_with("optional")).collect();
+    let some: Vec<&str> = text
+        .lines()
+        .filter(|l| !l.starts_with("optional"))
+        .collect();
     let less = Handover::decode((some.join("\n") + "\n").as_bytes()).expect("a default");
     assert_eq!((less.expiry.due_ms, less.saving.rests_until_ms), (0, 0));
-    let more = text.replace("\nend\n", "\noptional moon phase=3\noptional expiry due_ms=1 x=y\nend\n");
-    assert_eq!(Handover::decode(more.as_bytes()).expect("more").expiry.due_ms, 1);
+    let more = text.replace(
+        "\nend\n",
+        "\noptional moon phase=3\noptional expiry due_ms=1 x=y\nend\n",
+    );
+    assert_eq!(
+        Handover::decode(more.as_bytes())
+            .expect("more")
+            .expiry
+            .due_ms,
+        1
+    );
     for (line, why) in [
         ("moon phase=3", "\"moon\" is not known"),
-        ("place failures=0 restarts=0 colour=red", "place: \"colour\" is not known"),
+        (
+            "place failures=0 restarts=0 colour=red",
+            "place: \"colour\" is not known",
+        ),
         ("ping", "\"ping\" is not known"),
         ("status", "\"status\" is not known"),
         ("undo status", "it is no change"),
         ("cluster list", "it is no change"),
-        ("worker pid=11 id=0 heirs=0 row=3 started_ms=0 channel=90", "worker 11"),
-        ("client fd=3 who=x uid=0 role=admin heard_ms=0 missed=0", "descriptor 3"),
-        ("client fd=300 who=x uid=0 role=king heard_ms=0 missed=0", "role"),
-        ("roll client=51 who=x command=status from=0 killed=0", "no connections"),
+        (
+            "worker pid=11 id=0 heirs=0 row=3 started_ms=0 channel=90",
+            "worker 11",
+        ),
+        (
+            "client fd=3 who=x uid=0 role=admin heard_ms=0 missed=0",
+            "descriptor 3",
+        ),
+        (
+            "client fd=300 who=x uid=0 role=king heard_ms=0 missed=0",
+            "role",
+        ),
+        (
+            "roll client=51 who=x command=status from=0 killed=0",
+            "no connections",
+        ),
         ("row index=999999 cluster=a", "not so many"),
         ("end", "behind the end"),
     ] {

@@ -73,7 +73,11 @@ fn write_main(all: &Handover, out: &mut String) {
         ("begun_ms", task.begun_ms.to_string()),
     ];
     given(&mut pairs, "client", task.client);
-    given(&mut pairs, "losses", list(&task.losses.numbers(), u64::to_string));
+    given(
+        &mut pairs,
+        "losses",
+        list(&task.losses.numbers(), u64::to_string),
+    );
     line(out, "task", pairs);
     let own = &all.descriptors;
     let mut pairs = vec![
