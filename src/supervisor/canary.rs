@@ -19,7 +19,7 @@ pub struct Canary {
     pub new: Key,
     pub old: Option<Key>,
     pub until_ms: u64,
-    before: [Totals; 2],
+    before: Box<[Totals; 2]>,
 }
 
 /// What counts of one side.
@@ -93,7 +93,7 @@ impl Supervisor {
             new,
             old,
             until_ms: self.now_ms + u64::from(seconds) * 1000,
-            before: self.sides(new),
+            before: self.sides(new).into(),
         }
     }
 
