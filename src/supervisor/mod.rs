@@ -32,6 +32,7 @@ mod roots;
 mod saved;
 mod secure;
 mod series;
+mod settling;
 mod status;
 mod succession;
 mod takeover;

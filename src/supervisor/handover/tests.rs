@@ -31,13 +31,7 @@ fn sample(seed: u64) -> Handover {
         started_ms: 5,
         revision: 17,
         last_order: 4,
-        task: Task {
-            program: "/usr/bin/sozu".into(),
-            who: "uid 0 pid 5".into(),
-            client: Some(51),
-            begun_ms: 99,
-            losses: Losses::from_numbers(&(1..17).collect::<Vec<u64>>()),
-        },
+        task: task(),
         descriptors: Descriptors {
             control: 3,
             board: 4,
@@ -58,29 +52,9 @@ fn sample(seed: u64) -> Handover {
         ],
         workers: workers(),
         clients: clients(&settings),
-        pauses: vec![PauseNote {
-            cluster: "a b".into(),
-            until_ms: 77,
-            waiting: vec![(11, 3), (12, 0)],
-        }],
-        waits: vec![WaitNote {
-            client: 51,
-            order: 4,
-            revision: 16,
-            changes: 2,
-            until_ms: 55,
-            left: vec![(11, None), (12, Some(4))],
-        }],
-        rolls: vec![RollNote {
-            client: 52,
-            who: "uid 1 pid 2".into(),
-            command: "connections kill cluster=a".into(),
-            kill: true,
-            from: 9,
-            killed: 8,
-            at: Some(11),
-            left: vec![12],
-        }],
+        pauses: vec![pause()],
+        waits: vec![wait()],
+        rolls: vec![roll()],
         trial: Some(Trial {
             undo,
             until_ms: 1000,
@@ -94,6 +68,48 @@ fn sample(seed: u64) -> Handover {
         settings,
         filed,
         state,
+    }
+}
+
+fn task() -> Task {
+    Task {
+        program: "/usr/bin/sozu".into(),
+        who: "uid 0 pid 5".into(),
+        client: Some(51),
+        begun_ms: 99,
+        losses: Losses::from_numbers(&(1..17).collect::<Vec<u64>>()),
+    }
+}
+
+fn pause() -> PauseNote {
+    PauseNote {
+        cluster: "a b".into(),
+        until_ms: 77,
+        waiting: vec![(11, 3), (12, 0)],
+    }
+}
+
+fn wait() -> WaitNote {
+    WaitNote {
+        client: 51,
+        order: 4,
+        revision: 16,
+        changes: 2,
+        until_ms: 55,
+        left: vec![(11, None), (12, Some(4))],
+    }
+}
+
+fn roll() -> RollNote {
+    RollNote {
+        client: 52,
+        who: "uid 1 pid 2".into(),
+        command: "connections kill cluster=a".into(),
+        kill: true,
+        from: 9,
+        killed: 8,
+        at: Some(11),
+        left: vec![12],
     }
 }
 
