@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup build run test check bench fuzz install clean
+.PHONY: help setup build run test check bench loss fuzz install clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ check: setup ## format, lints and every test: what has to pass before a merge
 bench: setup ## how much, how fast, how large
 	$(CARGO) build --release --locked --workspace
 	$(CARGO) run --release --locked --example bench
+
+loss: setup ## counts what is lost while it changes and workers come, go and die: 10 minutes
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --locked --example loss
 
 fuzz: setup ## random input for the parsers
 	sh tests/fuzz/run.sh

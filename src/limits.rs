@@ -66,6 +66,13 @@ pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 pub const PEM_BYTES_MAX: usize = 128 * 1024;
 /// Longest list of ciphers, suites or groups, in bytes: all that OpenSSL knows take less.
 pub const CIPHERS_BYTES_MAX: usize = 4096;
+/// Certificates between that of a client and the one at which the proof ends.
+pub const CLIENT_CHAIN_DEPTH_MAX: u32 = 8;
+/// Longest certificate of a client, in bytes of DER, and longest text of its subject: four times
+/// what is common. Both stand in the head that a backend gets, which leaves 9 KiB of a buffer to
+/// what the client says itself.
+pub const CLIENT_CERTIFICATE_BYTES_MAX: usize = 4096;
+pub const CLIENT_SUBJECT_BYTES_MAX: usize = 1024;
 /// How often main looks which certificates end soon, in milliseconds: daily.
 pub const EXPIRY_CHECK_MS: u64 = 24 * 3600 * 1000;
 /// Certificates that a client is shown at most, the leaf among them.

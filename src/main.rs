@@ -18,6 +18,11 @@ A running proxy is steered with sozuctl, or with nc -U and the word help.
 ";
 
 fn main() -> ExitCode {
+    // Before a key is read, in every role.
+    if let Err(e) = supervisor::keep_no_cores() {
+        eprintln!("sozu: cannot keep its memory out of core dumps: {e}");
+        return ExitCode::FAILURE;
+    }
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().unwrap_or_default();
     let mut rest: Vec<String> = arguments.collect();

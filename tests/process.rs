@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -399,4 +400,23 @@ fn sozuctl_asks_the_running_one() {
         !output.status.success() && !output.stderr.is_empty(),
         "{output:?}"
     );
+}
+
+/// They hold keys: what kills them leaves no file with their memory.
+#[test]
+fn a_crash_leaves_no_core() {
+    let backend = Backend::named("ok");
+    let mut proxy = workers(1, &backend).start();
+    let worker = proxy.worker();
+    for pid in [proxy.pid(), worker.pid] {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core"));
+        let words: Vec<&str> = core.expect("a limit").split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "{limits}");
+    }
+    assert!(signal(worker.pid, "ABRT"), "kill");
+    let line = proxy.wait_log("SIGABRT");
+    assert!(!line.contains("core dumped"), "{line}");
+    proxy.signal("ABRT");
+    assert!(!proxy.wait_exit().core_dumped());
 }

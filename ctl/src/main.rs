@@ -32,6 +32,8 @@ use progress::Progress;
 use show::Printer;
 
 fn main() -> ExitCode {
+    // It may be given private keys. A system that refuses this refuses nothing else.
+    let _ = sozu_lib::sys::process::keep_no_cores();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Even if the options are wrong, a program wants to read why.
     let json = arguments.iter().any(|word| word == "--json");

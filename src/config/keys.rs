@@ -163,6 +163,11 @@ const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
+const CLIENT_AUTH: Kind = Kind::Choice(&[
+    ("none", "NONE"),
+    ("optional", "OPTIONAL"),
+    ("required", "REQUIRED"),
+]);
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -220,6 +225,9 @@ pub static LISTENER: &[Key] = &[
     key("cipher_suites", Ciphers, Https(CIPHER_SUITES), "What TLS 1.3 may encrypt with."),
     key("groups", Ciphers, Https("X25519:P-256:P-384"), "By which groups keys are exchanged, the dearest first.").also("groups_list"),
     key("strict_sni", Bool, Https("false"), "Whether a client is refused that asks for a name without a certificate, or for none."),
+    key("client_auth", CLIENT_AUTH, Https("none"), "Whether clients are asked for a certificate of their own: with optional they may have none, a wrong one is refused."),
+    key("client_ca", Pem, Empty, "The certificates that a proof of such a certificate ends at."),
+    key("client_crl", Pem, Empty, "Lists of what these have revoked; with them each issuer of a client's certificate must have one that is good now."),
     key("answers", Answers, Empty, "Bodies of our own answers."),
 ];
 
@@ -277,6 +285,10 @@ pub static CLUSTER: &[Key] = &[
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
     key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),
     key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for."),
+    key("tls_certificate", Pem, Empty, "The certificate that backends know us by, if they ask for one, and behind it what leads from it to a root."),
+    key("tls_key", Pem, Empty, "Its private key, without a password."),
+    key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
+    key("tls_key_path", File, InCommand, "Where this key was read."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 

@@ -259,11 +259,10 @@ impl Change {
                 ("certificate", "remove", words)
             }
         };
-        let certificate = self.certificate().filter(|_| secrets);
-        let words = words
-            .into_iter()
-            .chain(certificate.iter().flat_map(|it| secret_words(it)))
-            .collect();
+        let mut words = words;
+        if secrets {
+            words.extend(secret_words(self));
+        }
         line_of(&[noun, verb], words)
     }
 }

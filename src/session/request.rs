@@ -140,6 +140,7 @@ fn accept(
         listener: world.door.listener.address,
         secure: world.door.is_secure(),
         request_id: &x.record.id,
+        identity: c.identity(),
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
@@ -164,7 +165,7 @@ enum Way {
 
 fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<Way, Refusal> {
     let uncovered = |names: &Names| !covers(names, hostname);
-    if c.names.as_ref().is_some_and(uncovered) {
+    if c.secured.names.as_ref().is_some_and(uncovered) {
         let what = "not the host of this connection's certificate";
         return Err(refusal(421, what));
     }

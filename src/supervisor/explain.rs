@@ -353,6 +353,7 @@ fn told(
         listener: listener.address,
         secure: listener.protocol == Protocol::Https,
         request_id: b"(32 hexadecimal digits)",
+        identity: identity_told(listener),
     };
     let mut out = Vec::new();
     rewrite::request(&request, head, edge, &mut out);
@@ -362,6 +363,14 @@ fn told(
         Some((name.to_string(), value.to_string()))
     };
     Ok(out.lines().skip(1).filter_map(pair).collect())
+}
+
+/// In place of what depends on the client's certificate.
+fn identity_told(listener: &Listener) -> &'static [u8] {
+    match listener.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        None => b"",
+        Some(_) => b"Client-Cert: (its certificate)\r\nX-SSL-Client-S-DN: (the subject of it)\r\nX-SSL-Client-Verify: SUCCESS, or NONE without one\r\n",
+    }
 }
 
 fn missing(what: String) -> Refused {

@@ -11,9 +11,10 @@ use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
+use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
 use crate::parser::host;
-use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, World};
+use crate::session::{BackAct, Event, Reuse, Secured, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
@@ -222,32 +223,44 @@ impl Turn<'_> {
 
     /// One step of the client's handshake. Returns 1 for its end.
     fn shake(&mut self) -> usize {
-        let event = match self.slot.front.shake() {
+        let secured = match self.slot.front.shake() {
             Ok(false) => return 0,
-            Ok(true) => {
-                let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
-                let tls = self.slot.front.tls();
-                let resumed = tls.as_ref().is_some_and(|tls| tls.ssl().session_reused());
-                let kind = match resumed {
-                    true => Count::HandshakesResumed,
-                    false => Count::HandshakesFull,
-                };
-                self.tally.row(self.world.door.series).add(kind, 1);
-                let names = doorman.zip(tls).and_then(|(man, tls)| man.names_of(tls));
-                Event::Secured(names)
-            }
+            Ok(true) => self.secured(),
             Err(e) => {
-                let row = self.tally.row(self.world.door.series);
-                row.add(Count::HandshakesFailed, 1);
-                log::debug!("{}: no TLS: {e}", self.slot.session.peer());
                 if let Some(tls) = self.slot.front.tls().filter(|_| spoke_http(&e)) {
                     tls.plain_answer(PLAIN_ON_TLS);
                 }
-                Event::Lost(Side::Front)
+                let unproven = self.slot.front.tls().and_then(|tls| tls.unproven());
+                Err(match unproven {
+                    Some(why) => format!("{e}: {why}"),
+                    None => e.to_string(),
+                })
             }
         };
+        let event = secured.unwrap_or_else(|why| {
+            let row = self.tally.row(self.world.door.series);
+            row.add(Count::HandshakesFailed, 1);
+            log::debug!("{}: no TLS: {why}", self.slot.session.peer());
+            Event::Unsecured
+        });
         self.on(event);
         1
+    }
+
+    /// What the handshake has shown. An error: it is of no use.
+    fn secured(&mut self) -> Result<Event, String> {
+        let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
+        let Some(tls) = self.slot.front.tls() else {
+            return Ok(Event::Secured(Secured::default()));
+        };
+        let identity = identity_of(tls)?;
+        let kind = match tls.ssl().session_reused() {
+            true => Count::HandshakesResumed,
+            false => Count::HandshakesFull,
+        };
+        self.tally.row(self.world.door.series).add(kind, 1);
+        let names = doorman.and_then(|man| man.names_of(tls));
+        Ok(Event::Secured(Secured { names, identity }))
     }
 
     /// Returns how many bytes went, or 1 for an end.

@@ -460,6 +460,7 @@ fn told(event: &Event) -> String {
         Event::Connected { reused, .. } => format!("connected, reused: {reused}"),
         Event::Unconnected(why) => format!("unconnected: {why:?}"),
         Event::Secured(_) => "secured".to_owned(),
+        Event::Unsecured => "unsecured".to_owned(),
         Event::Told(_) => "a piece of the metrics".to_owned(),
         Event::Held => "held".to_owned(),
         Event::Resumed(_) => "resumed".to_owned(),

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use openssl::ssl::{Error, ErrorCode, Ssl, SslStream};
+use openssl::x509::X509VerifyResult;
 
 use crate::limits::{TLS_RECORD_BYTES_MAX, TLS_RECORD_BYTES_MIN, TLS_SMALL_RECORDS_BYTES};
 use crate::sys::ssl::has_pending;
@@ -83,6 +84,8 @@ pub struct TlsStream {
     lively: usize,
     /// Its end is not announced.
     cut: bool,
+    /// There was no handshake: what comes now is thrown away.
+    failed: bool,
 }
 
 impl TlsStream {
@@ -98,6 +101,7 @@ impl TlsStream {
             offered: 0,
             lively: 0,
             cut: false,
+            failed: false,
         })
     }
 
@@ -117,6 +121,7 @@ impl TlsStream {
             Err(e) if e.code() == ErrorCode::WANT_WRITE => Ok(Shaken::WantsWrite),
             Err(e) => Err(e),
         };
+        self.failed = step.is_err();
         let wire = self.inner.get_mut();
         // A socket that is broken says so to the next read as well.
         match wire.send_gathered() {
@@ -129,6 +134,12 @@ impl TlsStream {
         step
     }
 
+    /// Why the peer's certificate proves nothing, as OpenSSL says it.
+    pub fn unproven(&self) -> Option<&'static str> {
+        let found = self.inner.ssl().verify_result();
+        (found != X509VerifyResult::OK).then(|| found.error_string())
+    }
+
     /// There may be more to read without a word from epoll.
     pub fn may_have_more(&self) -> bool {
         !self.inner.get_ref().drained || has_pending(self.inner.ssl())
@@ -137,6 +148,9 @@ impl TlsStream {
     /// As a socket's: 0 is the end that the peer has announced; one that it has not is an error.
     pub fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
         self.lively = 0;
+        if self.failed {
+            return self.inner.get_mut().read(room);
+        }
         match self.inner.ssl_read(room) {
             Ok(n) => Ok(n),
             Err(e) if e.code() == ErrorCode::ZERO_RETURN => Ok(0),
@@ -182,7 +196,7 @@ impl TlsStream {
 
     /// Says that nothing more comes.
     pub fn shut(&mut self) {
-        if self.cut {
+        if self.cut || self.failed {
             return;
         }
         // That the peer has gone is told by the next read.
