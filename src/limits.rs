@@ -240,5 +240,15 @@ pub const MOVES_PER_TURN: usize = 64;
 /// Longest message about one of them, in bytes: what lies in two buffers, in hexadecimal. With larger
 /// buffers, which are seldom full, a connection stays until less lies in them.
 pub const MOVED_BYTES_MAX: usize = 192 * 1024;
+/// Longest text in which main hands over to another program, in bytes: the largest state, and what
+/// control clients have not read.
+pub const HANDOVER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Of answers that control clients have not read so many bytes go along with an upgrade; of more,
+/// who has most is let go.
+pub const HANDOVER_UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests from which on a canary is judged.
+pub const CANARY_REQUESTS_MIN: u64 = 100;
+/// Longest time that a canary sings, in seconds: a day.
+pub const CANARY_SECONDS_MAX: u32 = 24 * 3600;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
+use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -346,6 +346,13 @@ pub static WAIT: &[Key] = &[
 #[rustfmt::skip]
 pub static SHUTDOWN: &[Key] = &[
     key("timeout", Seconds, Empty, "How long connections may go on; shutdown_timeout if it is not given."),
+];
+
+/// In `upgrade`.
+#[rustfmt::skip]
+pub static UPGRADE: &[Key] = &[
+    key("binary", File, Empty, "The program to go on with, as a whole path; the file that this one was started from if it is not given."),
+    key("canary", Int { min: 1, max: CANARY_SECONDS_MAX }, Empty, "For so many seconds the first new worker runs beside the old ones, and is compared with them."),
 ];
 
 /// In `worker restart`.

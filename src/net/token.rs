@@ -24,9 +24,11 @@ pub enum Kind {
     Legacy,
     /// The folder of challenges has changed.
     Challenges,
+    /// Another program that looks at what would be handed to it.
+    Rehearsal,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -37,6 +39,7 @@ const KINDS: [Kind; 10] = [
     Kind::Heir,
     Kind::Legacy,
     Kind::Challenges,
+    Kind::Rehearsal,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

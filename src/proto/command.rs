@@ -82,6 +82,13 @@ pub enum Command {
     WorkerRestart {
         id: u32,
     },
+    /// Another program in the place of this one.
+    Upgrade {
+        /// The file that this one was started from, if it is not given.
+        binary: Option<String>,
+        /// So many seconds one new worker is compared with the old ones.
+        canary: Option<u32>,
+    },
     Ping,
     Version,
     Help {
@@ -120,6 +127,7 @@ impl Command {
             | Command::Reload
             | Command::Logging { .. }
             | Command::WorkerRestart { .. }
+            | Command::Upgrade { .. }
             | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
@@ -459,6 +467,10 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         ("worker", _) => Command::WorkerRestart {
             id: fields.int("id")?,
+        },
+        ("upgrade", _) => Command::Upgrade {
+            binary: fields.text_or_none("binary"),
+            canary: fields.int_or_none("canary"),
         },
         ("ping", _) => Command::Ping,
         ("version", _) => Command::Version,

@@ -8,7 +8,7 @@
 use super::command::{line_of, Noun};
 use super::pairs::{fields_of, refused};
 use super::table::Row;
-use crate::config::certificate::{check_pem, secret_words, OWN_KEY};
+use crate::config::certificate::{certificate_words, check_pem, secret_words, OWN_KEY};
 use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::object::{self, Words};
 use crate::state::{Certificate, Change, Code, Refused, State, Timeouts};
@@ -42,6 +42,15 @@ pub struct Replace {
 }
 
 impl Replace {
+    /// As it was said: what it comes in the place of decides whether it is the default.
+    fn encode_with_secrets(&self) -> String {
+        let told = certificate_words(&self.by).into_iter();
+        let mut words: Words = told.filter(|(key, _)| key != "default").collect();
+        words.push(object::word("fingerprint", &self.fingerprint));
+        words.extend(secret_words(&self.on(&State::default())));
+        line_of(&["certificate", "replace"], words)
+    }
+
     /// The change that this is to `state`.
     fn on(&self, state: &State) -> Change {
         let fingerprint = Rc::clone(&self.fingerprint);
@@ -91,7 +100,7 @@ impl Step {
         match self {
             Step::Do(change) => change.encode_with_secrets(),
             Step::Update(update) => update.line(true),
-            other => other.encode(),
+            Step::Replace(replace) => replace.encode_with_secrets(),
         }
     }
 

@@ -118,23 +118,11 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
-    let way = lead(c, &request, hostname, world.door, world.challenges);
-    if !matches!(way, Ok(Way::To(..))) {
-        x.up.skip(len);
-    }
-    match way? {
-        Way::To(target, actions) => (x.target, x.actions) = (Some(target), actions),
-        Way::Elsewhere(status, location) => {
-            x.location = Some(location);
-            return Err(refusal(status, "sent to https"));
-        }
-        Way::Challenge(text) => {
-            x.challenge = Some(text);
-            return Err(refusal(200, "acme challenge"));
-        }
-        Way::Told(cursor) => {
-            x.told = Some(cursor);
-            return Ok(());
+    match lead(c, &request, hostname, world.door, world.challenges) {
+        Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
+        here => {
+            x.up.skip(len);
+            return end_here(x, here?);
         }
     }
     let edge = Edge {
@@ -157,6 +145,25 @@ fn accept(
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
     Ok(())
+}
+
+/// No backend sees the request.
+fn end_here(x: &mut Exchange, way: Way) -> Result<(), Refusal> {
+    match way {
+        Way::To(..) => Ok(()),
+        Way::Elsewhere(status, location) => {
+            x.location = Some(location);
+            Err(refusal(status, "sent to https"))
+        }
+        Way::Challenge(text) => {
+            x.challenge = Some(text);
+            Err(refusal(200, "acme challenge"))
+        }
+        Way::Told(cursor) => {
+            x.told = Some(cursor);
+            Ok(())
+        }
+    }
 }
 
 /// Where a request leads: to a cluster, to the same thing over TLS, to the metrics, or to what a

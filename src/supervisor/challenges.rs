@@ -168,6 +168,9 @@ impl Supervisor {
             }
         }
         self.look_for_challenges();
+        // Who has started before may know others.
+        let line = self.challenges.line();
+        self.tell_workers(&line);
     }
 
     /// inotify says that something has happened.

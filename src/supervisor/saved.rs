@@ -36,9 +36,9 @@ pub struct Saver {
     last: PathBuf,
     /// That `last` cannot be written was said.
     told: bool,
-    due_ms: Option<u64>,
+    pub(super) due_ms: Option<u64>,
     /// Main writes by itself, and does so for no more than a twentieth of its time.
-    rests_until_ms: u64,
+    pub(super) rests_until_ms: u64,
 }
 
 impl Saver {

@@ -20,9 +20,9 @@ use crate::supervisor::Supervisor;
 const WARN_AT_DAYS: [i64; 3] = [1, 7, 30];
 
 /// Which complaints were made about which certificate, and when to look again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Expiry {
-    told: BTreeMap<Rc<str>, i64>,
+    pub told: BTreeMap<Rc<str>, i64>,
     pub due_ms: u64,
 }
 

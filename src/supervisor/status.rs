@@ -3,8 +3,10 @@
 use crate::net::board::Cell;
 use crate::proto::reply;
 use crate::supervisor::losses::Losses;
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::{Stage, Supervisor};
+use crate::version::version;
 
 impl Supervisor {
     pub(super) fn stats(&self) -> String {
@@ -21,7 +23,7 @@ impl Supervisor {
             Stage::Stopping { .. } => "stopping",
         };
         let mut pairs = vec![
-            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("version", version().to_string()),
             ("pid", std::process::id().to_string()),
             ("state", stage.to_string()),
             (
@@ -34,6 +36,8 @@ impl Supervisor {
         pairs.extend(self.digest.counts());
         pairs.push(("saved", self.saver.is_saved().to_string()));
         let main = reply::data("main", &pairs);
+        let upgrade = self.upgrade.as_ref().map(Upgrade::line);
+        let main = main + &upgrade.unwrap_or_default();
         main + &self.worker_lines()
             + &self.pauses.lines(self.now_ms)
             + &self.challenge_lines()

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod epoll;
+pub mod exec;
 pub mod inotify;
 pub mod passing;
 pub mod pipe;
