@@ -10,10 +10,10 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
-use openssl::x509::{X509NameRef, X509Ref, X509};
+use openssl::x509::{X509Crl, X509NameRef, X509Ref, X509};
 
 use crate::limits::{AUTHORITIES_BYTES_MAX, CERTIFICATE_CHAIN_MAX};
-use crate::state::{Facts, HostRule};
+use crate::state::{Crls, Facts, HostRule};
 
 /// A certificate with what leads to its root, and its key: parsed, and fitting together.
 pub struct Checked {
@@ -37,8 +37,20 @@ impl Checked {
     }
 }
 
-/// `certificate` may have its chain behind it; `chain` comes after that.
+/// What a listener shows: `matched`, and made out to hosts.
 pub fn check(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checked, String> {
+    let checked = matched(certificate, chain, key)?;
+    if names(&checked.leaf).is_empty() {
+        return Err(format!(
+            "the certificate of {} names no host (subjectAltName)",
+            name_of(checked.leaf.subject_name())
+        ));
+    }
+    Ok(checked)
+}
+
+/// `certificate` may have its chain behind it; `chain` comes after that.
+pub fn matched(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checked, String> {
     let mut all = stack(certificate, "the certificate")?;
     if !chain.trim().is_empty() {
         all.extend(stack(chain, "the chain")?);
@@ -80,20 +92,29 @@ pub fn check(certificate: &str, chain: &str, key: Option<&str>) -> Result<Checke
                 name_of(below.subject_name())
             ));
         }
+        if !has_signed(link, below) {
+            return Err(format!(
+                "the chain belongs to another certificate: this {} did not sign {}",
+                name_of(link.subject_name()),
+                name_of(below.subject_name())
+            ));
+        }
         below = link;
-    }
-    let facts = facts(&leaf);
-    if facts.names.is_empty() {
-        return Err(format!(
-            "the certificate of {} names no host (subjectAltName)",
-            facts.subject
-        ));
     }
     Ok(Checked {
         leaf,
         chain: all,
         key,
     })
+}
+
+/// By its key: another one may have the same name.
+fn has_signed(issuer: &X509Ref, below: &X509Ref) -> bool {
+    let key = issuer.public_key();
+    let signed = key.and_then(|key| below.verify(&key)).unwrap_or(false);
+    // Why not stays in the queue, where it would be taken for an error of whoever comes next.
+    let _ = openssl::error::ErrorStack::get();
+    signed
 }
 
 /// Certificates that may vouch for others: a root, or several.
@@ -106,6 +127,43 @@ pub fn authorities(pem: &str) -> Result<(), String> {
         return Err("there is a private key: only certificates are wanted".into());
     }
     stack(pem, "it").map(drop)
+}
+
+const CRL_BEGINS: &str = "-----BEGIN X509 CRL-----";
+
+/// Lists of revoked certificates, of these authorities or of who has its right from them.
+pub fn crls(pem: String, authorities: &str) -> Result<Crls, String> {
+    let authorities = stack(authorities, "it")?;
+    let mut ends = Vec::new();
+    for crl in each_crl(&pem)? {
+        let issuer = name_of(crl.issuer_name());
+        let same = |one: &&X509| {
+            let order = one.subject_name().try_cmp(crl.issuer_name());
+            order.is_ok_and(|order| order.is_eq())
+        };
+        let mut known = authorities.iter().filter(same).peekable();
+        let signed = |one: &X509| {
+            let key = one.public_key();
+            key.is_ok_and(|key| crl.verify(&key).unwrap_or(false))
+        };
+        if known.peek().is_some() && !known.any(signed) {
+            return Err(format!("the list of {issuer} is not signed by it"));
+        }
+        ends.push((issuer, crl.next_update().map_or(i64::MAX, seconds)));
+    }
+    Ok(Crls { pem, ends })
+}
+
+/// All that stand in a text; there is one at least.
+pub fn each_crl(pem: &str) -> Result<Vec<X509Crl>, String> {
+    let places = pem.match_indices(CRL_BEGINS);
+    let parsed = places.map(|(at, _)| X509Crl::from_pem(&pem.as_bytes()[at..]));
+    match parsed.collect::<Result<Vec<X509Crl>, _>>() {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(format!(
+            "it is no PEM list of revoked certificates, which has a line {CRL_BEGINS}"
+        )),
+    }
 }
 
 fn stack(pem: &str, what: &str) -> Result<Vec<X509>, String> {

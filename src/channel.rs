@@ -55,10 +55,15 @@ impl Channel {
     }
 
     pub fn new(stream: UnixStream) -> io::Result<Channel> {
+        Channel::resumed(stream, Vec::new())
+    }
+
+    /// One that goes on where this process has left off: with the start of a line.
+    pub fn resumed(stream: UnixStream, partial: Vec<u8>) -> io::Result<Channel> {
         stream.set_nonblocking(true)?;
         Ok(Channel {
             stream,
-            reader: LineReader::default(),
+            reader: LineReader::resumed(partial, false),
             received: VecDeque::new(),
             queue: VecDeque::new(),
         })
@@ -118,6 +123,11 @@ impl Channel {
             }
         }
         Ok(())
+    }
+
+    /// The start of a line whose end has not come.
+    pub fn partial(&self) -> &[u8] {
+        self.reader.rest().0
     }
 
     pub fn is_blocked(&self) -> bool {

@@ -27,4 +27,5 @@ pub mod state;
 pub mod supervisor;
 pub mod sys;
 pub mod timer;
+pub mod version;
 pub mod worker;

@@ -61,11 +61,29 @@ pub const TLS_SMALL_RECORDS_BYTES: usize = 32 * 1024;
 /// taken for as long again.
 pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 
+/// Challenges of certificate authorities that are answered: the names of two orders, which have
+/// 100 with the largest of them.
+pub const CHALLENGES_MAX: usize = 256;
+/// Longest answer to one, in bytes: usual ones have 87.
+pub const CHALLENGE_BYTES_MAX: usize = 256;
+/// Names in their folder that main looks at.
+pub const CHALLENGE_NAMES_MAX: usize = 1024;
+/// After main has looked there it does other things for so many times as long, lest whoever writes
+/// there all the time keep it busy. An authority on the same machine asks 3 ms after the file was written.
+pub const CHALLENGE_REST_TIMES: u64 = 10;
+
 /// Longest PEM text of a certificate, a chain or a key, in bytes: the three of them, escaped, fit
 /// one control line.
 pub const PEM_BYTES_MAX: usize = 128 * 1024;
 /// Longest list of ciphers, suites or groups, in bytes: all that OpenSSL knows take less.
 pub const CIPHERS_BYTES_MAX: usize = 4096;
+/// Certificates between that of a client and the one at which the proof ends.
+pub const CLIENT_CHAIN_DEPTH_MAX: u32 = 8;
+/// Longest certificate of a client, in bytes of DER, and longest text of its subject: four times
+/// what is common. Both stand in the head that a backend gets, which leaves 9 KiB of a buffer to
+/// what the client says itself.
+pub const CLIENT_CERTIFICATE_BYTES_MAX: usize = 4096;
+pub const CLIENT_SUBJECT_BYTES_MAX: usize = 1024;
 /// How often main looks which certificates end soon, in milliseconds: daily.
 pub const EXPIRY_CHECK_MS: u64 = 24 * 3600 * 1000;
 /// Certificates that a client is shown at most, the leaf among them.
@@ -222,5 +240,15 @@ pub const MOVES_PER_TURN: usize = 64;
 /// Longest message about one of them, in bytes: what lies in two buffers, in hexadecimal. With larger
 /// buffers, which are seldom full, a connection stays until less lies in them.
 pub const MOVED_BYTES_MAX: usize = 192 * 1024;
+/// Longest text in which main hands over to another program, in bytes: the largest state, and what
+/// control clients have not read.
+pub const HANDOVER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Of answers that control clients have not read so many bytes go along with an upgrade; of more,
+/// who has most is let go.
+pub const HANDOVER_UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests from which on a canary is judged.
+pub const CANARY_REQUESTS_MIN: u64 = 100;
+/// Longest time that a canary sings, in seconds: a day.
+pub const CANARY_SECONDS_MAX: u32 = 24 * 3600;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;

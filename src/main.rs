@@ -31,13 +31,21 @@ fn main() -> ExitCode {
     let last_known_good = rest.len() < words;
     match command.as_str() {
         supervisor::WORKER_ROLE => worker::main(),
+        supervisor::REHEARSAL_ROLE => match supervisor::rehearse() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("sozu rehearsal: {e}");
+                ExitCode::FAILURE
+            }
+        },
+        "start" if handed_over(&rest).is_some() => take_over(handed_over(&rest)),
         "start" | "check" => match file_argument(&rest) {
             Ok(file) if command == "start" => start(&file, last_known_good),
             Ok(file) => check(&file),
             Err(what) => usage_error(&format!("{command}: {what}")),
         },
         "version" | "--version" | "-V" => {
-            println!("sozu {}", env!("CARGO_PKG_VERSION"));
+            println!("sozu {}", sozu_lib::version::version());
             ExitCode::SUCCESS
         }
         "help" | "--help" | "-h" => {
@@ -121,8 +129,25 @@ fn start(file: &Path, last_known_good: bool) -> ExitCode {
     run(config, file, None)
 }
 
+/// The number of the descriptor with what the program before has left, behind the words of `start`.
+fn handed_over(arguments: &[String]) -> Option<i32> {
+    match arguments {
+        [_, _, word, number] if word == supervisor::TAKE_OVER => number.parse().ok(),
+        _ => None,
+    }
+}
+
+fn take_over(number: Option<i32>) -> ExitCode {
+    supervisor::keep_no_large_pieces();
+    end(supervisor::take_over(number.unwrap_or(-1)))
+}
+
 fn run(config: Config, file: &Path, ran: Option<State>) -> ExitCode {
-    match supervisor::run(config, file, ran) {
+    end(supervisor::run(config, file, ran))
+}
+
+fn end(ended: Result<(), String>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             log::error!("{what}");

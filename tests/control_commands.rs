@@ -37,6 +37,13 @@ const SCRIPT: &[(&str, &str)] = &[
     ("listener update address=$S tls_versions=TLSv1.3 cipher_list=ECDHE-ECDSA-AES128-GCM-SHA256 cipher_suites=TLS_AES_256_GCM_SHA384 groups=X25519 strict_sni=false", "ok"),
     ("listener update address=$S groups=nothing", "invalid"),
     ("listener update address=$S unset=groups,strict_sni", "ok"),
+    ("listener update address=$S client_auth=required", "invalid"),
+    ("listener update address=$S client_ca=$C1", "invalid"),
+    ("listener update address=$S client_auth=required client_ca=$C1 client_crl=$C1", "invalid"),
+    ("listener update address=$S client_auth=required client_ca=$C1 client_crl=$V1", "ok"),
+    ("listener update address=$S client_auth=none unset=client_ca,client_crl", "ok"),
+    ("listener remove address=$S", "ok"),
+    ("listener add address=$S protocol=https client_auth=OPTIONAL client_ca=$C1 client_crl=$V1", "ok"),
     ("certificate add listener=$S certificate=$C1 certificate_chain=$C1 key=$K1 certificate_path=/a certificate_chain_path=/b key_path=/c default=true", "ok"),
     ("certificate add address=$S certificate=$C1 key=$K1", "exists"),
     ("certificate add listener=$S certificate=$C1 key=$K2", "invalid"),
@@ -90,6 +97,13 @@ const SCRIPT: &[(&str, &str)] = &[
     ("cluster add id=sured tls=true tls_ca=\"-----BEGIN CERTIFICATE-----\"", "invalid"),
     ("cluster add id=sured tls=true tls_server_name=*.example.com", "invalid"),
     ("cluster update id=sure tls=true tls_verify=true tls_ca=\"$P\" tls_server_name=127.0.0.1", "ok"),
+    ("cluster update id=sure tls_certificate=$C1 tls_key=$K1 tls_certificate_path=/a tls_key_path=/b", "ok"),
+    ("cluster update id=sure tls_certificate=$C1", "invalid"),
+    ("cluster update id=sure tls_key=$K2", "invalid"),
+    ("cluster update id=sure tls_certificate_path=a", "invalid"),
+    ("cluster update id=sure unset=tls_certificate", "ok"),
+    ("cluster add id=known tls=true tls_certificate=$C1 tls_key=$K1 tls_certificate_path=/a tls_key_path=/b", "ok"),
+    ("cluster remove id=known", "ok"),
     ("cluster update id=sure tls=false", "invalid"),
     ("cluster update id=sure tls=false unset=tls_ca,tls_server_name", "ok"),
     ("cluster remove id=sure", "ok"),
@@ -233,6 +247,8 @@ const SCRIPT: &[(&str, &str)] = &[
     ("worker restart id=0", "ok"),
     ("worker restart id=9", "missing"),
     ("worker restart id=x", "invalid"),
+    ("upgrade binary=/nowhere/sozu", "failed"),
+    ("upgrade canary=x", "invalid"),
     ("worker stop", "unknown"),
     ("events all", "unknown"),
     ("", "silence"),
@@ -262,6 +278,7 @@ fn texts() -> Vec<(&'static str, String)> {
     };
     vec![
         ("$C1", quoted(one)),
+        ("$V1", quoted(include_str!("tls/revoked.crl"))),
         ("$C2", quoted(two)),
         ("$K1", quoted(include_str!("certificates/one.key"))),
         ("$K2", quoted(include_str!("certificates/two.key"))),
@@ -340,7 +357,8 @@ fn events_and_shutdown() {
 /// The script leaves nothing out.
 #[test]
 fn every_row_and_every_key_is_exercised() {
-    let elsewhere = ["events", "shutdown"];
+    // Upgrades that succeed have tests of their own.
+    let elsewhere = ["events", "shutdown", "upgrade"];
     for row in COMMANDS {
         let lines = |good: bool| {
             let all = SCRIPT

@@ -41,6 +41,7 @@ fn example_file(path: &Path) -> std::io::Result<String> {
     let extension = path.extension().and_then(|extension| extension.to_str());
     Ok(match extension {
         Some("pem") => include_str!("certificates/one.pem").into(),
+        Some("crl") => include_str!("tls/revoked.crl").into(),
         Some("key") => include_str!("certificates/one.key").into(),
         _ => "<h1>An answer</h1>".into(),
     })

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the build and the tests need and the system lacks: a C compiler, pkg-config,
-# the OpenSSL headers and strace. Says nothing and does nothing when all is there.
+# Installs what the build needs and the system lacks: a C compiler, pkg-config
+# and the OpenSSL headers. With the word "tests" also testssl.sh, for one of
+# them, and strace, for others. Says nothing and does nothing when all is there.
 set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -10,46 +11,62 @@ fi
 
 complete() {
     command -v cc >/dev/null 2>&1 || return 1
-    command -v strace >/dev/null 2>&1 || return 1
     command -v pkg-config >/dev/null 2>&1 && pkg-config --exists openssl 2>/dev/null && return 0
     [ -n "${OPENSSL_DIR:-}" ] && [ -d "$OPENSSL_DIR" ]
 }
 
-complete && exit 0
+# Distributions call the scanner by either name.
+tools() {
+    [ "${1:-}" != tests ] && return 0
+    command -v strace >/dev/null 2>&1 || return 1
+    command -v testssl >/dev/null 2>&1 || command -v testssl.sh >/dev/null 2>&1
+}
+
+complete && tools "$@" && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
-    install="apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libssl-dev strace"
+    install="apt-get install -y --no-install-recommends"
+    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace"
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
-    install="dnf install -y gcc pkgconf-pkg-config openssl-devel strace"
+    install="dnf install -y"
+    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace"
     refresh=
 elif command -v apk >/dev/null 2>&1; then
-    install="apk add gcc musl-dev pkgconf openssl-dev openssl-libs-static strace"
+    install="apk add"
+    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace"
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
-    install="pacman -S --noconfirm --needed gcc pkgconf openssl strace"
+    install="pacman -S --noconfirm --needed"
+    packages="gcc pkgconf openssl" extra="testssl.sh strace"
     refresh="pacman -Sy"
 else
-    echo "install a C compiler, pkg-config, the OpenSSL headers and strace, then try again" >&2
-    exit 1
+    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh and strace; then try again" >&2
+    complete && exit 0 || exit 1
 fi
+complete && packages=
+tools "$@" && extra=
 
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
     as_root="sudo -n"
 else
-    echo "as root: $install" >&2
-    exit 1
+    echo "as root: $install $packages $extra" >&2
+    complete && exit 0 || exit 1
 fi
 
-echo "installing what is missing: $install" >&2
+echo "installing what is missing: $packages $extra" >&2
 export DEBIAN_FRONTEND=noninteractive
 # Words are meant to be split.
 # shellcheck disable=SC2086
 {
     [ -z "$refresh" ] || $as_root $refresh || true
-    $as_root $install
+    # Each by itself: the one may be there where the other is not.
+    [ -z "$packages" ] || $as_root $install $packages || true
+    for one in $extra; do $as_root $install "$one" || true; done
 } >&2
 
-complete || { echo "still missing: a C compiler, pkg-config, the OpenSSL headers or strace" >&2; exit 1; }
+# Without them all but a few tests can be run.
+tools "$@" || echo "still missing: testssl.sh or strace" >&2
+complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "random",
     "metrics",
     "certificate",
+    "version",
 ];
 const IO: &[&str] = &["worker", "net", "sys", "supervisor", "channel"];
 const FLOORS: &[(&[&str], &[&str])] = &[

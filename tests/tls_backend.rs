@@ -55,6 +55,7 @@ fn one_handshake_for_many_requests() {
         name: Some(NAME.into()),
         resumed: false,
         alpn: Some(b"http/1.1".to_vec()),
+        client: None,
     };
     assert_eq!(backend.handshakes(), [seen]);
 }

@@ -23,14 +23,17 @@ impl Step {
     /// The line as it is sent: with the key of a certificate, wherever it lies.
     pub fn whole(&self) -> Result<String, Failure> {
         let step = match &self.command {
-            Command::Change(change) if change.certificate().is_some() => {
-                update::Step::Do(change.clone())
-            }
+            Command::Change(change) if has_key(change) => update::Step::Do(change.clone()),
+            Command::Update(update) => update::Step::Update(update.clone()),
             Command::Replace(replace) => update::Step::Replace(replace.clone()),
             _ => return Ok(self.text.clone()),
         };
         certificate::whole(&step)
     }
+}
+
+fn has_key(change: &Change) -> bool {
+    change.certificate().is_some() || change.own_certificate().is_some()
 }
 
 /// The state that a file describes.

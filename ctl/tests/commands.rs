@@ -299,6 +299,11 @@ const STEPS: &[(&str, &[&str])] = &[
     ("metrics", &["metrics"]),
     ("metrics cluster=old", &["metrics", "--cluster", "old"]),
     ("worker restart id=0", &["worker", "restart", "--id", "0"]),
+    ("upgrade", &["upgrade"]),
+    (
+        "upgrade binary=/nowhere/sozu canary=5",
+        &["upgrade", "--binary", "/nowhere/sozu", "--canary", "5"],
+    ),
     ("ping", &["ping"]),
     ("version", &["version"]),
     ("help", &["help"]),

@@ -6,19 +6,26 @@
 use super::fields::{fault, of_text, Fault, Fields, Value};
 use super::keys::{Default, CERTIFICATE, LISTENER};
 use super::object::{word, Words};
-use crate::certificate::{check, facts};
+use crate::certificate::{authorities, check, crls, facts, matched, Checked};
 use crate::limits::{CIPHERS_BYTES_MAX, PEM_BYTES_MAX};
-use crate::state::{Certificate, Paths, Protocol, Secret, Tls, TlsVersion};
+use crate::state::{
+    BackendTls, Certificate, Change, ClientAuth, Cluster, OwnCertificate, Paths, Protocol, Secret,
+    Tls, TlsVersion,
+};
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Keys of the policy, in canonical order.
-const POLICY: [&str; 5] = [
+const POLICY: [&str; 8] = [
     "tls_versions",
     "cipher_list",
     "cipher_suites",
     "groups",
     "strict_sni",
+    "client_auth",
+    "client_ca",
+    "client_crl",
 ];
 
 /// By which rules a listener of that protocol speaks TLS, if it does.
@@ -48,18 +55,54 @@ pub fn tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Tls>, 
         cipher_suites: fields.text("cipher_suites")?,
         groups: fields.text("groups")?,
         strict_sni: fields.bool("strict_sni")?,
+        client: client_auth_from(fields)?,
+    }))
+}
+
+fn client_auth_from(fields: &mut Fields) -> Result<Option<ClientAuth>, Fault> {
+    let auth = fields.text("client_auth")?;
+    let ca = fields.text_or_none("client_ca");
+    let crl = fields.text_or_none("client_crl");
+    if auth == "none" {
+        let alone = match (&ca, &crl) {
+            (Some(_), _) => "client_ca",
+            (_, Some(_)) => "client_crl",
+            _ => return Ok(None),
+        };
+        let what = "does nothing while client_auth is none: leave it out, or unset it";
+        return Err(fault(alone, what));
+    }
+    let missing = || fault("client_auth", "needs client_ca, by which clients are known");
+    let ca = ca.ok_or_else(missing)?;
+    authorities(&ca).map_err(|what| fault("client_ca", what))?;
+    let crl = crl.map(|pem| crls(pem, &ca));
+    Ok(Some(ClientAuth {
+        required: auth == "required",
+        crl: crl.transpose().map_err(|what| fault("client_crl", what))?,
+        ca,
     }))
 }
 
 pub fn tls_words(tls: &Tls) -> Words {
     let versions: Vec<&str> = tls.versions.iter().map(|version| version.name()).collect();
-    vec![
+    let mut words = vec![
         word("tls_versions", versions.join(",")),
         word("cipher_list", &tls.cipher_list),
         word("cipher_suites", &tls.cipher_suites),
         word("groups", &tls.groups),
         word("strict_sni", tls.strict_sni),
-    ]
+    ];
+    if let Some(client) = &tls.client {
+        let auth = if client.required {
+            "required"
+        } else {
+            "optional"
+        };
+        words.push(word("client_auth", auth));
+        words.push(word("client_ca", &client.ca));
+        words.extend(client.crl.iter().map(|crl| word("client_crl", &crl.pem)));
+    }
+    words
 }
 
 /// Parsed and checked; in one spelling, whatever stands around it in its file.
@@ -117,49 +160,154 @@ pub fn certificate_words(certificate: &Certificate) -> Words {
     words
 }
 
-/// The key, for those who may have it.
-pub fn secret_words(certificate: &Certificate) -> Words {
-    let key = certificate.key.iter();
-    key.map(|Secret(key)| word("key", key)).collect()
+/// What backends know us by. The key may be missing, as in a dump.
+pub fn own_certificate_from(fields: &mut Fields) -> Result<Option<OwnCertificate>, Fault> {
+    let leaf = fields.text_or_none("tls_certificate");
+    let key = fields.text_or_none("tls_key");
+    let paths = Paths {
+        certificate: path(fields, "tls_certificate_path")?,
+        chain: None,
+        key: path(fields, "tls_key_path")?,
+    };
+    let Some(leaf) = leaf else {
+        let alone = match (&key, &paths.key) {
+            (Some(_), _) => "tls_key",
+            (_, Some(_)) => "tls_key_path",
+            _ if paths.certificate.is_some() => "tls_certificate_path",
+            _ => return Ok(None),
+        };
+        return Err(fault(alone, "needs tls_certificate, to which it belongs"));
+    };
+    let wrong = |what: String| fault("tls_certificate", what);
+    let checked = matched(&leaf, "", key.as_deref()).map_err(wrong)?;
+    Ok(Some(own(checked, paths)))
 }
 
-/// One that was written without its key is read anew, from where it was read before: by now
+fn own(checked: Checked, paths: Paths) -> OwnCertificate {
+    OwnCertificate {
+        facts: facts(&checked.leaf),
+        chain: checked.chain_pem(),
+        key: checked.key_pem().map(|pem| Secret(pem.into())),
+        paths,
+    }
+}
+
+/// Without the key.
+pub fn own_certificate_words(own: &OwnCertificate) -> Words {
+    let mut words = vec![word("tls_certificate", &own.chain)];
+    let Paths {
+        certificate, key, ..
+    } = &own.paths;
+    let path = certificate.iter();
+    words.extend(path.map(|path| word("tls_certificate_path", path)));
+    words.extend(key.iter().map(|path| word("tls_key_path", path)));
+    words
+}
+
+/// The keys that a change brings, for those who may have them.
+pub fn secret_words(change: &Change) -> Words {
+    let certificate = change.certificate().and_then(|one| one.key.as_ref());
+    let own = change
+        .own_certificate()
+        .and_then(|(_, one)| one.key.as_ref());
+    let certificate = certificate.map(|Secret(key)| word("key", key));
+    let own = own.map(|Secret(key)| word(OWN_KEY, key));
+    certificate.into_iter().chain(own).collect()
+}
+
+/// The key of a cluster that nobody is shown.
+pub const OWN_KEY: &str = "tls_key";
+
+/// What was written without its key is read anew, from where it was read before: by now
 /// there may be its successor.
 pub fn refill(
+    change: &Change,
+    file: &mut dyn FnMut(&Path) -> io::Result<String>,
+) -> Result<Change, String> {
+    let mut certificate = |one: &Certificate| refill_certificate(one, file).map(Rc::new);
+    Ok(match change {
+        Change::CertificateAdd(one) => Change::CertificateAdd(certificate(one)?),
+        Change::CertificateReplace { fingerprint, by } => Change::CertificateReplace {
+            fingerprint: Rc::clone(fingerprint),
+            by: certificate(by)?,
+        },
+        Change::ClusterAdd(one) => Change::ClusterAdd(refill_cluster(one, file)?),
+        Change::ClusterUpdate(one) => Change::ClusterUpdate(refill_cluster(one, file)?),
+        other => other.clone(),
+    })
+}
+
+fn refill_certificate(
     certificate: &Certificate,
     file: &mut dyn FnMut(&Path) -> io::Result<String>,
 ) -> Result<Certificate, String> {
     if certificate.key.is_some() {
         return Ok(certificate.clone());
     }
-    let names = certificate.names_text();
-    let Paths {
-        certificate: leaf,
-        chain,
-        key: Some(key),
-    } = &certificate.paths
-    else {
-        return Err(format!(
-            "the certificate of {names} was written without its key, and it is not known where that is: add it again"
-        ));
-    };
-    let mut read = |path: &str| match file(Path::new(path)) {
-        Ok(text) => check_pem(&text).map_err(|what| format!("{path}: {what}")),
-        Err(e) => Err(format!("{path} cannot be read: {e}")),
-    };
-    let leaf = match leaf {
-        Some(path) => read(path)?,
-        None => certificate.chain.clone(),
-    };
-    let chain = chain.as_deref().map(&mut read).transpose()?;
-    let key = read(key)?;
-    let checked = check(&leaf, &chain.unwrap_or_default(), Some(&key))?;
+    let whose = certificate.names_text();
+    let again = Again::read(&whose, &certificate.chain, &certificate.paths, file)?;
+    let checked = check(&again.leaf, &again.chain, Some(&again.key))?;
     Ok(Certificate {
         facts: facts(&checked.leaf),
         chain: checked.chain_pem(),
         key: checked.key_pem().map(|pem| Secret(pem.into())),
         ..certificate.clone()
     })
+}
+
+fn refill_cluster(
+    cluster: &Rc<Cluster>,
+    file: &mut dyn FnMut(&Path) -> io::Result<String>,
+) -> Result<Rc<Cluster>, String> {
+    let known = cluster.own_certificate().filter(|own| own.key.is_none());
+    let Some(known) = known else {
+        return Ok(Rc::clone(cluster));
+    };
+    let whose = format!("cluster {}", cluster.id);
+    let again = Again::read(&whose, &known.chain, &known.paths, file)?;
+    let checked = matched(&again.leaf, &again.chain, Some(&again.key))?;
+    let mut cluster = (**cluster).clone();
+    let own = own(checked, known.paths.clone());
+    cluster.tls = cluster.tls.map(|tls| BackendTls {
+        own: Some(own),
+        ..tls
+    });
+    Ok(Rc::new(cluster))
+}
+
+/// The texts of a certificate whose key is not known.
+struct Again {
+    leaf: String,
+    chain: String,
+    key: String,
+}
+
+impl Again {
+    /// `known` stands for a certificate of which it is not known where it was read.
+    fn read(
+        whose: &str,
+        known: &str,
+        paths: &Paths,
+        file: &mut dyn FnMut(&Path) -> io::Result<String>,
+    ) -> Result<Again, String> {
+        let Some(key) = &paths.key else {
+            return Err(format!(
+                "the certificate of {whose} was written without its key, and it is not known where that is: add it again"
+            ));
+        };
+        let mut read = |path: &str| match file(Path::new(path)) {
+            Ok(text) => check_pem(&text).map_err(|what| format!("{path}: {what}")),
+            Err(e) => Err(format!("{path} cannot be read: {e}")),
+        };
+        let leaf = match &paths.certificate {
+            Some(path) => read(path)?,
+            None => known.to_string(),
+        };
+        let chain = paths.chain.as_deref().map(&mut read).transpose()?;
+        let chain = chain.unwrap_or_default();
+        let key = read(key)?;
+        Ok(Again { leaf, chain, key })
+    }
 }
 
 /// What PEM may be made of; nothing of it is quoted.

@@ -3,7 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
+use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -163,6 +163,11 @@ const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
+const CLIENT_AUTH: Kind = Kind::Choice(&[
+    ("none", "NONE"),
+    ("optional", "OPTIONAL"),
+    ("required", "REQUIRED"),
+]);
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -202,6 +207,7 @@ pub static GLOBAL: &[Key] = &[
     key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced. A change waits for such a worker for that long and a half at most."),
     key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections once another has taken over."),
     key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
+    key("acme_challenges", File, Empty, "The folder into which certbot or acme.sh puts its answers; http listeners give them, before any frontend."),
 ];
 
 /// In `[[listeners]]`, and in `listener add`.
@@ -223,6 +229,9 @@ pub static LISTENER: &[Key] = &[
     key("cipher_suites", Ciphers, Https(CIPHER_SUITES), "What TLS 1.3 may encrypt with."),
     key("groups", Ciphers, Https("X25519:P-256:P-384"), "By which groups keys are exchanged, the dearest first.").also("groups_list"),
     key("strict_sni", Bool, Https("false"), "Whether a client is refused that asks for a name without a certificate, or for none."),
+    key("client_auth", CLIENT_AUTH, Https("none"), "Whether clients are asked for a certificate of their own: with optional they may have none, a wrong one is refused."),
+    key("client_ca", Pem, Empty, "The certificates that a proof of such a certificate ends at."),
+    key("client_crl", Pem, Empty, "Lists of what these have revoked; with them each issuer of a client's certificate must have one that is good now."),
     key("answers", Answers, Empty, "Bodies of our own answers."),
 ];
 
@@ -280,6 +289,10 @@ pub static CLUSTER: &[Key] = &[
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
     key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),
     key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for."),
+    key("tls_certificate", Pem, Empty, "The certificate that backends know us by, if they ask for one, and behind it what leads from it to a root."),
+    key("tls_key", Pem, Empty, "Its private key, without a password."),
+    key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
+    key("tls_key_path", File, InCommand, "Where this key was read."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 
@@ -336,6 +349,13 @@ pub static WAIT: &[Key] = &[
 #[rustfmt::skip]
 pub static SHUTDOWN: &[Key] = &[
     key("timeout", Seconds, Empty, "How long connections may go on; shutdown_timeout if it is not given."),
+];
+
+/// In `upgrade`.
+#[rustfmt::skip]
+pub static UPGRADE: &[Key] = &[
+    key("binary", File, Empty, "The program to go on with, as a whole path; the file that this one was started from if it is not given."),
+    key("canary", Int { min: 1, max: CANARY_SECONDS_MAX }, Empty, "For so many seconds the first new worker runs beside the old ones, and is compared with them."),
 ];
 
 /// In `worker restart`.

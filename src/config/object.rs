@@ -4,7 +4,7 @@
 //! fields apart; `*_words` writes every key that has a value, so that what was
 //! written by one version means the same to another one with other defaults.
 
-use super::certificate::{tls_from, tls_words};
+use super::certificate::{own_certificate_from, own_certificate_words, tls_from, tls_words};
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use crate::certificate::authorities;
@@ -110,10 +110,12 @@ fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Ba
         Some(HostRule::Exact(name)) => Some(name),
         Some(_) => return Err(fault("tls_server_name", "is one name, without *")),
     };
+    let own = own_certificate_from(fields)?;
     if !tls {
-        let alone = match (&ca, &server_name) {
-            (Some(_), _) => "tls_ca",
-            (_, Some(_)) => "tls_server_name",
+        let alone = match (&ca, &server_name, &own) {
+            (Some(_), ..) => "tls_ca",
+            (_, Some(_), _) => "tls_server_name",
+            (.., Some(_)) => "tls_certificate",
             _ => return Ok(None),
         };
         let what = "does nothing without tls = true: leave it out, or unset it";
@@ -127,6 +129,7 @@ fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Ba
         verify,
         ca,
         server_name,
+        own,
     }))
 }
 
@@ -135,6 +138,7 @@ fn backend_tls_words(tls: &BackendTls) -> Words {
     words.extend(tls.ca.iter().map(|pem| word("tls_ca", pem)));
     let name = tls.server_name.iter();
     words.extend(name.map(|name| word("tls_server_name", name)));
+    words.extend(tls.own.iter().flat_map(own_certificate_words));
     words
 }
 

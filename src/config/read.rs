@@ -5,7 +5,7 @@
 //! of a value (`fields`). Called by main at the start and for a reload, by
 //! `sozu check`, and by tests with files of their own.
 
-use super::certificate::certificate_from;
+use super::certificate::{certificate_from, OWN_KEY};
 use super::fields::{missing, Fault, Fields, Value};
 use super::keys::{BACKEND, CERTIFICATE, CERTIFICATE_HERE, CLUSTER, FRONTEND, GLOBAL, LISTENER};
 use super::object;
@@ -202,7 +202,14 @@ impl Building {
     fn cluster(&mut self, reader: &mut Reader, name: &str, table: &Table, at: usize) {
         let mut object = reader.object(&CLUSTERS, table, at);
         reader.implied(&mut object, "id", name);
-        let Some(cluster) = reader.build(object, object::cluster_from) else {
+        let build = |fields: Fields| {
+            let keyless = fields.contains("tls_certificate") && !fields.contains(OWN_KEY);
+            match keyless {
+                true => Err(missing(OWN_KEY)),
+                false => object::cluster_from(fields),
+            }
+        };
+        let Some(cluster) = reader.build(object, build) else {
             return;
         };
         let cluster = Rc::new(cluster);

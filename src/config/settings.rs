@@ -43,6 +43,8 @@ pub struct Settings {
     pub worker_timeout: u32,
     pub drain_timeout: u32,
     pub shutdown_timeout: u32,
+    /// Below it are the challenges of certificate authorities.
+    pub acme_challenges: Option<PathBuf>,
 }
 
 /// What the sandbox of workers is made of (`sys::sandbox`).
@@ -106,6 +108,7 @@ impl Settings {
             worker_timeout: fields.int("worker_timeout")?,
             drain_timeout: fields.int("drain_timeout")?,
             shutdown_timeout: fields.int("shutdown_timeout")?,
+            acme_challenges: fields.text_or_none("acme_challenges").map(PathBuf::from),
         })
     }
 
@@ -153,6 +156,9 @@ impl Settings {
         words.push(word("worker_timeout", self.worker_timeout));
         words.push(word("drain_timeout", self.drain_timeout));
         words.push(word("shutdown_timeout", self.shutdown_timeout));
+        if let Some(folder) = &self.acme_challenges {
+            words.push(word("acme_challenges", folder.display()));
+        }
         words
     }
 }

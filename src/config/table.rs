@@ -14,10 +14,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where it is kept from which file a text comes.
-const PATHS: [(&str, &str); 3] = [
+const PATHS: [(&str, &str); 5] = [
     ("certificate", "certificate_path"),
     ("certificate_chain", "certificate_chain_path"),
     ("key", "key_path"),
+    ("tls_certificate", "tls_certificate_path"),
+    ("tls_key", "tls_key_path"),
 ];
 
 /// One sort of table.

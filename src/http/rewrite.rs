@@ -2,7 +2,8 @@
 //!
 //! Order and spelling of the fields that pass are kept. What a client may not
 //! say for itself (X-Forwarded-Proto and the like) is replaced, unless it is a
-//! trusted proxy; X-Forwarded-For and Forwarded get our entry appended.
+//! trusted proxy; X-Forwarded-For and Forwarded get our entry appended. What tells of
+//! a client's certificate is said by us alone.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,8 @@ pub struct Edge<'a> {
     /// It came by TLS.
     pub secure: bool,
     pub request_id: &'a [u8],
+    /// Whole field lines about the certificate that it has shown.
+    pub identity: &'a [u8],
 }
 
 impl Edge<'_> {
@@ -111,6 +114,10 @@ fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge
         Name::Forwarded => quotes_close(field.value.of(head.bytes)),
         Name::XForwardedProto | Name::XForwardedHost | Name::XForwardedPort | Name::XRequestId => {
             edge.trusted
+        }
+        // Nobody says for himself who he is (RFC 9440 section 4), not even a trusted proxy.
+        Name::ClientCert | Name::ClientCertChain | Name::XSslClientSDn | Name::XSslClientVerify => {
+            false
         }
         // CGI and its heirs make one variable of `X_Forwarded_For` and `X-Forwarded-For`.
         Name::Disguised => false,
@@ -211,6 +218,7 @@ fn put_ours(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
     if !theirs(Name::XRequestId) {
         put(b"X-Request-Id", edge.request_id, out);
     }
+    out.extend_from_slice(edge.identity);
 }
 
 fn put_authority(name: &[u8], port: Option<u16>, out: &mut Vec<u8>) {

@@ -88,6 +88,21 @@ impl Default for Totals {
 }
 
 impl Totals {
+    pub fn plus(&self, other: &Totals) -> Totals {
+        let mut sum = *self;
+        let cells = sum.cells.iter_mut().zip(other.cells);
+        cells.for_each(|(cell, n)| *cell = cell.saturating_add(n));
+        sum
+    }
+
+    /// What has come since; never below nothing.
+    pub fn minus(&self, before: &Totals) -> Totals {
+        let mut difference = *self;
+        let cells = difference.cells.iter_mut().zip(before.cells);
+        cells.for_each(|(cell, n)| *cell = cell.saturating_sub(n));
+        difference
+    }
+
     pub fn get(&self, count: Count) -> u64 {
         self.cells[count as usize]
     }

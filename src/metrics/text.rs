@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use super::{Count, Totals, BOUNDS_US};
+use crate::version::version;
 
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -87,6 +88,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_revision", Of::Proxy, Gauge, Named, "The revision of the running state."),
     figure("sozu_worker_deaths_total", Of::Proxy, Counter, Named, "Workers that died and were replaced."),
     figure("sozu_worker_violations_total", Of::Proxy, Counter, Named, "Workers that were killed for what their sandbox forbids."),
+    figure("sozu_upgrades_total", Of::Proxy, Counter, Named, "Times that another program took the place of the one that ran."),
     figure("sozu_series_missing", Of::Proxy, Gauge, Named, "Listeners, clusters and backends that are not counted, because there are too many."),
     figure("sozu_worker_connections", Of::Worker, Gauge, Named, "Client connections of a worker process now."),
     figure("sozu_worker_accepted_total", Of::Worker, Counter, Named, "Client connections that a worker process has accepted."),
@@ -199,7 +201,7 @@ impl Figure {
             };
         };
         match self.value {
-            Version => one(&label("version", env!("CARGO_PKG_VERSION")), 1),
+            Version => one(&label("version", version()), 1),
             Named => one("", source.number(name, at)),
             Value::Count(count) => one("", totals.get(count)),
             Handshakes => {

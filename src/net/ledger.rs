@@ -31,6 +31,8 @@ pub enum Note {
     /// Workers that did what their sandbox forbids.
     Violations,
     Missing,
+    /// Times that another program took the place of main.
+    Upgrades,
 }
 
 /// Cells for notes, then one generation per series, then the pages.
@@ -90,6 +92,16 @@ impl Ledger {
             for (total, cell) in totals.cells.iter_mut().zip(row) {
                 *total = total.wrapping_add(cell.load(Relaxed));
             }
+        }
+        totals
+    }
+
+    /// What one process has counted.
+    pub fn of_page(&self, page: usize, series: Key) -> Totals {
+        let mut totals = Totals::default();
+        let row = self.row(page, series).unwrap_or_default();
+        for (total, cell) in totals.cells.iter_mut().zip(row) {
+            *total = cell.load(Relaxed);
         }
         totals
     }

@@ -22,9 +22,13 @@ pub enum Kind {
     Heir,
     /// A worker that this one takes over from.
     Legacy,
+    /// The folder of challenges has changed.
+    Challenges,
+    /// Another program that looks at what would be handed to it.
+    Rehearsal,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -34,6 +38,8 @@ const KINDS: [Kind; 9] = [
     Kind::ControlClient,
     Kind::Heir,
     Kind::Legacy,
+    Kind::Challenges,
+    Kind::Rehearsal,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

@@ -14,6 +14,8 @@ pub enum Name {
     Age,
     Authorization,
     CacheControl,
+    ClientCert,
+    ClientCertChain,
     Connection,
     ContentEncoding,
     ContentLength,
@@ -60,10 +62,12 @@ pub enum Name {
     XForwardedPort,
     XForwardedProto,
     XRequestId,
+    XSslClientSDn,
+    XSslClientVerify,
 }
 
 /// Spellings in lower case, shortest first: a name is compared only with those of its length.
-const TABLE: [(&str, Name); 49] = [
+const TABLE: [(&str, Name); 53] = [
     ("te", Name::Te),
     ("age", Name::Age),
     ("via", Name::Via),
@@ -84,6 +88,7 @@ const TABLE: [(&str, Name); 49] = [
     ("connection", Name::Connection),
     ("keep-alive", Name::KeepAlive),
     ("set-cookie", Name::SetCookie),
+    ("client-cert", Name::ClientCert),
     ("retry-after", Name::RetryAfter),
     ("content-type", Name::ContentType),
     ("max-forwards", Name::MaxForwards),
@@ -101,13 +106,16 @@ const TABLE: [(&str, Name); 49] = [
     ("www-authenticate", Name::WwwAuthenticate),
     ("x-forwarded-host", Name::XForwardedHost),
     ("x-forwarded-port", Name::XForwardedPort),
+    ("client-cert-chain", Name::ClientCertChain),
     ("if-modified-since", Name::IfModifiedSince),
     ("sec-websocket-key", Name::SecWebSocketKey),
     ("transfer-encoding", Name::TransferEncoding),
     ("x-forwarded-proto", Name::XForwardedProto),
+    ("x-ssl-client-s-dn", Name::XSslClientSDn),
     ("proxy-authenticate", Name::ProxyAuthenticate),
     ("if-unmodified-since", Name::IfUnmodifiedSince),
     ("proxy-authorization", Name::ProxyAuthorization),
+    ("x-ssl-client-verify", Name::XSslClientVerify),
     ("sec-websocket-accept", Name::SecWebSocketAccept),
     ("sec-websocket-version", Name::SecWebSocketVersion),
     ("sec-websocket-protocol", Name::SecWebSocketProtocol),
@@ -207,6 +215,7 @@ mod tests {
         assert_eq!(Name::of(b"X_Forwarded_For"), Name::Disguised);
         assert_eq!(Name::of(b"x-forwarded_for"), Name::Disguised);
         assert_eq!(Name::of(b"TRANSFER_ENCODING"), Name::Disguised);
+        assert_eq!(Name::of(b"X_SSL-Client_Verify"), Name::Disguised);
         assert_eq!(Name::of(b"my_own_field"), Name::Other);
         assert!(!Name::Disguised.may_trail());
     }

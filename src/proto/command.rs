@@ -84,6 +84,13 @@ pub enum Command {
     WorkerRestart {
         id: u32,
     },
+    /// Another program in the place of this one.
+    Upgrade {
+        /// The file that this one was started from, if it is not given.
+        binary: Option<String>,
+        /// So many seconds one new worker is compared with the old ones.
+        canary: Option<u32>,
+    },
     Ping,
     Version,
     Help {
@@ -122,6 +129,7 @@ impl Command {
             | Command::Reload
             | Command::Logging { .. }
             | Command::WorkerRestart { .. }
+            | Command::Upgrade { .. }
             | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
@@ -254,11 +262,10 @@ impl Change {
                 ("certificate", "remove", words)
             }
         };
-        let certificate = self.certificate().filter(|_| secrets);
-        let words = words
-            .into_iter()
-            .chain(certificate.iter().flat_map(|it| secret_words(it)))
-            .collect();
+        let mut words = words;
+        if secrets {
+            words.extend(secret_words(self));
+        }
         line_of(&[noun, verb], words)
     }
 }
@@ -464,6 +471,10 @@ fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Comm
         },
         ("worker", _) => Command::WorkerRestart {
             id: fields.int("id")?,
+        },
+        ("upgrade", _) => Command::Upgrade {
+            binary: fields.text_or_none("binary"),
+            canary: fields.int_or_none("canary"),
         },
         ("ping", _) => Command::Ping,
         ("version", _) => Command::Version,

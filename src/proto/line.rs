@@ -187,6 +187,21 @@ impl LineReader {
         self.bytes.len() - self.start
     }
 
+    /// One that goes on where another one was.
+    pub fn resumed(bytes: Vec<u8>, skipping: bool) -> LineReader {
+        LineReader {
+            bytes,
+            skipping,
+            ..LineReader::default()
+        }
+    }
+
+    /// What it has not given as lines yet, and whether the line that this begins with is refused already.
+    pub fn rest(&self) -> (&[u8], bool) {
+        let rest = self.bytes.get(self.start..).unwrap_or_default();
+        (rest, self.skipping)
+    }
+
     /// Forgets the unfinished line, and what is still to come of it.
     pub fn give_up(&mut self) {
         *self = LineReader {

@@ -7,7 +7,7 @@ use super::reply::data;
 use crate::config::keys::{
     Default, Key, Kind, ANSWER_STATUSES, BACKEND, CERTIFICATE, CLUSTER, COMMIT, CONNECTIONS,
     EXPLAIN, FINGERPRINT, FRONTEND, LISTENER, LOGGING, METRICS, OF_LISTENER, PAUSE, SECRETS,
-    SHUTDOWN, UNSET, WAIT, WORKER,
+    SHUTDOWN, UNSET, UPGRADE, WAIT, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
 use crate::state::{Code, Refused};
@@ -129,6 +129,7 @@ pub static COMMANDS: &[Row] = &[
     row("connections", "list", "Prints the client connections, or those that fit every given key.").keys(CONNECTIONS),
     row("connections", "kill", "Closes the client connections that fit every given key, of which one at least is needed.").keys(CONNECTIONS),
     row("worker", "restart", "Replaces a worker by a new process, which takes over what rests; the old one finishes the rest.").keys(WORKER),
+    row("upgrade", "", "Replaces the program that runs, in place: connections and control clients stay.").keys(UPGRADE),
     row("ping", "", "Answers ok."),
     row("version", "", "Prints the version of the program that runs."),
     row("help", "", "Prints every command, or the keys of those that start with a word.").argument("WORD"),

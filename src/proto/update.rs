@@ -8,13 +8,25 @@
 use super::command::{line_of, Noun};
 use super::pairs::{fields_of, refused};
 use super::table::Row;
+use crate::config::certificate::{certificate_words, check_pem, secret_words, OWN_KEY};
 use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::object::{self, Words};
 use crate::state::{Certificate, Change, Code, Refused, State, Timeouts};
+use std::fmt;
+use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
+/// Keys of a cluster that belong to one certificate, which is the first of them.
+const OWN: [&str; 4] = [
+    "tls_certificate",
+    OWN_KEY,
+    "tls_certificate_path",
+    "tls_key_path",
+];
+
 /// The keys of an object that are to change, with those that name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Update {
     pub noun: Noun,
     pairs: Words,
@@ -30,6 +42,15 @@ pub struct Replace {
 }
 
 impl Replace {
+    /// As it was said: what it comes in the place of decides whether it is the default.
+    fn encode_with_secrets(&self) -> String {
+        let told = certificate_words(&self.by).into_iter();
+        let mut words: Words = told.filter(|(key, _)| key != "default").collect();
+        words.push(object::word("fingerprint", &self.fingerprint));
+        words.extend(secret_words(&self.on(&State::default())));
+        line_of(&["certificate", "replace"], words)
+    }
+
     /// The change that this is to `state`.
     fn on(&self, state: &State) -> Change {
         let fingerprint = Rc::clone(&self.fingerprint);
@@ -78,7 +99,8 @@ impl Step {
     pub fn encode_with_secrets(&self) -> String {
         match self {
             Step::Do(change) => change.encode_with_secrets(),
-            other => other.encode(),
+            Step::Update(update) => update.line(true),
+            Step::Replace(replace) => replace.encode_with_secrets(),
         }
     }
 
@@ -105,8 +127,15 @@ fn narrow(from: &State, change: Change) -> Step {
             Update::between(Noun::Listener, words(old), words(new))
         }),
         Change::ClusterUpdate(new) => from.cluster(&new.id).map(|old| {
-            let words = object::cluster_words;
-            Update::between(Noun::Cluster, words(old), words(new))
+            let (mut old_words, mut words) =
+                (object::cluster_words(old), object::cluster_words(new));
+            let own = new.own_certificate();
+            if own.is_some() && own != old.own_certificate() {
+                // All of it is told, with the key.
+                old_words.retain(|(name, _)| !OWN.contains(&name.as_str()));
+                words.extend(secret_words(&change));
+            }
+            Update::between(Noun::Cluster, old_words, words)
         }),
         Change::BackendUpdate(new) => from.backend(&new.cluster, &new.id).map(|old| {
             let words = object::backend_words;
@@ -117,7 +146,33 @@ fn narrow(from: &State, change: Change) -> Step {
     update.map_or(Step::Do(change), Step::Update)
 }
 
+/// As it is encoded: what is secret is not shown here either.
+impl fmt::Debug for Update {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(&self.encode())
+    }
+}
+
 impl Update {
+    /// The same, with the key that it was written without: read from where it was read before.
+    pub fn refill(
+        &self,
+        file: &mut dyn FnMut(&Path) -> io::Result<String>,
+    ) -> Result<Update, String> {
+        let mut whole = self.clone();
+        let keyless = self.value(OWN[0]).is_some() && self.value(OWN_KEY).is_none();
+        for (name, path) in [(OWN[0], OWN[2]), (OWN_KEY, OWN[3])] {
+            if let Some(path) = self.value(path).filter(|_| keyless) {
+                let read = file(Path::new(path));
+                let text = read.map_err(|e| format!("{path} cannot be read: {e}"))?;
+                let text = check_pem(&text).map_err(|what| format!("{path} {what}"))?;
+                whole.pairs.retain(|(known, _)| known != name);
+                whole.pairs.push(object::word(name, text));
+            }
+        }
+        Ok(whole)
+    }
+
     pub(super) fn new(noun: Noun, pairs: Words) -> Update {
         let unset = Vec::new();
         Update { noun, pairs, unset }
@@ -195,9 +250,14 @@ impl Update {
         }
     }
 
-    /// A line without its LF.
+    /// A line without its LF. Keys of certificates are not in it.
     pub fn encode(&self) -> String {
+        self.line(false)
+    }
+
+    fn line(&self, secrets: bool) -> String {
         let mut pairs = self.pairs.clone();
+        pairs.retain(|(name, _)| secrets || name != OWN_KEY);
         if !self.unset.is_empty() {
             pairs.push(object::word(keys::UNSET.name, self.unset.join(",")));
         }
@@ -252,7 +312,10 @@ impl Update {
             Noun::Cluster => {
                 let id = named("id")?;
                 let found = state.cluster(id);
-                object::cluster_words(found.ok_or_else(|| missing(format!("cluster {id}")))?)
+                let found = found.ok_or_else(|| missing(format!("cluster {id}")))?;
+                let mut words = object::cluster_words(found);
+                words.extend(secret_words(&Change::ClusterUpdate(Rc::clone(found))));
+                words
             }
             Noun::Backend | Noun::Frontend => {
                 let (cluster, id) = (named("cluster")?, named("id")?);
@@ -260,10 +323,11 @@ impl Update {
                 object::backend_words(state.backend(cluster, id).ok_or_else(what)?)
             }
         };
-        let stays = |(key, _): &&(String, String)| {
-            self.value(key).is_none() && !self.unset.iter().any(|name| name == key)
-        };
-        let kept = words.iter().filter(stays).cloned();
+        let touches =
+            |key: &str| self.value(key).is_some() || self.unset.iter().any(|name| name == key);
+        // With a certificate goes its key.
+        let goes = |key: &str| touches(key) || OWN.contains(&key) && touches(OWN[0]);
+        let kept = words.iter().filter(|(key, _)| !goes(key)).cloned();
         self.build(kept.chain(self.pairs.iter().cloned()).collect(), defaults)
     }
 
@@ -336,7 +400,7 @@ mod tests {
                 .count();
             let mut state = filed.clone();
             for one in &steps {
-                let line = one.encode();
+                let line = one.encode_with_secrets();
                 assert_eq!(step(&line).as_ref(), Ok(one), "{line}");
                 apply(&mut state, &line).expect("a difference applies");
             }

@@ -24,9 +24,18 @@ pub struct Flow {
     raw_end: usize,
     /// From here on bytes are kept, sent or not, to be sent again.
     hold: Option<usize>,
+    /// Bytes of room before received ones that are needed beyond what everybody needs.
+    aside: usize,
 }
 
 impl Flow {
+    /// So many bytes more are to find room before received ones: so many less are received.
+    /// For a flow without a buffer.
+    pub fn set_aside(&mut self, aside: usize) {
+        debug_assert!(self.buf.is_none());
+        self.aside = aside;
+    }
+
     /// Where received bytes go; takes a buffer if there is none. Empty: full, or the pool is.
     pub fn room(&mut self, pool: &mut Pool) -> &mut [u8] {
         if self.buf.is_none() {
@@ -251,6 +260,7 @@ impl Flow {
         self.hold = None;
         self.out_start = self.out_end;
         self.raw_start = self.raw_end;
+        self.aside = 0;
         self.rewind();
     }
 
@@ -278,13 +288,17 @@ impl Flow {
             .map_or(0, |buf| buf.len() - BUFFER_TAILROOM_BYTES)
     }
 
-    /// Cursors of a buffer in which nothing lies.
+    /// Where received bytes begin in a buffer in which nothing lies.
+    fn start(&self) -> usize {
+        BUFFER_HEADROOM_BYTES + self.aside
+    }
+
+    /// Cursors of such a buffer.
     fn rewind(&mut self) {
         if self.hold.is_none() {
-            self.out_start = BUFFER_HEADROOM_BYTES;
-            self.out_end = BUFFER_HEADROOM_BYTES;
-            self.raw_start = BUFFER_HEADROOM_BYTES;
-            self.raw_end = BUFFER_HEADROOM_BYTES;
+            let start = self.start();
+            (self.out_start, self.out_end) = (start, start);
+            (self.raw_start, self.raw_end) = (start, start);
         }
     }
 
@@ -303,9 +317,7 @@ impl Flow {
     }
 
     fn can_compact(&self) -> bool {
-        self.hold.is_none()
-            && self.out_start == self.out_end
-            && self.raw_start > BUFFER_HEADROOM_BYTES
+        self.hold.is_none() && self.out_start == self.out_end && self.raw_start > self.start()
     }
 
     /// Received bytes move to the front when they have come to the end.
@@ -314,9 +326,9 @@ impl Flow {
             return;
         }
         let raw = self.raw_start..self.raw_end;
-        let len = raw.len();
+        let (len, start) = (raw.len(), self.start());
         if let Some(buf) = &mut self.buf {
-            buf.copy_within(raw, BUFFER_HEADROOM_BYTES);
+            buf.copy_within(raw, start);
         }
         self.rewind();
         self.raw_end = self.raw_start + len;

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::buf::Pool;
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::metrics::text::Cursor;
@@ -50,6 +51,8 @@ pub type Spare = Vec<Box<Exchange>>;
 pub struct World<'w> {
     pub now_us: u64,
     pub door: &'w Door,
+    /// What certificate authorities are answered.
+    pub challenges: &'w Challenges,
     pub random: &'w mut Random,
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
@@ -122,12 +125,23 @@ pub enum Event {
     Resumed(Option<Rc<Target>>),
     /// The act `LOG` was performed.
     Logged,
-    /// TLS is agreed upon, with a certificate for these names.
-    Secured(Option<Names>),
+    /// TLS is agreed upon.
+    Secured(Secured),
+    /// There will be no TLS: the client has been told so.
+    Unsecured,
     /// The deadline has come.
     Timeout,
     /// The worker wants to end.
     Drain,
+}
+
+/// What is known of a client under TLS.
+#[derive(Default)]
+pub struct Secured {
+    /// The names of the certificate that it was shown.
+    pub names: Option<Names>,
+    /// Of the certificate that it has shown: field lines for every request of its.
+    pub identity: Option<Rc<[u8]>>,
 }
 
 /// Which pooled connection will do.
@@ -193,8 +207,7 @@ struct Common {
     acts: Acts,
     /// The client has shut its side.
     front_ended: bool,
-    /// The names of the certificate that the client was shown.
-    names: Option<Names>,
+    secured: Secured,
 }
 
 pub struct Session {
@@ -209,7 +222,7 @@ impl Session {
             since_us: world.now_us,
             acts: Acts::default(),
             front_ended: false,
-            names: None,
+            secured: Secured::default(),
         };
         let phase = match world.door.listener.protocol {
             Protocol::Http | Protocol::Metrics => Phase::Idle,
@@ -314,7 +327,8 @@ impl Session {
             if world.pool.is_low() {
                 return &mut [];
             }
-            let x = world.spare.pop().unwrap_or_default();
+            let mut x = world.spare.pop().unwrap_or_default();
+            x.up.set_aside(self.common.identity().len());
             self.common.since_us = world.now_us;
             self.phase = Phase::Head(x);
         }
@@ -492,6 +506,11 @@ fn retire(mut x: Box<Exchange>, world: &mut World) {
 }
 
 impl Common {
+    /// What every backend is told of the client.
+    fn identity(&self) -> &[u8] {
+        self.secured.identity.as_deref().unwrap_or_default()
+    }
+
     /// The client asks for nothing more: it has shut its side, and no bytes of a next request lie here.
     fn is_last(&self, x: &Exchange) -> bool {
         self.front_ended && x.up.raw().is_empty()
@@ -500,11 +519,13 @@ impl Common {
     /// What came of the handshake, or came instead.
     fn shaken(&mut self, event: Event, now_us: u64) -> Phase {
         match event {
-            Event::Secured(names) => {
-                self.names = names;
+            Event::Secured(secured) => {
+                self.secured = secured;
                 self.since_us = now_us;
                 Phase::Idle
             }
+            // With a plain end, what it was told would be lost to what it goes on to say.
+            Event::Unsecured => self.linger(now_us),
             Event::Ended(_) | Event::Lost(_) | Event::Unsendable(_) | Event::Timeout => {
                 Phase::Closed
             }

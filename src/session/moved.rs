@@ -16,7 +16,7 @@ use crate::proto::reply;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::Flow;
-use crate::session::{tunnel, Acts, Common, Phase, Server, Session, Target, World};
+use crate::session::{tunnel, Acts, Common, Phase, Secured, Server, Session, Target, World};
 use crate::state::Protocol;
 
 /// One direction of a tunnel.
@@ -103,7 +103,7 @@ impl Session {
             since_us: moved.since_us,
             acts: Acts::default(),
             front_ended: false,
-            names: None,
+            secured: Secured::default(),
         };
         let mut came = 0;
         let phase = match (&moved.what, whither) {

@@ -55,6 +55,25 @@ pub struct Certificate {
     pub default: bool,
 }
 
+/// A certificate by which backends know us, in PEM.
+#[derive(Clone, Debug)]
+pub struct OwnCertificate {
+    pub facts: Facts,
+    /// The leaf, and what leads from it to a root.
+    pub chain: String,
+    /// `None`: it was left out, as in a dump.
+    pub key: Option<Secret>,
+    pub paths: Paths,
+}
+
+impl PartialEq for OwnCertificate {
+    fn eq(&self, other: &OwnCertificate) -> bool {
+        self.chain == other.chain && self.paths == other.paths
+    }
+}
+
+impl Eq for OwnCertificate {}
+
 impl PartialEq for Certificate {
     fn eq(&self, other: &Certificate) -> bool {
         let told = |one: &Certificate| (one.listener, one.default);
@@ -80,28 +99,32 @@ impl Certificate {
 
     /// Whole days until it ends; negative once it has.
     pub fn days_left(&self, now_s: i64) -> i64 {
-        self.facts
-            .not_after
-            .saturating_sub(now_s)
-            .div_euclid(86_400)
+        self.facts.days_left(now_s)
     }
 
     /// What is wrong with its time: one sentence.
     pub fn untimely(&self, now_s: i64) -> Option<String> {
-        let names = self.names_text();
+        self.facts.untimely(&self.names_text(), now_s)
+    }
+}
+
+impl Facts {
+    /// As of a certificate.
+    pub fn days_left(&self, now_s: i64) -> i64 {
+        self.not_after.saturating_sub(now_s).div_euclid(86_400)
+    }
+
+    /// As of a certificate; `whose` it is.
+    pub fn untimely(&self, whose: &str, now_s: i64) -> Option<String> {
         let days = |seconds: i64| seconds / 86_400;
-        let Facts {
-            not_before,
-            not_after,
-            ..
-        } = self.facts;
+        let (not_before, not_after) = (self.not_before, self.not_after);
         if now_s >= not_after {
             let days = days(now_s.saturating_sub(not_after));
             return Some(format!(
-                "the certificate of {names} has expired, {days} days ago"
+                "the certificate of {whose} has expired, {days} days ago"
             ));
         }
         let early = (now_s < not_before).then(|| days(not_before.saturating_sub(now_s)));
-        early.map(|days| format!("the certificate of {names} is not valid yet, for {days} days"))
+        early.map(|days| format!("the certificate of {whose} is not valid yet, for {days} days"))
     }
 }

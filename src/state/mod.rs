@@ -11,13 +11,15 @@
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
 mod certificate;
+mod client;
 mod dump;
 mod rule;
 #[cfg(test)]
 pub mod sample;
 mod store;
 
-pub use certificate::{Certificate, Facts, Paths, Secret};
+pub use certificate::{Certificate, Facts, OwnCertificate, Paths, Secret};
+pub use client::{ClientAuth, Crls};
 pub use rule::check_path;
 pub use store::State;
 
@@ -110,6 +112,8 @@ pub struct Tls {
     pub groups: String,
     /// Names that no certificate has are refused.
     pub strict_sni: bool,
+    /// Clients are asked for certificates of their own.
+    pub client: Option<ClientAuth>,
 }
 
 /// A range of addresses: `10.0.0.0/8`, `::1`.
@@ -169,6 +173,12 @@ pub struct Cluster {
     pub answers: BTreeMap<u16, String>,
 }
 
+impl Cluster {
+    pub fn own_certificate(&self) -> Option<&OwnCertificate> {
+        self.tls.as_ref()?.own.as_ref()
+    }
+}
+
 /// How TLS is spoken with the backends of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendTls {
@@ -178,6 +188,8 @@ pub struct BackendTls {
     pub ca: Option<String>,
     /// Who backends are taken for; `None`: the host that is asked for.
     pub server_name: Option<Box<str>>,
+    /// What they know us by, if they ask.
+    pub own: Option<OwnCertificate>,
 }
 
 /// Which hostnames a frontend takes. Lower case, no port.
@@ -286,6 +298,16 @@ impl Change {
             | Change::CertificateReplace {
                 by: certificate, ..
             } => Some(certificate),
+            _ => None,
+        }
+    }
+
+    /// The cluster that comes with it, and the certificate that backends are shown.
+    pub fn own_certificate(&self) -> Option<(&Rc<Cluster>, &OwnCertificate)> {
+        match self {
+            Change::ClusterAdd(cluster) | Change::ClusterUpdate(cluster) => {
+                Some((cluster, cluster.own_certificate()?))
+            }
             _ => None,
         }
     }

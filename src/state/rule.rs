@@ -86,6 +86,11 @@ impl Listener {
             .iter()
             .any(|range| range.contains(client))
     }
+
+    /// What is revoked of the certificates of its clients, if it is told.
+    pub fn crls(&self) -> Option<&Crls> {
+        self.tls.as_ref()?.client.as_ref()?.crl.as_ref()
+    }
 }
 
 impl PathRule {

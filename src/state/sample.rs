@@ -4,6 +4,8 @@ use super::*;
 
 /// A root that nobody trusts.
 const ROOT: &str = include_str!("../../tests/tls/root.pem");
+/// What another one has revoked.
+const CRL: &str = include_str!("../../tests/tls/revoked.crl");
 
 /// A small generator (xorshift64*): the same seed, the same states.
 pub struct Random(u64);
@@ -110,7 +112,19 @@ impl Random {
             cipher_suites: "TLS_AES_128_GCM_SHA256".into(),
             groups: ["X25519", "X25519:P-256"][self.below(2) as usize].into(),
             strict_sni: self.coin(),
+            client: self.client_auth(),
         }
+    }
+
+    fn client_auth(&mut self) -> Option<ClientAuth> {
+        self.coin().then(|| ClientAuth {
+            required: self.coin(),
+            ca: ROOT.into(),
+            crl: self.coin().then(|| {
+                let crls = crate::certificate::crls(CRL.into(), ROOT);
+                crls.expect("a good one")
+            }),
+        })
     }
 
     fn certificate(&mut self) -> Rc<Certificate> {
@@ -146,7 +160,18 @@ impl Random {
             verify: self.coin(),
             ca: self.coin().then(|| ROOT.into()),
             server_name: Some(["a.example.com", "10.0.0.1"][self.below(2) as usize].into()),
+            own: self.coin().then(|| self.own_certificate()),
         })
+    }
+
+    fn own_certificate(&mut self) -> OwnCertificate {
+        let certificate = self.certificate();
+        OwnCertificate {
+            facts: certificate.facts.clone(),
+            chain: certificate.chain.clone(),
+            key: certificate.key.clone(),
+            paths: certificate.paths.clone(),
+        }
     }
 
     fn frontend(&mut self) -> Frontend {

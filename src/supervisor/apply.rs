@@ -51,14 +51,15 @@ impl Pending {
 }
 
 /// A commit that will be undone.
+#[derive(Clone)]
 pub struct Trial {
-    undo: Vec<Step>,
+    pub undo: Vec<Step>,
     pub until_ms: u64,
     pub seconds: u32,
 }
 
 /// What a client has asked for since its `begin`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Transaction {
     pub steps: Vec<Step>,
     /// Bytes of their lines.

@@ -11,6 +11,7 @@ use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
 use crate::supervisor::{Stage, Supervisor};
+use crate::version::version;
 
 impl Supervisor {
     /// Does what a line says; the text of the answer, or why not. Nothing yet: the answer comes later.
@@ -19,7 +20,7 @@ impl Supervisor {
         let one = |name: &'static str, value: String| reply::ok(&[(name, value)]);
         match command {
             Command::Ping => Ok(ok()),
-            Command::Version => Ok(one("version", env!("CARGO_PKG_VERSION").to_string())),
+            Command::Version => Ok(one("version", version().to_string())),
             Command::Help { word } => Ok(table::help(word.as_deref())? + &ok()),
             Command::Status => Ok(self.status() + &ok()),
             Command::Sandbox => Ok(self.sandbox_lines()),
@@ -32,6 +33,7 @@ impl Supervisor {
                 self.client(key)?.waiting = asked.is_ok();
                 asked.map(|()| String::new())
             }
+            Command::Upgrade { binary, canary } => self.upgrade_for(key, binary, canary),
             Command::StateDump { secrets: false } => self.dump(Dump::State, key),
             Command::StateDump { secrets: true } => self.dump_secrets(key),
             Command::Certificates { listener } => self.list_certificates(listener, key),

@@ -29,19 +29,19 @@ const TOLD: [&str; 10] = [
 /// How far the workers have been asked.
 pub struct Roll {
     /// Who asks, for the log.
-    who: String,
+    pub(super) who: String,
     /// The client's command: the workers understand it as well.
-    command: String,
-    kill: bool,
+    pub(super) command: String,
+    pub(super) kill: bool,
     /// Processes to be asked, the next one last.
-    left: Vec<Key>,
+    pub(super) left: Vec<Key>,
     /// The process that is asked now.
-    at: Option<Key>,
+    pub(super) at: Option<Key>,
     /// The slot with which its next page begins.
-    from: u32,
+    pub(super) from: u32,
     /// A page is on its way, of which so many lines are still taken.
-    page: Option<usize>,
-    killed: u64,
+    pub(super) page: Option<usize>,
+    pub(super) killed: u64,
 }
 
 impl Roll {
@@ -97,9 +97,10 @@ impl Supervisor {
 
     /// Asks for the next page, if the client has room for it. Returns the last line at the end of it all.
     pub(super) fn ask_on(&mut self, key: Key) -> Option<String> {
+        let settling = self.is_settling();
         loop {
             let (client, roll) = self.roll(key)?;
-            if roll.page.is_some() {
+            if roll.page.is_some() || settling {
                 return None;
             }
             let Some(worker) = roll.at.or_else(|| roll.left.pop()) else {

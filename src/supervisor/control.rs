@@ -34,15 +34,15 @@ const ACCEPTS_PER_TURN: usize = 16;
 const LINES_PER_TURN: usize = 64;
 
 pub struct Client {
-    stream: UnixStream,
-    reader: LineReader,
+    pub(super) stream: UnixStream,
+    pub(super) reader: LineReader,
     pub outbox: Outbox,
     /// What epoll watches it for.
-    interest: u32,
+    pub(super) interest: u32,
     /// Lines that have come may not be answered yet: there were too many for one turn.
-    behind: bool,
+    pub(super) behind: bool,
     /// It has shut its side: what is asked is answered, then it is let go.
-    ended: bool,
+    pub(super) ended: bool,
     /// It waits for the end of everything.
     pub awaits_end: bool,
     /// What it asked for is being done: until then nothing more is taken from it.
@@ -56,14 +56,15 @@ pub struct Client {
     /// When it last said something, took something, or was answered.
     pub heard_ms: u64,
     /// Events that it was not told, because it did not read those before.
-    missed: usize,
-    role: Role,
+    pub(super) missed: usize,
+    pub(super) role: Role,
+    pub(super) uid: u32,
     /// For the log: uid and pid.
     pub who: String,
 }
 
 pub struct Control {
-    listener: UnixListener,
+    pub(super) listener: UnixListener,
     path: PathBuf,
     roles: Roles,
     pub clients: Slab<Client>,
@@ -99,14 +100,19 @@ impl Control {
         };
         let listener = bound.map_err(advice)?;
         listener.set_nonblocking(true).map_err(advice)?;
-        Ok(Control {
+        Ok(Control::taken(listener, path, roles))
+    }
+
+    /// The socket that was bound by the program before this one.
+    pub fn taken(listener: UnixListener, path: &Path, roles: Roles) -> Control {
+        Control {
             listener,
             path: path.to_owned(),
             roles,
             clients: Slab::default(),
             unread: Unread::default(),
             paused_until_ms: None,
-        })
+        }
     }
 
     /// Lets clients in from now on.
@@ -167,6 +173,7 @@ impl Control {
             heard_ms: now_ms,
             missed: 0,
             role,
+            uid: who.uid,
             who: format!("uid {} pid {}", who.uid, who.pid),
         });
         if let Some(client) = self.clients.get(key) {
@@ -206,7 +213,9 @@ impl AsFd for Control {
 impl Supervisor {
     pub(super) fn client_ready(&mut self, key: Key, ready: u32) {
         let client = self.control.clients.get(key);
-        if client.is_some_and(|client| ready & epoll::IN != 0 && !client.may_ask()) {
+        let settling = self.is_settling();
+        let not_now = |client: &Client| settling || !client.may_ask();
+        if client.is_some_and(|client| ready & epoll::IN != 0 && not_now(client)) {
             // It says more before it is answered: not to be heard until then.
             self.watch_client(key, 0);
         } else if ready & epoll::IN != 0 && !self.read_client(key) || ready & epoll::ERR != 0 {
@@ -217,7 +226,7 @@ impl Supervisor {
     }
 
     /// Answers what it has asked, as far as it reads the answers.
-    fn serve_client(&mut self, key: Key, hung_up: bool) {
+    pub(super) fn serve_client(&mut self, key: Key, hung_up: bool) {
         self.answer_lines(key);
         self.bound_unfinished_lines(key);
         self.push_out(key, hung_up);
@@ -225,6 +234,7 @@ impl Supervisor {
 
     /// Sends what it takes of its answers, and waits for what comes next.
     pub(super) fn push_out(&mut self, key: Key, hung_up: bool) {
+        let settling = self.is_settling();
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
@@ -239,7 +249,7 @@ impl Supervisor {
         }
         let reading = if client.may_ask() { epoll::IN } else { 0 };
         // Who is behind comes back at once, after the others.
-        let writing = match client.outbox.is_empty() && !client.behind {
+        let writing = match client.outbox.is_empty() && (settling || !client.behind) {
             true => 0,
             false => epoll::OUT,
         };
@@ -251,7 +261,7 @@ impl Supervisor {
         self.go_on(key);
     }
 
-    fn watch_client(&mut self, key: Key, interest: u32) {
+    pub(super) fn watch_client(&mut self, key: Key, interest: u32) {
         let Some(client) = self.control.clients.get_mut(key) else {
             return;
         };
@@ -318,6 +328,13 @@ impl Supervisor {
     }
 
     fn answer_lines(&mut self, key: Key) {
+        if self.is_settling() {
+            // The next program does, or this one if there is none.
+            if let Some(client) = self.control.clients.get_mut(key) {
+                client.behind = true;
+            }
+            return;
+        }
         for _ in 0..LINES_PER_TURN {
             let Some(client) = self.control.clients.get_mut(key) else {
                 return;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use crate::config::{Settings, Target};
@@ -22,6 +22,17 @@ impl Logs {
             Some(target) => Some(open(target)?),
         };
         Ok(Logs { log, access })
+    }
+
+    /// Those of the program before this one.
+    pub fn taken(log: OwnedFd, access: Option<OwnedFd>) -> Logs {
+        Logs { log, access }
+    }
+
+    /// The numbers of their descriptors.
+    pub fn numbers(&self) -> (RawFd, Option<RawFd>) {
+        let access = self.access.as_ref().map(AsRawFd::as_raw_fd);
+        (self.log.as_raw_fd(), access)
     }
 
     pub fn log_for_main(&self) -> Result<OwnedFd, String> {

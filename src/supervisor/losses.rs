@@ -49,6 +49,19 @@ impl Losses {
         })
     }
 
+    /// All numbers, kind by kind.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.0.iter().flatten().copied().collect()
+    }
+
+    /// From as many of them as there are.
+    pub fn from_numbers(numbers: &[u64]) -> Losses {
+        let mut losses = Losses::default();
+        let cells = losses.0.iter_mut().flatten();
+        cells.zip(numbers).for_each(|(cell, n)| *cell = *n);
+        losses
+    }
+
     /// A data line for each kind that there is.
     pub fn lines(&self) -> String {
         let mut lines = String::new();

@@ -5,6 +5,8 @@
 //! control clients are events like any other.
 
 mod apply;
+mod canary;
+mod challenges;
 mod check;
 mod commands;
 mod connections;
@@ -14,6 +16,7 @@ mod dumps;
 mod explain;
 mod facts;
 mod files;
+pub mod handover;
 mod inquiry;
 mod losses;
 mod memory;
@@ -21,7 +24,9 @@ mod notify;
 mod orders;
 mod outbox;
 mod pauses;
+mod program;
 mod progress;
+mod rehearsal;
 mod reload;
 mod resize;
 mod roles;
@@ -30,9 +35,13 @@ mod sandbox;
 mod saved;
 mod secure;
 mod series;
+mod settling;
 mod status;
 mod succession;
+mod takeover;
 mod tickets;
+mod undoing;
+mod upgrade;
 mod waits;
 mod workers;
 
@@ -55,7 +64,7 @@ use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
-use crate::sys::process::{self, Signals};
+use crate::sys::process::{self, Child, Signals};
 pub use crate::sys::process::{keep_no_cores, keep_no_large_pieces};
 use crate::sys::socket;
 use apply::{Pending, Trial};
@@ -68,6 +77,7 @@ use memory::Litter;
 use orders::Orders;
 use pauses::Pauses;
 use progress::Progress;
+pub use rehearsal::{rehearse, understand};
 use roles::Roles;
 use sandbox::Sandbox;
 pub use saved::last_known_good;
@@ -75,12 +85,18 @@ use saved::Saver;
 use secure::Expiry;
 pub use secure::{try_policies, untimely};
 use series::Roster;
+pub use takeover::take_over;
 use tickets::Tickets;
+use upgrade::Upgrade;
 use waits::Wait;
 use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
 pub const WORKER_ROLE: &str = "--worker";
+/// … and to see whether it understands what would be handed to it.
+pub const REHEARSAL_ROLE: &str = "--rehearse";
+/// Behind `start`: the descriptor of what the program before has handed over.
+pub const TAKE_OVER: &str = "--take-over";
 
 /// Where main is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +159,36 @@ struct Supervisor {
     filed: State,
     filed_log_level: String,
     saver: Saver,
+    challenges: challenges::Board,
     /// What `state dump` has answered and is still being read.
     dumps: Dumps,
     litter: Litter,
     /// Client connections that one worker takes at most.
     max_connections: u64,
+    /// The file of the program that runs, as it was called when it was started.
+    program: PathBuf,
+    upgrade: Option<Upgrade>,
+    /// Children that are no workers and are of no use any more.
+    dying: Vec<Child>,
+}
+
+/// What main is made of, be it new or taken over.
+struct Parts {
+    settings: Settings,
+    state: State,
+    control: Control,
+    sockets: BTreeMap<SocketAddr, TcpListener>,
+    board: Board,
+    ledger: Ledger,
+    roster: Roster,
+    tickets: Tickets,
+    logs: Logs,
+    sandbox: Sandbox,
+    workers: Workers,
+    file: PathBuf,
+    filed: State,
+    filed_log_level: String,
+    program: PathBuf,
 }
 
 /// Starts the proxy and returns when it has ended. An error is a sentence. With `ran`, the
@@ -155,6 +196,7 @@ struct Supervisor {
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
     sandbox::give_up_the_rest_of_root()?;
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
+    supervisor.watch_challenges();
     supervisor.start_workers()?;
     supervisor.serve()
 }
@@ -167,50 +209,77 @@ impl Supervisor {
         config.settings.log_level = given.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         // Before anything is opened: there may be more listeners than the limit allows now.
-        let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
+        process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
         let roles = Roles::new(&config.settings, process::own_uid())?;
+        // Whom it would not confine nobody starts.
         let sandbox = Sandbox::new(&config.settings)?;
         let control = Control::bind(&config.settings.command_socket, roles)?;
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
-        let saver = Saver::new(&settings, &file);
         let sockets = listen_all(&state)?;
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
         saved::tell(not_restored);
-        let poll = Epoll::new().map_err(broken("epoll"))?;
-        let signals = Signals::open().map_err(broken("signalfd"))?;
-        let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
-        watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
-        let mut litter = Litter::default();
-        // Of the text that was read.
-        litter.add(state.frontends().count(), now_ms);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
         state.dump().for_each(|change| {
             roster.follow(&change, &ledger);
         });
-        Ok(Supervisor {
-            max_connections: settings.connections_of_worker(descriptors),
+        Supervisor::of(Parts {
             workers: Workers::new(settings.worker_count as usize),
             board: Board::create().map_err(broken("shared memory"))?,
             ledger,
             roster,
             tickets: Tickets::new(now_ms).map_err(broken("randomness"))?,
-            expiry: Expiry::default(),
             settings,
-            digest: Digest::of(&state),
             state,
-            stage: Stage::Starting,
-            poll,
-            signals,
             control,
             sockets,
             logs,
             sandbox,
+            file,
+            filed,
+            filed_log_level,
+            program: std::env::current_exe().unwrap_or_default(),
+        })
+    }
+
+    /// With nothing under way. It logs from now on.
+    fn of(parts: Parts) -> Result<Supervisor, String> {
+        let now_ms = clock::monotonic_us() / 1000;
+        let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
+        let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
+        let settings = parts.settings;
+        logging::start(&settings.log_level, "main", parts.logs.log_for_main()?);
+        let poll = Epoll::new().map_err(broken("epoll"))?;
+        let signals = Signals::open().map_err(broken("signalfd"))?;
+        let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
+        watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
+        let mut litter = Litter::default();
+        // Of the text that was read.
+        litter.add(parts.state.frontends().count(), now_ms);
+        Ok(Supervisor {
+            max_connections: settings.connections_of_worker(descriptors),
+            saver: Saver::new(&settings, &parts.file),
+            digest: Digest::of(&parts.state),
+            settings,
+            workers: parts.workers,
+            board: parts.board,
+            ledger: parts.ledger,
+            roster: parts.roster,
+            tickets: parts.tickets,
+            expiry: Expiry::default(),
+            state: parts.state,
+            stage: Stage::Starting,
+            poll,
+            signals,
+            control: parts.control,
+            sockets: parts.sockets,
+            logs: parts.logs,
+            sandbox: parts.sandbox,
             now_ms,
             failure: None,
             revision: 0,
@@ -223,12 +292,15 @@ impl Supervisor {
             draining: None,
             inquiries: Slab::default(),
             trial: None,
-            file,
-            filed,
-            filed_log_level,
-            saver,
+            challenges: challenges::Board::default(),
+            file: parts.file,
+            filed: parts.filed,
+            filed_log_level: parts.filed_log_level,
             dumps: Dumps::default(),
             litter,
+            program: parts.program,
+            upgrade: None,
+            dying: Vec::new(),
         })
     }
 
@@ -242,9 +314,11 @@ impl Supervisor {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
                     Some((Kind::Signals, _)) => self.take_signals(),
+                    Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
+                    Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
                     _ => {}
                 }
             }
@@ -252,6 +326,7 @@ impl Supervisor {
             self.look_at_trial();
             self.look_at_tickets();
             self.look_at_expiry();
+            self.look_at_challenges();
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
@@ -263,6 +338,7 @@ impl Supervisor {
                 self.control.open(&self.poll);
             }
             self.settle_pending();
+            self.look_at_upgrade();
             self.save_if_due(false);
             self.give_memory_back();
             if let Some(what) = self.failure.take() {
@@ -295,8 +371,11 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
+        let challenges = self.challenges.due_ms;
+        let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets, expiry,
+            challenges, stage, trial, save, control, litter, workers, pauses, drain, waits,
+            tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -321,13 +400,15 @@ impl Supervisor {
                         log::error!("not reloaded: {refused}");
                     }
                 }
-                other => log::warn!("signal {other} from process {sender} has no meaning here yet"),
+                process::SIGUSR2 => self.upgrade_by_signal(sender),
+                other => log::warn!("signal {other} from process {sender} has no meaning here"),
             }
         }
     }
 
     /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
     fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
+        self.give_upgrade_up();
         self.forget_trial();
         self.sockets.clear();
         self.replace_no_worker();

@@ -12,7 +12,7 @@ use crate::state::Refused;
 use crate::supervisor::Supervisor;
 
 /// An order that a client waits for.
-struct Asked {
+pub struct Asked {
     number: u64,
     client: Key,
     /// Workers that have not obeyed yet.
@@ -21,8 +21,8 @@ struct Asked {
 
 #[derive(Default)]
 pub struct Orders {
-    last: u64,
-    asked: Vec<Asked>,
+    pub(super) last: u64,
+    pub(super) asked: Vec<Asked>,
 }
 
 /// A line of a worker about more than its own life.

@@ -94,6 +94,24 @@ impl Outbox {
         }
     }
 
+    /// Of what was somebody else's to send: a piece of its own, which goes away once it is sent.
+    pub fn push_piece(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.pieces.push_back(Piece::Own(bytes));
+        }
+    }
+
+    /// What is not sent, piece by piece.
+    pub fn unsent(&self) -> impl Iterator<Item = &[u8]> {
+        let mut skip = self.sent;
+        let rest = move |piece| {
+            let bytes = Piece::bytes(piece);
+            bytes.get(std::mem::take(&mut skip)..).unwrap_or_default()
+        };
+        self.pieces.iter().map(rest)
+    }
+
     pub fn push_shared(&mut self, text: Rc<str>) {
         if !text.is_empty() {
             self.len += text.len();
@@ -116,12 +134,7 @@ impl Outbox {
     /// Sends what the other side takes now. That it takes no more is no error.
     pub fn send(&mut self, mut to: impl Write) -> io::Result<()> {
         while !self.is_empty() {
-            let mut skip = self.sent;
-            let slice = |piece| {
-                let bytes = Piece::bytes(piece);
-                IoSlice::new(bytes.get(std::mem::take(&mut skip)..).unwrap_or_default())
-            };
-            let slices: Vec<IoSlice> = self.pieces.iter().take(PIECES_MAX).map(slice).collect();
+            let slices: Vec<IoSlice> = self.unsent().take(PIECES_MAX).map(IoSlice::new).collect();
             match to.write_vectored(&slices) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.drop_sent(n),

@@ -13,12 +13,12 @@ use crate::state::{Change, Code, Refused};
 use crate::supervisor::{Stage, Supervisor};
 
 #[derive(Default)]
-pub struct Pauses(BTreeMap<String, Pause>);
+pub struct Pauses(pub(super) BTreeMap<String, Pause>);
 
-struct Pause {
-    until_ms: u64,
+pub struct Pause {
+    pub(super) until_ms: u64,
     /// How many wait, as each worker says.
-    waiting: Vec<(Key, usize)>,
+    pub(super) waiting: Vec<(Key, usize)>,
 }
 
 impl Pauses {

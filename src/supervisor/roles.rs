@@ -68,6 +68,19 @@ impl Roles {
 }
 
 impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Viewer => "viewer",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Role> {
+        [Role::Admin, Role::Viewer]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+
     pub fn may(self, command: &Command) -> Result<(), Refused> {
         match self {
             Role::Admin => Ok(()),

@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 
 use crate::config::Settings;
 use crate::net::board::Cell;
+use crate::net::ledger::Note;
 use crate::proto::reply;
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, SIGSYS};
@@ -40,8 +41,6 @@ pub struct Sandbox {
     /// The version of Landlock.
     landlock: Option<u32>,
     seccomp: bool,
-    /// How many workers did what it forbids.
-    pub violations: u64,
 }
 
 impl Sandbox {
@@ -79,7 +78,6 @@ impl Sandbox {
             user,
             landlock: has(Part::Landlock),
             seccomp: has(Part::Seccomp).is_some(),
-            violations: 0,
         })
     }
 
@@ -234,7 +232,8 @@ impl Supervisor {
             None if by_signal => "a call that no table has".into(),
             None => return None,
         };
-        self.sandbox.violations += 1;
+        let count = self.ledger.note(Note::Violations) + 1;
+        self.ledger.set_note(Note::Violations, count);
         Some(name)
     }
 }

@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Instant;
 
 use crate::config::certificate::refill;
@@ -24,7 +23,7 @@ use crate::limits::{
 };
 use crate::proto::command::Command;
 use crate::proto::update::{difference, Step};
-use crate::state::{Certificate, Change, State, Timeouts};
+use crate::state::{Change, State, Timeouts};
 use crate::supervisor::Supervisor;
 
 /// In `.last`: what stands above is what the file said.
@@ -37,9 +36,9 @@ pub struct Saver {
     last: PathBuf,
     /// That `last` cannot be written was said.
     told: bool,
-    due_ms: Option<u64>,
+    pub(super) due_ms: Option<u64>,
     /// Main writes by itself, and does so for no more than a twentieth of its time.
-    rests_until_ms: u64,
+    pub(super) rests_until_ms: u64,
 }
 
 impl Saver {
@@ -195,6 +194,7 @@ pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Told, String> 
         let change = std::str::from_utf8(line).map_err(|e| e.to_string());
         let change =
             change.and_then(|line| change_of(line, &config.state, &config.settings.timeouts));
+        let change = change.and_then(|change| whole(&change));
         if matches!(&change, Ok(change) if config.state.has_already(change)) {
             continue;
         }
@@ -236,7 +236,9 @@ fn lost(saved: &Path, rejected: &Path, why: &io::Error, aside: &[(String, &[u8])
     let line = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         // What stands behind that may be a private key.
-        let text = text.split(" key=").next().unwrap_or_default();
+        let keys = [" key=", " tls_key="].into_iter();
+        let start = keys.filter_map(|key| text.find(key)).min();
+        let text = start.map_or(&*text, |start| &text[..start]);
         let plain = |c: char| if c.is_control() { '?' } else { c };
         let text: String = text.chars().take(LOST_LINE_CHARS_MAX).map(plain).collect();
         format!("not done again: {text}")
@@ -292,8 +294,15 @@ pub fn last_known_good(file: &Path) -> Result<(Config, State, Vec<String>), Stri
             continue;
         }
         let change = change_of(line, &state, &settings.timeouts);
-        match change.and_then(|change| apply(&mut state, change)) {
-            // The others serve without it.
+        // The others serve without it: a cluster whose own certificate has no key answers 503.
+        let change = change.map(|change| match whole(&change) {
+            Err(what) if change.own_certificate().is_some() => {
+                told.push(what);
+                Ok(change)
+            }
+            whole => whole,
+        });
+        match change.and_then(|whole| apply(&mut state, whole?)) {
             Err(what) if line.starts_with("certificate ") => told.push(what),
             done => done.map_err(wrong)?,
         }
@@ -306,22 +315,17 @@ pub fn last_known_good(file: &Path) -> Result<(Config, State, Vec<String>), Stri
 }
 
 fn change_of(line: &str, state: &State, timeouts: &Timeouts) -> Result<Change, String> {
-    let change = match Command::decode(line, timeouts) {
-        Ok(Command::Change(change)) => change,
-        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string())?,
-        Ok(_) => return Err("it is no change".into()),
-        Err(refused) => return Err(refused.to_string()),
-    };
-    // What was saved without its key is read from its files.
-    let refilled = |one: &Certificate| refill(one, &mut read_text).map(Rc::new);
-    Ok(match change {
-        Change::CertificateAdd(one) => Change::CertificateAdd(refilled(&one)?),
-        Change::CertificateReplace { fingerprint, by } => Change::CertificateReplace {
-            fingerprint,
-            by: refilled(&by)?,
-        },
-        other => other,
-    })
+    match Command::decode(line, timeouts) {
+        Ok(Command::Change(change)) => Ok(change),
+        Ok(Command::Update(update)) => update.on(state, timeouts).map_err(|e| e.to_string()),
+        Ok(_) => Err("it is no change".into()),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
+/// What was saved without its key is read from its files.
+fn whole(change: &Change) -> Result<Change, String> {
+    refill(change, &mut read_text)
 }
 
 fn apply(state: &mut State, change: Change) -> Result<(), String> {

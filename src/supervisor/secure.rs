@@ -20,9 +20,9 @@ use crate::supervisor::Supervisor;
 const WARN_AT_DAYS: [i64; 3] = [1, 7, 30];
 
 /// Which complaints were made about which certificate, and when to look again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Expiry {
-    told: BTreeMap<Rc<str>, i64>,
+    pub told: BTreeMap<Rc<str>, i64>,
     pub due_ms: u64,
 }
 
@@ -45,11 +45,16 @@ fn try_policy(listener: &Listener) -> Result<(), String> {
     tried.map_err(|what| format!("listener {}: {what}", listener.address))
 }
 
-/// What should be known about the certificates of a state, a sentence each.
+/// What should be known about the certificates of a state, and about lists of revoked ones: a
+/// sentence each.
 pub fn untimely(state: &State) -> Vec<String> {
     let now_s = now_s();
     let found = state.certificates().filter_map(|one| one.untimely(now_s));
-    found.collect()
+    let own = state.clusters().filter_map(|one| one.own_certificate());
+    let own = own.filter_map(|own| own.facts.untimely(&own.facts.subject, now_s));
+    let lists = state.listeners().filter_map(|one| one.crls());
+    let stale = lists.flat_map(|crls| crls.untimely(now_s));
+    found.chain(own).chain(stale).collect()
 }
 
 /// The first change whose policy OpenSSL does not take.
@@ -64,16 +69,17 @@ pub fn try_changes(changes: &[Change]) -> Result<(), (usize, Refused)> {
 
 /// A certificate that is to be shown comes with its key.
 pub fn is_whole(change: &Change) -> Result<(), Refused> {
-    match change.certificate() {
-        Some(certificate) if certificate.key.is_none() => {
-            let what = format!(
-                "certificate of {}: key: is missing",
-                certificate.names_text()
-            );
-            Err(Refused::new(Code::Invalid, what))
+    let what = match (change.certificate(), change.own_certificate()) {
+        (Some(certificate), _) if certificate.key.is_none() => {
+            let names = certificate.names_text();
+            format!("certificate of {names}: key: is missing")
         }
-        _ => Ok(()),
-    }
+        (_, Some((cluster, own))) if own.key.is_none() => {
+            format!("cluster {}: tls_key: is missing", cluster.id)
+        }
+        _ => return Ok(()),
+    };
+    Err(Refused::new(Code::Invalid, what))
 }
 
 impl Supervisor {
@@ -81,7 +87,27 @@ impl Supervisor {
     pub(super) fn warn_of(&self, changes: &[Change]) -> String {
         let now_s = now_s();
         let mut lines = String::new();
-        for certificate in changes.iter().filter_map(Change::certificate) {
+        let mut warn = |whose: String, text: String| {
+            log::warn!("{whose}: {text}");
+            lines += &reply::data("warning", &[("text", text)]);
+        };
+        for change in changes {
+            if let Change::ListenerAdd(listener) | Change::ListenerUpdate(listener) = change {
+                let stale = listener.crls().into_iter();
+                let stale = stale.flat_map(|crls| crls.untimely(now_s));
+                stale.for_each(|text| warn(format!("listener {}", listener.address), text));
+            }
+            if let Some((cluster, own)) = change.own_certificate() {
+                let whose = format!("cluster {}", cluster.id);
+                let mut all: Vec<String> = Vec::from_iter(own.facts.untimely(&whose, now_s));
+                if self.saver.saves() && !self.settings.save_secrets && own.paths.key.is_none() {
+                    all.push(format!("{whose} is gone after a restart: tls_key came without tls_key_path, and save_secrets is false"));
+                }
+                all.into_iter().for_each(|text| warn(whose.clone(), text));
+            }
+            let Some(certificate) = change.certificate() else {
+                continue;
+            };
             let mut all: Vec<String> = certificate.untimely(now_s).into_iter().collect();
             if self.saver.saves() && !self.can_be_saved(certificate) {
                 all.push(format!(
@@ -89,10 +115,9 @@ impl Supervisor {
                     certificate.names_text()
                 ));
             }
-            for text in all {
-                log::warn!("listener {}: {text}", certificate.listener);
-                lines += &reply::data("warning", &[("text", text)]);
-            }
+            let listener = format!("listener {}", certificate.listener);
+            all.into_iter()
+                .for_each(|text| warn(listener.clone(), text));
         }
         lines
     }
@@ -129,9 +154,25 @@ impl Supervisor {
         self.expiry.due_ms = self.now_ms + EXPIRY_CHECK_MS;
         let now_s = now_s();
         let mut told = BTreeMap::new();
-        for one in self.state.certificates() {
-            let days = one.days_left(now_s);
-            let untimely = one.untimely(now_s);
+        let shown = self.state.certificates();
+        let shown = shown.map(|one| {
+            (
+                format!("listener {}", one.listener),
+                one.names_text(),
+                &one.facts,
+            )
+        });
+        let own = self.state.clusters().filter_map(|cluster| {
+            let facts = &cluster.own_certificate()?.facts;
+            Some((
+                format!("cluster {}", cluster.id),
+                facts.subject.clone(),
+                facts,
+            ))
+        });
+        for (place, whose, facts) in shown.chain(own) {
+            let days = facts.days_left(now_s);
+            let untimely = facts.untimely(&whose, now_s);
             let threshold = match &untimely {
                 Some(_) => 0,
                 None => match threshold(days) {
@@ -139,17 +180,39 @@ impl Supervisor {
                     None => continue,
                 },
             };
-            let fingerprint = Rc::clone(one.fingerprint());
+            let fingerprint = Rc::clone(&facts.fingerprint);
             let before = self.expiry.told.get(&fingerprint).copied();
             if before.is_none_or(|before| threshold < before) {
-                let (names, listener) = (one.names_text(), one.listener);
-                let ends = || format!("the certificate of {names} ends in {days} days: renew it");
+                let ends = || format!("the certificate of {whose} ends in {days} days: renew it");
                 let text = untimely.unwrap_or_else(ends);
-                log::warn!("listener {listener}: {text} ({fingerprint})");
+                log::warn!("{place}: {text} ({fingerprint})");
             }
             told.insert(fingerprint, threshold);
         }
+        self.look_at_lists(now_s, &mut told);
         self.expiry.told = told;
+    }
+
+    /// Lists of revoked certificates are good for days only: one that ends is told of when it does, and
+    /// every day until there is another one.
+    fn look_at_lists(&mut self, now_s: i64, told: &mut BTreeMap<Rc<str>, i64>) {
+        for listener in self.state.listeners() {
+            let (address, Some(crls)) = (listener.address, listener.crls()) else {
+                continue;
+            };
+            for text in crls.untimely(now_s) {
+                let text: Rc<str> = format!("listener {address}: {text}").into();
+                if !self.expiry.told.contains_key(&text) {
+                    log::warn!("{text}");
+                }
+                told.insert(text, 0);
+            }
+            if let Some(end) = crls.next_end(now_s) {
+                let seconds = u64::try_from(end.saturating_sub(now_s)).unwrap_or(0);
+                let due_ms = self.now_ms.saturating_add(seconds.saturating_mul(1000));
+                self.expiry.due_ms = self.expiry.due_ms.min(due_ms);
+            }
+        }
     }
 
     /// The lines of `status` about certificates that end soon.

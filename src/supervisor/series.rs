@@ -11,6 +11,7 @@ use crate::net::ledger::{Ledger, Note};
 use crate::proto::reply;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused};
+use crate::supervisor::handover::Record;
 use crate::supervisor::Supervisor;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ enum Object {
 }
 
 /// Which row each object has.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Roster {
     rows: HashMap<Object, Key>,
     /// Rows that were ever given away, and how often each.
@@ -73,8 +74,79 @@ impl Roster {
         self.rows.get(&object).copied()
     }
 
+    pub fn listeners(&self) -> impl Iterator<Item = Key> + '_ {
+        let rows = self.rows.iter();
+        let listeners = rows.filter(|(object, _)| matches!(object, Object::Listener(_)));
+        listeners.map(|(_, series)| *series)
+    }
+
     pub fn all(&self) -> impl Iterator<Item = Key> + '_ {
         self.rows.values().copied()
+    }
+
+    /// For the next program: all of it, in an order of its own.
+    pub fn lines(&self) -> String {
+        let list = |numbers: &mut dyn Iterator<Item = u32>| {
+            let words: Vec<String> = numbers.map(|n| n.to_string()).collect();
+            words.join(",")
+        };
+        let mut pairs = vec![
+            ("generations", list(&mut self.generations.iter().copied())),
+            ("missing", self.missing.to_string()),
+        ];
+        if !self.free.is_empty() {
+            pairs.push(("free", list(&mut self.free.iter().copied())));
+        }
+        let mut lines = reply::data("rows", &pairs);
+        let mut rows: Vec<(&Object, &Key)> = self.rows.iter().collect();
+        rows.sort_by_key(|(_, series)| series.index);
+        for (object, series) in rows {
+            let mut pairs = vec![("index", series.index.to_string())];
+            match object {
+                Object::Listener(address) => pairs.push(("listener", address.to_string())),
+                Object::Cluster(id) => pairs.push(("cluster", id.to_string())),
+                Object::Backend(cluster, id) => {
+                    pairs.push(("cluster", cluster.to_string()));
+                    pairs.push(("backend", id.to_string()));
+                }
+            }
+            lines += &reply::data("row", &pairs);
+        }
+        lines
+    }
+
+    /// A line `rows`; the rows themselves follow it.
+    pub fn take(it: &mut Record) -> Result<Roster, String> {
+        let roster = Roster {
+            rows: HashMap::new(),
+            generations: it.list("generations")?,
+            free: it.list("free")?.into(),
+            missing: it.value("missing")?,
+        };
+        let count = roster.generations.len();
+        if count > SERIES_MAX || roster.free.iter().any(|index| *index as usize >= count) {
+            return Err("rows: there are too many".into());
+        }
+        Ok(roster)
+    }
+
+    /// A line `row`.
+    pub fn take_row(&mut self, it: &mut Record) -> Result<(), String> {
+        let index: u32 = it.value("index")?;
+        let object = match it.value_or_none("listener")? {
+            Some(address) => Object::Listener(address),
+            None => {
+                let cluster = it.text("cluster")?.into();
+                match it.text_or_none("backend") {
+                    Some(id) => Object::Backend(cluster, id.into()),
+                    None => Object::Cluster(cluster),
+                }
+            }
+        };
+        let generation = self.generations.get(index as usize);
+        let generation = *generation.ok_or("row: there are not so many")?;
+        self.rows.insert(object, Key { index, generation });
+        Ok(())
     }
 
     /// Rows that were never used come first: what still counts for an object that

@@ -3,8 +3,10 @@
 use crate::net::board::Cell;
 use crate::proto::reply;
 use crate::supervisor::losses::Losses;
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::workers::{Life, Place, Process};
 use crate::supervisor::{Stage, Supervisor};
+use crate::version::version;
 
 impl Supervisor {
     pub(super) fn stats(&self) -> String {
@@ -21,7 +23,7 @@ impl Supervisor {
             Stage::Stopping { .. } => "stopping",
         };
         let mut pairs = vec![
-            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("version", version().to_string()),
             ("pid", std::process::id().to_string()),
             ("state", stage.to_string()),
             (
@@ -36,7 +38,12 @@ impl Supervisor {
         pairs.extend([("sandbox", held), ("sandbox_missing", missing)]);
         pairs.push(("saved", self.saver.is_saved().to_string()));
         let main = reply::data("main", &pairs);
-        main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
+        let upgrade = self.upgrade.as_ref().map(Upgrade::line);
+        let main = main + &upgrade.unwrap_or_default();
+        main + &self.worker_lines()
+            + &self.pauses.lines(self.now_ms)
+            + &self.challenge_lines()
+            + &self.expiry_lines()
     }
 
     /// The data lines of `status` and `workers`.

@@ -35,13 +35,18 @@ impl Supervisor {
             let what = format!("there is no worker {id}: see workers");
             return Err(Refused::new(Code::Missing, what));
         };
+        if self.upgrade.is_some() {
+            let what = "an upgrade is under way, which replaces every worker";
+            return Err(Refused::new(Code::InUse, what));
+        }
         if place.asked_by.is_some() {
             let what = format!("worker {id} is about to be replaced already");
             return Err(Refused::new(Code::InUse, what));
         }
         place.asked_by = Some(client);
         let state = self.state_blocks();
-        self.spawn(id, &state).map_err(|e| {
+        let started = self.spawn(id, &state).map(drop);
+        started.map_err(|e| {
             self.workers.places[id].asked_by = None;
             Refused::new(Code::Failed, format!("cannot start a worker: {e}"))
         })
@@ -115,6 +120,7 @@ impl Supervisor {
         let client = process.reports_to.take();
         let losses = Losses::of(&self.board, row);
         self.resized(key, &losses);
+        self.upgrade_swept(key, &losses);
         if let Some(client) = client {
             self.report(client, id, &losses);
         }

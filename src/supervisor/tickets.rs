@@ -7,9 +7,11 @@
 use openssl::rand::rand_bytes;
 
 use crate::limits::TICKET_KEY_MS;
+use crate::supervisor::handover::Record;
 use crate::supervisor::Supervisor;
 use crate::sys::ssl::TicketKey;
 
+#[derive(Clone)]
 pub struct Tickets {
     /// Current, next, previous.
     ring: [TicketKey; 3],
@@ -33,6 +35,17 @@ impl Tickets {
     pub fn line(&self) -> String {
         let keys: Vec<String> = self.ring.iter().map(TicketKey::encode).collect();
         format!("tickets keys={}", keys.join(","))
+    }
+
+    /// From a line of `Tickets::line`, and when the keys change.
+    pub fn take(it: &mut Record) -> Result<Tickets, String> {
+        let keys = it.text("keys")?;
+        let keys: Option<Vec<TicketKey>> = keys.split(',').map(TicketKey::decode).collect();
+        let ring = keys.and_then(|keys| keys.try_into().ok());
+        Ok(Tickets {
+            ring: ring.ok_or("tickets: keys are three keys")?,
+            due_ms: it.value("due_ms")?,
+        })
     }
 
     fn rotate(&mut self, now_ms: u64) -> std::io::Result<()> {

@@ -10,14 +10,14 @@ use crate::supervisor::progress::Progress;
 use crate::supervisor::Supervisor;
 
 pub struct Wait {
-    order: u64,
-    client: Key,
-    revision: u64,
-    changes: usize,
-    until_ms: u64,
+    pub(super) order: u64,
+    pub(super) client: Key,
+    pub(super) revision: u64,
+    pub(super) changes: usize,
+    pub(super) until_ms: u64,
     /// What each worker has said is left; nothing yet: it has not done the change either.
-    left: Vec<(Key, Option<u32>)>,
-    progress: Progress,
+    pub(super) left: Vec<(Key, Option<u32>)>,
+    pub(super) progress: Progress,
 }
 
 impl Wait {

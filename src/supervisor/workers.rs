@@ -15,7 +15,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::ExitStatus;
 
 use crate::channel::{self, Block, Channel};
@@ -27,6 +26,7 @@ use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
+use crate::supervisor::handover::WorkerNote;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
@@ -53,6 +53,8 @@ pub struct Process {
     pub id: usize,
     /// The place whose worker takes over from it.
     pub(super) heirs: usize,
+    /// It runs the program that an upgrade is about.
+    pub(super) newer: bool,
     /// Its row on the board.
     pub row: usize,
     pub life: Life,
@@ -78,7 +80,7 @@ pub struct Place {
     /// A process is started then.
     pub(super) due_ms: Option<u64>,
     /// Deaths in youth, one after another.
-    failures: u32,
+    pub(super) failures: u32,
     pub(super) restarts: u64,
     /// Of those, how many did what the sandbox forbids.
     pub(super) violations: u64,
@@ -215,7 +217,7 @@ impl Supervisor {
         blocks
     }
 
-    pub(super) fn spawn(&mut self, id: usize, state: &[Block]) -> io::Result<()> {
+    pub(super) fn spawn(&mut self, id: usize, state: &[Block]) -> io::Result<Key> {
         let full = || io::Error::other("too many old workers have not ended yet");
         let row = self.workers.free_row().ok_or_else(full)?;
         let (mut channel, end) = Channel::pair()?;
@@ -246,21 +248,21 @@ impl Supervisor {
             channel.send_with(line.trim_end(), vec![dup(socket.as_fd())?]);
         }
         state.iter().for_each(|block| channel.send_block(block));
-        channel.send(&self.tickets.line());
-        for line in self.pauses.boot_lines(self.now_ms) {
-            channel.send(&line);
-        }
+        let mut lines = self.pauses.boot_lines(self.now_ms);
+        lines.extend([self.tickets.line(), self.challenges.line()]);
+        lines.iter().for_each(|line| channel.send(line));
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
-        let program = Path::new(process::OWN_PROGRAM);
-        let child = process::start(program, &worker_name(id), worker_role(), end)?;
+        let program = self.program_of(id);
+        let child = process::start(&program, &worker_name(id), worker_role(), end)?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
             id,
             heirs: id,
+            newer: self.takes_newer(id),
             row,
             life: Life::Starting,
             child,
@@ -279,7 +281,7 @@ impl Supervisor {
             self.poll
                 .add(process.channel.as_fd(), epoll::IN | epoll::OUT, token)?;
         }
-        Ok(())
+        Ok(key)
     }
 
     /// A worker has something to say, or takes more of what we say.
@@ -354,7 +356,9 @@ impl Supervisor {
         }
         self.board.set(row, Cell::Alive, 1);
         self.place_is_filled(id);
-        self.succeed(id, key, old);
+        if !self.is_canary(key) {
+            self.succeed(id, key, old);
+        }
         if self.stage != Stage::Starting {
             log::info!("worker {id} accepts, pid {pid}");
             self.tell_event(
@@ -369,6 +373,8 @@ impl Supervisor {
 
     /// Workers that have died.
     pub(super) fn reap(&mut self) {
+        self.dying
+            .retain(|child| matches!(child.try_wait(), Ok(None)));
         for key in self.workers.processes.keys() {
             let Some(process) = self.workers.processes.get_mut(key) else {
                 continue;
@@ -393,6 +399,7 @@ impl Supervisor {
         }
         self.losses.add(&losses);
         self.resized(key, &losses);
+        self.upgrade_lost(key, how, &losses);
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
@@ -419,7 +426,8 @@ impl Supervisor {
             ("how", how.to_string()),
         ];
         self.tell_event("worker_died", &pairs);
-        if process.life == Life::Starting && self.workers.with_life(id, Life::Accepting).is_some() {
+        if self.workers.with_life(id, Life::Accepting).is_some() {
+            // It has not accepted yet, or was a canary.
             log::error!("the new worker {id}, pid {pid}, died ({how}); the old one goes on");
             if let Some(client) = self.workers.places[id].asked_by.take() {
                 let what = format!("the new worker died ({how}); the old one goes on");
@@ -438,8 +446,6 @@ impl Supervisor {
         if let Some(place) = self.workers.places.get_mut(process.id) {
             place.violations += 1;
         }
-        self.ledger
-            .set_note(Note::Violations, self.sandbox.violations);
         let (id, pid) = (process.id, process.child.id());
         log::error!("worker {id}, pid {pid}, did what its sandbox forbids: {call}");
         format!("{how}, its sandbox forbids {call}")
@@ -545,6 +551,30 @@ impl Supervisor {
 }
 
 impl Process {
+    /// One that the program before this one has started.
+    pub(super) fn taken(note: WorkerNote, channel: Channel, now_ms: u64) -> Process {
+        let life = match note.retires_ms {
+            Some(until_ms) => Life::Retiring { until_ms },
+            None => Life::Accepting,
+        };
+        Process {
+            id: note.id,
+            heirs: note.heirs,
+            newer: false,
+            row: note.row,
+            life,
+            child: Child::known(note.pid),
+            channel,
+            watched_out: false,
+            closed: note.closed,
+            started_ms: note.started_ms,
+            heard_ms: now_ms,
+            asked_ms: None,
+            reports_to: None,
+            news: (0, 0),
+        }
+    }
+
     fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
         let id = self.id;
         match (self.life, self.asked_ms) {

@@ -39,6 +39,11 @@ impl Shared {
     /// The counters in a file that another process made with `create`.
     pub fn map(file: OwnedFd) -> io::Result<Shared> {
         let file = File::from(file);
+        // SAFETY: takes no pointer.
+        let seals = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
+        if seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(io::Error::other("counters that may shrink"));
+        }
         let len = file.metadata()?.len() as usize;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping chosen by the kernel aliases nothing that Rust knows.
@@ -63,8 +68,8 @@ impl Shared {
     }
 
     pub fn cells(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is `count` aligned integers long, lives until drop, cannot shrink (sealed by
-        // its maker), and other processes' stores are what atomics are for.
+        // SAFETY: the mapping is `count` aligned integers long, lives until drop, cannot shrink (it is
+        // sealed, `map` has looked), and other processes' stores are what atomics are for.
         unsafe { std::slice::from_raw_parts(self.cells, self.count) }
     }
 }

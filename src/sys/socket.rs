@@ -172,6 +172,41 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     )
 }
 
+/// What kind of socket a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nature {
+    /// Of the family of unix(7).
+    pub unix: bool,
+    pub stream: bool,
+    pub listens: bool,
+}
+
+/// An error: it is no socket.
+pub fn nature(fd: BorrowedFd) -> io::Result<Nature> {
+    Ok(Nature {
+        unix: option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX,
+        stream: option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM,
+        listens: option(fd, libc::SO_ACCEPTCONN)? != 0,
+    })
+}
+
+fn option(fd: BorrowedFd, name: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut len = socklen::<i32>();
+    let pointer = &mut value as *mut i32;
+    // SAFETY: pointer and length describe `value`; the kernel writes at most `len` bytes.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            pointer.cast(),
+            &mut len,
+        )
+    })?;
+    Ok(value)
+}
+
 /// Who connected to a unix socket.
 #[derive(Clone, Debug)]
 pub struct Credentials {

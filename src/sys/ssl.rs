@@ -3,10 +3,12 @@
 //! of our own.
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 use openssl::rand::rand_bytes;
 use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl::x509::{X509CrlRef, X509NameRef};
 
 /// SSL, SSL_CTX and the like: only their addresses are known here.
 type Opaque = c_void;
@@ -27,6 +29,9 @@ const PARAM_OCTETS: c_uint = 5;
 type TicketCallback =
     extern "C" fn(*mut Opaque, *mut u8, *mut u8, *mut Opaque, *mut Opaque, c_int) -> c_int;
 
+type OpenedCallback =
+    extern "C" fn(*mut Opaque, *mut Opaque, *const u8, usize, c_int, *mut c_void) -> c_int;
+
 extern "C" {
     fn SSL_has_pending(ssl: *const Opaque) -> c_int;
     fn SSL_set_session_id_context(ssl: *mut Opaque, id: *const u8, len: c_uint) -> c_int;
@@ -41,6 +46,26 @@ extern "C" {
         context: *mut Opaque,
         callback: Option<TicketCallback>,
     ) -> c_int;
+    fn X509_STORE_add_crl(store: *mut Opaque, crl: *mut Opaque) -> c_int;
+    fn X509_NAME_print_ex(
+        out: *mut Opaque,
+        name: *const Opaque,
+        indent: c_int,
+        flags: c_ulong,
+    ) -> c_int;
+    fn BIO_s_mem() -> *const Opaque;
+    fn BIO_new(method: *const Opaque) -> *mut Opaque;
+    fn BIO_read(bio: *mut Opaque, to: *mut c_void, len: c_int) -> c_int;
+    fn BIO_free(bio: *mut Opaque) -> c_int;
+    fn SSL_CTX_set_session_ticket_cb(
+        context: *mut Opaque,
+        made: Option<extern "C" fn()>,
+        opened: Option<OpenedCallback>,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn SSL_SESSION_get0_peer(session: *mut Opaque) -> *mut Opaque;
+    fn X509_get0_notAfter(certificate: *const Opaque) -> *const Opaque;
+    fn X509_cmp_current_time(time: *const Opaque) -> c_int;
     fn EVP_aes_256_cbc() -> *const Opaque;
     fn EVP_EncryptInit_ex(
         context: *mut Opaque,
@@ -97,6 +122,35 @@ pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) {
     unsafe { SSL_set_session(ssl_of(ssl), std::ptr::from_ref(session).cast_mut().cast()) };
 }
 
+/// What this list names is not believed any more by proofs that end in the store.
+pub fn add_crl(store: &mut X509StoreBuilderRef, crl: &X509CrlRef) -> bool {
+    let store = std::ptr::from_mut(store).cast();
+    // SAFETY: two live objects; X509_STORE_add_crl(3) takes a reference of its own to the list.
+    unsafe { X509_STORE_add_crl(store, std::ptr::from_ref(crl).cast_mut().cast()) == 1 }
+}
+
+/// XN_FLAG_RFC2253 (x509.h).
+const RFC2253: c_ulong = 0x111_0317;
+
+/// A name as RFC 4514 writes it: what is not printable ASCII is escaped. `None`: it has
+/// more than `most` bytes.
+pub fn name_text(name: &X509NameRef, most: usize) -> Option<Vec<u8>> {
+    let mut text = vec![0; most + 1];
+    // SAFETY: a memory BIO of our own, freed below; the name is only read.
+    unsafe {
+        let bio = BIO_new(BIO_s_mem());
+        if bio.is_null() {
+            return None;
+        }
+        let written = X509_NAME_print_ex(bio, std::ptr::from_ref(name).cast(), 0, RFC2253);
+        let len = c_int::try_from(text.len()).unwrap_or(0);
+        let read = BIO_read(bio, text.as_mut_ptr().cast(), len);
+        BIO_free(bio);
+        text.truncate(usize::try_from(read).unwrap_or(0));
+        (written >= 0 && text.len() <= most).then_some(text)
+    }
+}
+
 /// What a ticket is encrypted and sealed with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TicketKey {
@@ -138,6 +192,48 @@ pub fn set_ticket_keys(keys: Vec<TicketKey>) {
 pub fn use_ticket_keys(context: &mut SslContextBuilder) {
     // SAFETY: a live context; the callback has the type that ssl.h wants and is there for ever.
     unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr().cast(), Some(ticket)) };
+}
+
+/// The session of a client whose certificate has expired since is not resumed: a whole
+/// handshake looks at what there is now.
+pub fn resume_no_expired_peers(context: &mut SslContextBuilder) {
+    let none = std::ptr::null_mut();
+    // SAFETY: a live context; the callback has the type that ssl.h wants, is there for ever, and uses no argument.
+    unsafe {
+        SSL_CTX_set_session_ticket_cb(context.as_ptr().cast(), None, Some(opened), none);
+    }
+}
+
+/// What OpenSSL has found out about a ticket, and what becomes of it (ssl.h): both as
+/// without this callback, but for sessions that are over.
+const TICKET_SUCCESS: c_int = 5;
+const TICKET_SUCCESS_RENEW: c_int = 6;
+const IGNORE_RENEW: c_int = 2;
+const USE: c_int = 3;
+const USE_RENEW: c_int = 4;
+
+extern "C" fn opened(
+    _: *mut Opaque,
+    session: *mut Opaque,
+    _: *const u8,
+    _: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    let answer = match status {
+        TICKET_SUCCESS => USE,
+        TICKET_SUCCESS_RENEW => USE_RENEW,
+        _ => return IGNORE_RENEW,
+    };
+    // SAFETY: after a success the session is there; it and its certificate, if it has one, are only looked at.
+    let expired = unsafe {
+        let peer = SSL_SESSION_get0_peer(session);
+        !peer.is_null() && X509_cmp_current_time(X509_get0_notAfter(peer)) <= 0
+    };
+    match expired {
+        true => IGNORE_RENEW,
+        false => answer,
+    }
 }
 
 /// Answers of a ticket callback: no ticket, an error; it is fine; it is fine, and make a new one.

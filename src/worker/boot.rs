@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::challenge::Challenges;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
 use crate::net::logging;
@@ -18,7 +19,7 @@ use crate::state::Timeouts;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Signals};
 use crate::sys::sandbox::{self, table, Plan};
-use crate::worker::link::{take_tickets, value, Batch};
+use crate::worker::link::{take_challenges, take_tickets, value, Batch};
 use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
@@ -36,6 +37,7 @@ struct Boot {
     batch: Batch,
     /// Lines about paused clusters.
     pauses: Vec<String>,
+    challenges: Challenges,
 }
 
 /// The life of a worker process; its standard input is the channel.
@@ -97,6 +99,7 @@ fn run() -> io::Result<()> {
     // From here on nothing is read that others have written.
     drop(plan);
     let mut worker = Worker::new(row, most as usize, settings, outfit);
+    worker.tools.challenges = boot.challenges;
     worker.apply_batch(boot.batch);
     boot.pauses.iter().for_each(|line| worker.obey(line));
     worker.tell("accepting");
@@ -147,6 +150,7 @@ impl Boot {
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
             "tickets" => take_tickets(line),
+            "challenges" => self.challenges = take_challenges(line),
             "pause" => self.pauses.push(line.to_string()),
             _ => {
                 let taken = self

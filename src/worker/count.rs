@@ -109,6 +109,7 @@ impl Source for Figures<'_> {
             "sozu_revision" => self.ledger.note(Note::Revision),
             "sozu_worker_deaths_total" => self.ledger.note(Note::Deaths),
             "sozu_worker_violations_total" => self.ledger.note(Note::Violations),
+            "sozu_upgrades_total" => self.ledger.note(Note::Upgrades),
             "sozu_series_missing" => self.ledger.note(Note::Missing),
             "sozu_worker_connections" => cell(Cell::Connections),
             "sozu_worker_accepted_total" => cell(Cell::Accepted),

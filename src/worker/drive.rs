@@ -11,9 +11,10 @@ use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
+use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
 use crate::parser::host;
-use crate::session::{BackAct, Event, Reuse, Session, Side, Target, Unconnected, World};
+use crate::session::{BackAct, Event, Reuse, Secured, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
@@ -22,6 +23,7 @@ use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
 use crate::worker::lend::Lanes;
+use crate::worker::line::Line;
 use crate::worker::pool::{Asked, Backs, Found, Made};
 
 /// A client's connection, and what it borrows.
@@ -47,6 +49,8 @@ pub struct Slot {
     pub starving: bool,
     /// It had more to do than fits a turn, of which epoll does not know: bytes already decrypted.
     pub unfinished: bool,
+    /// It waits for its turn to take a step of the handshake; epoll need not say so again and again.
+    pub lined_up: bool,
 }
 
 impl Slot {
@@ -64,6 +68,7 @@ impl Slot {
             reset: false,
             starving: false,
             unfinished: false,
+            lined_up: false,
         }
     }
 
@@ -120,6 +125,7 @@ pub struct Turn<'w> {
     pub tally: &'w Tally,
     pub doors: &'w Slab<Entrance>,
     pub certificates: &'w Certificates,
+    pub line: &'w mut Line,
 }
 
 impl Turn<'_> {
@@ -180,7 +186,10 @@ impl Turn<'_> {
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
         if side == Side::Front && self.slot.front.is_shaking() {
-            return self.shake();
+            return match self.may_shake() {
+                true => self.shake(),
+                false => 0,
+            };
         }
         let readable = self.conn(side).is_some_and(|conn| conn.readable);
         if !readable && self.slot.lanes.is_none() {
@@ -220,34 +229,59 @@ impl Turn<'_> {
         1
     }
 
+    /// Whether a step of the handshake can be taken, and is not somebody else's now.
+    fn may_shake(&mut self) -> bool {
+        if self.slot.lined_up || !self.slot.front.can_shake() {
+            return false;
+        }
+        let admitted = self.line.admits();
+        if !admitted {
+            self.slot.lined_up = true;
+            self.line.wait(self.key);
+        }
+        admitted
+    }
+
     /// One step of the client's handshake. Returns 1 for its end.
     fn shake(&mut self) -> usize {
-        let event = match self.slot.front.shake() {
+        let secured = match self.slot.front.shake() {
             Ok(false) => return 0,
-            Ok(true) => {
-                let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
-                let tls = self.slot.front.tls();
-                let resumed = tls.as_ref().is_some_and(|tls| tls.ssl().session_reused());
-                let kind = match resumed {
-                    true => Count::HandshakesResumed,
-                    false => Count::HandshakesFull,
-                };
-                self.tally.row(self.world.door.series).add(kind, 1);
-                let names = doorman.zip(tls).and_then(|(man, tls)| man.names_of(tls));
-                Event::Secured(names)
-            }
+            Ok(true) => self.secured(),
             Err(e) => {
-                let row = self.tally.row(self.world.door.series);
-                row.add(Count::HandshakesFailed, 1);
-                log::debug!("{}: no TLS: {e}", self.slot.session.peer());
                 if let Some(tls) = self.slot.front.tls().filter(|_| spoke_http(&e)) {
                     tls.plain_answer(PLAIN_ON_TLS);
                 }
-                Event::Lost(Side::Front)
+                let unproven = self.slot.front.tls().and_then(|tls| tls.unproven());
+                Err(match unproven {
+                    Some(why) => format!("{e}: {why}"),
+                    None => e.to_string(),
+                })
             }
         };
+        let event = secured.unwrap_or_else(|why| {
+            let row = self.tally.row(self.world.door.series);
+            row.add(Count::HandshakesFailed, 1);
+            log::debug!("{}: no TLS: {why}", self.slot.session.peer());
+            Event::Unsecured
+        });
         self.on(event);
         1
+    }
+
+    /// What the handshake has shown. An error: it is of no use.
+    fn secured(&mut self) -> Result<Event, String> {
+        let doorman = self.doors.get(self.slot.door).and_then(Entrance::doorman);
+        let Some(tls) = self.slot.front.tls() else {
+            return Ok(Event::Secured(Secured::default()));
+        };
+        let identity = identity_of(tls)?;
+        let kind = match tls.ssl().session_reused() {
+            true => Count::HandshakesResumed,
+            false => Count::HandshakesFull,
+        };
+        self.tally.row(self.world.door.series).add(kind, 1);
+        let names = doorman.and_then(|man| man.names_of(tls));
+        Ok(Event::Secured(Secured { names, identity }))
     }
 
     /// Returns how many bytes went, or 1 for an end.
@@ -488,8 +522,9 @@ impl Turn<'_> {
         let slot = &mut *self.slot;
         let holds = |from| slot.lanes.as_ref().is_some_and(|lanes| lanes.holds(from));
         // With bytes in the pipe no more are taken; they wait for the other side.
-        let read = slot.session.wants(side) && !holds(side) && !slot.starving;
-        let shakes = side == Side::Front && slot.front.shakes_out();
+        let waits = side == Side::Front && slot.lined_up;
+        let read = slot.session.wants(side) && !holds(side) && !slot.starving && !waits;
+        let shakes = side == Side::Front && slot.front.shakes_out() && !waits;
         let pending = !slot.session.pending(side).is_empty() || holds(side.other()) || shakes;
         let (conn, token) = match (side, slot.back) {
             (Side::Front, _) => (&mut slot.front, token::pack(Kind::Front, self.key)),

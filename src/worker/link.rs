@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use crate::channel::Channel;
+use crate::http::challenge::Challenges;
 use crate::limits::LITTER_MIN;
 use crate::metrics::Series;
 use crate::net::logging;
@@ -97,6 +98,11 @@ pub(super) fn value(line: &str, wanted: &str) -> Option<String> {
 pub(super) fn take_tickets(line: &str) {
     let keys = value(line, "keys").unwrap_or_default();
     set_ticket_keys(keys.split(',').filter_map(TicketKey::decode).collect());
+}
+
+/// What certificate authorities are answered from now on.
+pub(super) fn take_challenges(line: &str) -> Challenges {
+    Challenges::decode(&value(line, "all").unwrap_or_default())
 }
 
 /// The line about a backend that went down, or came up; the log hears it too.
@@ -331,6 +337,9 @@ impl Worker {
                 }
             }
             _ if line.starts_with("tickets ") => take_tickets(line),
+            _ if line.starts_with("challenges ") => {
+                self.tools.challenges = take_challenges(line);
+            }
             _ if line.starts_with("series ") => self.batch.take_series(line),
             _ if line.starts_with("commit ") => {
                 let batch = std::mem::take(&mut self.batch);

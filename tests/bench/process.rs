@@ -253,7 +253,7 @@ pub fn times(id: u32) -> Times {
         .fold(Times::default(), Times::plus)
 }
 
-fn pss_bytes(id: u32) -> Result<u64, String> {
+pub fn pss_bytes(id: u32) -> Result<u64, String> {
     let path = format!("/proc/{id}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
     let line = text

@@ -1,15 +1,21 @@
 //! Backends that speak TLS, with certificates made here.
+#![allow(dead_code)]
 
-use crate::common::{ok, DEADLINE};
+use crate::common::{now_s, ok, DEADLINE};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{AlpnError, NameType, SslAcceptor, SslMethod, SslStream, SslVersion};
+use openssl::sign::Signer;
+use openssl::ssl::{
+    AlpnError, NameType, SslAcceptor, SslAcceptorBuilder, SslMethod, SslStream, SslVerifyMode,
+    SslVersion,
+};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509Builder, X509Name, X509};
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::{X509Builder, X509Crl, X509Name, X509};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,34 +32,43 @@ pub struct Proof {
 impl Proof {
     /// `issuer`: nobody else, if there is none. Names that are addresses stand for these.
     fn new(names: &[&str], issuer: Option<&Proof>, days: u32) -> Proof {
-        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let until = Asn1Time::days_from_now(days).expect("a time");
+        let authority = format!("Test Authority {}", serial());
+        let common = names.first().copied().unwrap_or(&authority);
+        Proof::of(&[("CN", common)], names, issuer, &until)
+    }
+
+    fn of(
+        subject: &[(&str, &str)],
+        hosts: &[&str],
+        issuer: Option<&Proof>,
+        until: &Asn1Time,
+    ) -> Proof {
         let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
         let key = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
         let mut name = X509Name::builder().expect("a name");
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let authority = format!("Test Authority {serial}");
-        let common = names.first().copied().unwrap_or(&authority);
-        name.append_entry_by_text("CN", common).expect("a name");
+        for (field, value) in subject {
+            name.append_entry_by_text(field, value).expect("a name");
+        }
         let name = name.build();
         let mut made = X509Builder::new().expect("a certificate");
-        let number = BigNum::from_u32(serial);
+        let number = BigNum::from_u32(serial());
         let number = number.and_then(|n| n.to_asn1_integer()).expect("a number");
-        let subject = issuer.map_or(&*name, |issuer| issuer.certificate.subject_name());
+        let by = issuer.map_or(&*name, |issuer| issuer.certificate.subject_name());
         let from = Asn1Time::from_unix(0).expect("a time");
-        let to = Asn1Time::days_from_now(days).expect("a time");
         let mut fields = || {
             made.set_version(2)?;
             made.set_serial_number(&number)?;
             made.set_pubkey(&key)?;
             made.set_subject_name(&name)?;
-            made.set_issuer_name(subject)?;
+            made.set_issuer_name(by)?;
             made.set_not_before(&from)?;
-            made.set_not_after(&to)?;
-            if names.is_empty() {
+            made.set_not_after(until)?;
+            if issuer.is_none() && hosts.is_empty() {
                 made.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-            } else {
+            } else if !hosts.is_empty() {
                 let mut alternative = SubjectAlternativeName::new();
-                for name in names {
+                for name in hosts {
                     match name.parse::<std::net::IpAddr>() {
                         Ok(_) => alternative.ip(name),
                         Err(_) => alternative.dns(name),
@@ -78,6 +93,17 @@ impl Proof {
         let pem = self.certificate.to_pem().expect("PEM");
         String::from_utf8(pem).expect("PEM")
     }
+
+    pub fn key_pem(&self) -> String {
+        let pem = self.key.private_key_to_pem_pkcs8().expect("PEM");
+        String::from_utf8(pem).expect("PEM")
+    }
+}
+
+/// Another one each time.
+fn serial() -> u32 {
+    static SERIAL: AtomicU32 = AtomicU32::new(1);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Who signs certificates.
@@ -96,10 +122,70 @@ impl Authority {
         Proof::new(names, Some(&self.0), 30)
     }
 
+    /// Of somebody who is no host, for so many seconds.
+    pub fn issue_to(&self, subject: &[(&str, &str)], seconds: i64) -> Proof {
+        let until = Asn1Time::from_unix(now_s() + seconds).expect("a time");
+        Proof::of(subject, &[], Some(&self.0), &until)
+    }
+
     /// One whose time is over.
     pub fn expired(&self, names: &[&str]) -> Proof {
         Proof::new(names, Some(&self.0), 0)
     }
+
+    /// What it has revoked: a list that is good for so many days.
+    pub fn crl(&self, revoked: &[&Proof], days: i64) -> String {
+        self.crl_signed_by(&self.0, revoked, days)
+    }
+
+    /// The same, and yet perhaps not by itself (RFC 5280 section 5.1).
+    pub fn crl_signed_by(&self, signer: &Proof, revoked: &[&Proof], days: i64) -> String {
+        let entry = |one: &&Proof| {
+            let serial = one.certificate.serial_number().to_bn().expect("a number");
+            der(0x30, &[der(0x02, &[serial.to_vec()]), time(-1)])
+        };
+        // ecdsa-with-SHA256.
+        let algorithm = der(
+            0x30,
+            &[der(0x06, &[b"\x2a\x86\x48\xce\x3d\x04\x03\x02".into()])],
+        );
+        let issuer = self.0.certificate.subject_name().to_der().expect("DER");
+        let mut parts = vec![der(0x02, &[vec![1]]), algorithm.clone(), issuer];
+        parts.extend([time(-90), time(days)]);
+        let entries: Vec<Vec<u8>> = revoked.iter().map(entry).collect();
+        // An empty list is left out.
+        parts.extend((!entries.is_empty()).then(|| der(0x30, &entries)));
+        let told = der(0x30, &parts);
+        let mut signing = Signer::new(MessageDigest::sha256(), &signer.key).expect("a signer");
+        let signature = signing.sign_oneshot_to_vec(&told).expect("signed");
+        let signature = der(0x03, &[vec![0], signature]);
+        let list = X509Crl::from_der(&der(0x30, &[told, algorithm, signature]));
+        let pem = list.and_then(|list| list.to_pem()).expect("PEM");
+        String::from_utf8(pem).expect("PEM")
+    }
+}
+
+/// A value of ASN.1 that consists of these.
+fn der(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
+    let content = parts.concat();
+    let mut value = vec![tag];
+    match content.len() {
+        short @ ..0x80 => value.push(short as u8),
+        long => {
+            value.push(0x82);
+            value.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    value.extend(content);
+    value
+}
+
+/// So many days from now, as UTCTime.
+fn time(days: i64) -> Vec<u8> {
+    let ms = u64::try_from(now_s() + days * 86_400).expect("after 1970") * 1000;
+    let text = sozu_lib::date::rfc3339(ms);
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    der(0x17, &[format!("{}Z", &digits[2..14]).into()])
 }
 
 /// What a backend saw of one handshake.
@@ -108,6 +194,8 @@ pub struct Seen {
     pub name: Option<String>,
     pub resumed: bool,
     pub alpn: Option<Vec<u8>>,
+    /// The common name of the certificate that the client has shown.
+    pub client: Option<String>,
 }
 
 #[derive(Default)]
@@ -187,7 +275,26 @@ impl SecureBackend {
     where
         S: Fn(&mut Secure) + Send + Sync + 'static,
     {
-        let acceptor = acceptor(proof, version);
+        SecureBackend::made(acceptor(proof, version).build(), script)
+    }
+
+    /// As `echo`, for clients with a certificate of that authority alone.
+    pub fn asking(proof: &Proof, version: SslVersion, authority: &Authority) -> SecureBackend {
+        let mut acceptor = acceptor(proof, Some(version));
+        let mut store = X509StoreBuilder::new().expect("a store");
+        let root = authority.0.certificate.clone();
+        store.add_cert(root).expect("a root");
+        acceptor
+            .set_verify_cert_store(store.build())
+            .expect("a store");
+        acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        SecureBackend::made(acceptor.build(), answer_all)
+    }
+
+    fn made<S>(acceptor: SslAcceptor, script: S) -> SecureBackend
+    where
+        S: Fn(&mut Secure) + Send + Sync + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
         let address = listener.local_addr().expect("getsockname");
         let (log, stopped) = (Shared::default(), Arc::<AtomicBool>::default());
@@ -212,16 +319,7 @@ impl SecureBackend {
 
     /// Answers every request with the body it had, or with its host if it had none.
     pub fn echo(proof: &Proof) -> SecureBackend {
-        SecureBackend::scripted(proof, None, |peer| {
-            while let Some((head, body)) = peer.request() {
-                let host = head.split("Host: ").nth(1).unwrap_or_default();
-                let host = host.split("\r\n").next().unwrap_or_default();
-                match body.is_empty() {
-                    true => peer.send(ok(host)),
-                    false => peer.send(ok(body)),
-                }
-            }
-        })
+        SecureBackend::scripted(proof, None, answer_all)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -247,6 +345,23 @@ impl SecureBackend {
     }
 }
 
+fn answer_all(peer: &mut Secure) {
+    while let Some((head, body)) = peer.request() {
+        let host = head.split("Host: ").nth(1).unwrap_or_default();
+        let host = host.split("\r\n").next().unwrap_or_default();
+        match body.is_empty() {
+            true => peer.send(ok(host)),
+            false => peer.send(ok(body)),
+        }
+    }
+}
+
+fn common_name(certificate: &X509) -> String {
+    let mut all = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    let name = all.next().and_then(|name| name.data().to_string().ok());
+    name.unwrap_or_default()
+}
+
 impl Drop for SecureBackend {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
@@ -254,7 +369,7 @@ impl Drop for SecureBackend {
     }
 }
 
-fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptor {
+fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptorBuilder {
     let mut made = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a context");
     let mut fill = || {
         made.set_certificate(&proof.certificate)?;
@@ -266,7 +381,7 @@ fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptor {
     made.set_alpn_select_callback(|_, offered| {
         openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
     });
-    made.build()
+    made
 }
 
 fn serve(acceptor: &SslAcceptor, stream: TcpStream, log: Shared, script: &dyn Fn(&mut Secure)) {
@@ -281,6 +396,10 @@ fn serve(acceptor: &SslAcceptor, stream: TcpStream, log: Shared, script: &dyn Fn
         name: tls.ssl().servername(NameType::HOST_NAME).map(str::to_owned),
         resumed: tls.ssl().session_reused(),
         alpn: tls.ssl().selected_alpn_protocol().map(<[u8]>::to_vec),
+        client: tls
+            .ssl()
+            .peer_certificate()
+            .map(|shown| common_name(&shown)),
     };
     log.0.lock().expect("log").handshakes.push(seen);
     script(&mut Secure { tls, log });

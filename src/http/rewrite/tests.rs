@@ -19,6 +19,7 @@ fn forward(text: &str, trusted: bool) -> String {
         trusted,
         listener: "127.0.0.1:8080".parse().unwrap(),
         request_id: b"0123",
+        identity: b"",
     };
     let mut out = Vec::new();
     request(&parsed, head, edge, &mut out);

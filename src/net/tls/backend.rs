@@ -23,10 +23,11 @@ use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509VerifyResult, X509};
 
 use super::stream::TlsStream;
-use super::without_waiting;
+use super::{without_waiting, Proof};
+use crate::certificate::{matched, Checked};
 use crate::limits::{BACKEND_SESSIONS_MAX, SYSTEM_AUTHORITIES_BYTES_MAX};
 use crate::slab::Key;
-use crate::state::{BackendTls, Protocol};
+use crate::state::{BackendTls, OwnCertificate, Protocol};
 use crate::sys::ssl::resume;
 
 /// The last session with one backend under one name.
@@ -76,6 +77,8 @@ pub struct Dialer {
     verify: bool,
     name: Option<Box<str>>,
     http: bool,
+    /// What backends know us by, if they ask.
+    own: Option<Proof>,
     sessions: std::cell::RefCell<HashMap<(Key, Rc<str>), Memory>>,
 }
 
@@ -112,9 +115,18 @@ impl Dialers {
             verify: tls.verify,
             name: tls.server_name.clone(),
             http: protocol == Protocol::Http,
+            own: tls.own.as_ref().map(proof).transpose()?,
             sessions: Default::default(),
         })
     }
+}
+
+/// The text of a certificate and its key, as OpenSSL has them.
+fn proof(own: &OwnCertificate) -> Result<Proof, String> {
+    let key = own.key.as_ref().map(|key| &*key.0);
+    let Checked { leaf, chain, key } = matched(&own.chain, "", key)?;
+    let key = key.ok_or("tls_key is not known")?;
+    Ok(Proof { leaf, chain, key })
 }
 
 fn once(
@@ -225,6 +237,9 @@ impl Dialer {
         if self.http {
             ssl.set_alpn_protos(b"\x08http/1.1")?;
         }
+        if let Some(own) = &self.own {
+            own.hand_to(&mut ssl)?;
+        }
         self.expect(&mut ssl, &name)?;
         let known = self
             .sessions
@@ -315,6 +330,7 @@ mod tests {
             verify,
             ca: None,
             server_name: server_name.map(Into::into),
+            own: None,
         };
         let made = Dialers::default().dialer(&tls, Protocol::Http);
         Rc::new(made.expect("a dialer"))

@@ -6,11 +6,13 @@
 //! a session of one name is never resumed under another.
 
 pub mod backend;
+mod client;
 pub mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use openssl::error::ErrorStack;
@@ -32,6 +34,15 @@ pub struct Proof {
     pub leaf: X509,
     pub chain: Vec<X509>,
     pub key: PKey<Private>,
+}
+
+impl Proof {
+    fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        ssl.set_certificate(&self.leaf)?;
+        ssl.set_private_key(&self.key)?;
+        let mut links = self.chain.iter();
+        links.try_for_each(|link| ssl.add_chain_cert(link.clone()))
+    }
 }
 
 struct Certificate {
@@ -72,8 +83,9 @@ struct Shelf {
     table: Mutex<Table>,
     /// Names without a certificate are refused.
     strict: bool,
-    /// What all sessions of this policy have in common.
-    policy: String,
+    /// What all sessions of this policy have in common, and no others: what clients are verified
+    /// by is a part of it.
+    policy: [u8; 32],
     names: Index<Ssl, Names>,
 }
 
@@ -107,7 +119,7 @@ impl Doorman {
         let shelf = Arc::new(Shelf {
             table: Mutex::default(),
             strict: tls.strict_sni,
-            policy: format!("{address} {tls:?}"),
+            policy: sha256(format!("{address} {tls:?}").as_bytes()),
             names: names_index()?,
         });
         let mut context = policy(tls)?;
@@ -172,10 +184,15 @@ impl Doorman {
     }
 }
 
+/// What backends are told of the certificate that a client has shown. An error: why they cannot be.
+pub fn identity_of(stream: &TlsStream) -> Result<Option<Rc<[u8]>>, &'static str> {
+    client::identity(stream.ssl())
+}
+
 impl Table {
     /// Who gets what, anew. With thousands of certificates this costs milliseconds, per
     /// transaction rather than per handshake.
-    fn index(&mut self, policy: &str) {
+    fn index(&mut self, policy: &[u8; 32]) {
         let mut by_rule: BTreeMap<&HostRule, Vec<&Certificate>> = BTreeMap::new();
         for certificate in self.certificates.values() {
             for rule in certificate.names.iter() {
@@ -220,7 +237,7 @@ impl Table {
 }
 
 impl Entry {
-    fn new(policy: &str, rule: &HostRule, all: &[&Certificate]) -> Entry {
+    fn new(policy: &[u8; 32], rule: &HostRule, all: &[&Certificate]) -> Entry {
         let common = |name: &&HostRule| all.iter().all(|other| other.names.contains(name));
         let first = all.first().map(|first| first.names.iter());
         // Of two with the same kind of key the one that is valid longer.
@@ -243,19 +260,12 @@ impl Entry {
                 .filter(common)
                 .cloned()
                 .collect(),
-            session: sha256(format!("{policy} {rule}").as_bytes()),
+            session: sha256(&[policy, rule.to_string().as_bytes()].concat()),
         }
     }
 
     fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        for proof in &self.proofs {
-            ssl.set_certificate(&proof.leaf)?;
-            ssl.set_private_key(&proof.key)?;
-            for link in &proof.chain {
-                ssl.add_chain_cert(link.clone())?;
-            }
-        }
-        Ok(())
+        self.proofs.iter().try_for_each(|proof| proof.hand_to(ssl))
     }
 }
 
@@ -347,6 +357,9 @@ fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
     // Sessions are the clients' to keep, in tickets that every worker can read.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     use_ticket_keys(&mut context);
+    if let Some(client) = &tls.client {
+        client::ask(&mut context, client)?;
+    }
     context.set_alpn_select_callback(|_, offered| {
         let ours = openssl::ssl::select_next_proto(b"\x08http/1.1", offered);
         ours.filter(|name| *name == b"http/1.1")

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use openssl::ssl::{Error, ErrorCode, Ssl, SslStream};
+use openssl::x509::X509VerifyResult;
 
 use crate::limits::{TLS_RECORD_BYTES_MAX, TLS_RECORD_BYTES_MIN, TLS_SMALL_RECORDS_BYTES};
 use crate::sys::ssl::has_pending;
@@ -83,6 +84,8 @@ pub struct TlsStream {
     lively: usize,
     /// Its end is not announced.
     cut: bool,
+    /// There was no handshake: what comes now is thrown away.
+    failed: bool,
 }
 
 impl TlsStream {
@@ -98,6 +101,7 @@ impl TlsStream {
             offered: 0,
             lively: 0,
             cut: false,
+            failed: false,
         })
     }
 
@@ -111,12 +115,14 @@ impl TlsStream {
 
     /// One step of the handshake. An error says why there will be no connection.
     pub fn shake(&mut self) -> Result<Shaken, Error> {
+        nothing_left_over();
         let step = match self.inner.do_handshake() {
             Ok(()) => Ok(Shaken::Done),
             Err(e) if e.code() == ErrorCode::WANT_READ => Ok(Shaken::WantsRead),
             Err(e) if e.code() == ErrorCode::WANT_WRITE => Ok(Shaken::WantsWrite),
             Err(e) => Err(e),
         };
+        self.failed = step.is_err();
         let wire = self.inner.get_mut();
         // A socket that is broken says so to the next read as well.
         match wire.send_gathered() {
@@ -129,6 +135,12 @@ impl TlsStream {
         step
     }
 
+    /// Why the peer's certificate proves nothing, as OpenSSL says it.
+    pub fn unproven(&self) -> Option<&'static str> {
+        let found = self.inner.ssl().verify_result();
+        (found != X509VerifyResult::OK).then(|| found.error_string())
+    }
+
     /// There may be more to read without a word from epoll.
     pub fn may_have_more(&self) -> bool {
         !self.inner.get_ref().drained || has_pending(self.inner.ssl())
@@ -136,7 +148,11 @@ impl TlsStream {
 
     /// As a socket's: 0 is the end that the peer has announced; one that it has not is an error.
     pub fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        nothing_left_over();
         self.lively = 0;
+        if self.failed {
+            return self.inner.get_mut().read(room);
+        }
         match self.inner.ssl_read(room) {
             Ok(n) => Ok(n),
             Err(e) if e.code() == ErrorCode::ZERO_RETURN => Ok(0),
@@ -146,12 +162,14 @@ impl TlsStream {
 
     /// Nothing that the peer has sent waits to be received, neither bytes nor an end.
     pub fn is_silent(&mut self) -> bool {
+        nothing_left_over();
         let peeked = self.inner.ssl_peek(&mut [0]);
         peeked.is_err_and(|e| e.code() == ErrorCode::WANT_READ)
     }
 
     /// As a socket's. Less than all: the socket is full.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        nothing_left_over();
         let mut sent = 0;
         while sent < bytes.len() {
             let size = match self.offered {
@@ -182,9 +200,10 @@ impl TlsStream {
 
     /// Says that nothing more comes.
     pub fn shut(&mut self) {
-        if self.cut {
+        if self.cut || self.failed {
             return;
         }
+        nothing_left_over();
         // That the peer has gone is told by the next read.
         let _ = self.inner.shutdown();
     }
@@ -207,4 +226,14 @@ fn plain(e: Error) -> io::Error {
         ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => io::ErrorKind::WouldBlock.into(),
         _ => e.into_io_error().unwrap_or_else(io::Error::other),
     }
+}
+
+/// OpenSSL takes an error that it finds in its queue for one of whoever asks next: what another
+/// connection left there would end this one.
+fn nothing_left_over() {
+    debug_assert_eq!(
+        openssl::error::ErrorStack::get().errors().len(),
+        0,
+        "an error is left in OpenSSL's queue"
+    );
 }

@@ -82,6 +82,7 @@ fn tls(versions: &[TlsVersion]) -> Tls {
         cipher_list: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256".into(),
         cipher_suites: "TLS_AES_128_GCM_SHA256".into(),
         groups: "X25519:P-256".into(),
+        client: None,
         strict_sni: false,
     }
 }
@@ -286,6 +287,7 @@ fn tickets_are_silence() {
         verify: false,
         ca: None,
         server_name: None,
+        own: None,
     };
     let dialer = backend::Dialers::default().dialer(&policy, crate::state::Protocol::Http);
     let dialer = std::rc::Rc::new(dialer.expect("a dialer"));
