@@ -9,10 +9,10 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/release
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: ## installs a C compiler, the OpenSSL headers and strace where they are missing
+setup: ## installs a C compiler and the OpenSSL headers where they are missing
 	@sh tests/setup.sh
 
-setup-tests: # and testssl.sh, which one test runs
+setup-tests: # and testssl.sh and strace, which some tests run
 	@sh tests/setup.sh tests
 
 build: setup ## both programs, optimized

@@ -147,6 +147,11 @@ impl Channel {
         }
     }
 
+    /// Closes what has come along and was not asked for.
+    pub fn refuse_fds(&mut self) {
+        self.received.clear();
+    }
+
     /// The next whole line; what is no line is left out.
     pub fn next_line(&mut self) -> Option<String> {
         loop {

@@ -3,6 +3,8 @@
 
 #[path = "fuzz/config_property.rs"]
 mod config_property;
+#[path = "fuzz/control_property.rs"]
+mod control_property;
 #[path = "fuzz/properties.rs"]
 mod properties;
 
@@ -133,4 +135,14 @@ fn hosts() {
 #[test]
 fn configurations() {
     smoke("config", config_property::config);
+}
+
+#[test]
+fn control_lines() {
+    smoke("control", control_property::control);
+}
+
+#[test]
+fn what_workers_say() {
+    smoke("worker", control_property::worker);
 }

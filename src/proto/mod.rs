@@ -6,7 +6,7 @@
 //! reply = *( data line ) ( "ok" *( SP key=value ) / "error" SP code SP "text" ) LF
 //! ```
 //! `line` has the grammar, `table` the words, `pairs` checks values, `command` has
-//! their meaning, `reply` the answers; `question` and `selection` are what commands
+//! their meaning, `reply` the answers, `said` what workers say; `question` and `selection` are what commands
 //! ask about, `digest` what a process has.
 
 pub mod command;
@@ -15,6 +15,7 @@ pub mod line;
 mod pairs;
 pub mod question;
 pub mod reply;
+pub mod said;
 pub mod selection;
 pub mod table;
 pub mod update;

@@ -5,9 +5,10 @@
 
 use crate::proto::digest::Digest;
 use crate::proto::reply;
+use crate::proto::said::tag_of;
 use crate::slab::Key;
 use crate::state::{Code, Refused};
-use crate::supervisor::inquiry::{tag_of, Inquiry, Topic};
+use crate::supervisor::inquiry::{Inquiry, Topic};
 use crate::supervisor::Supervisor;
 
 /// A comparison under way.

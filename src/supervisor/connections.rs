@@ -6,10 +6,11 @@
 
 use crate::limits::{CONNECTIONS_PAGE, CONTROL_REPLY_BYTES_MAX};
 use crate::proto::reply;
+use crate::proto::said::{tag_of, Answer};
 use crate::proto::selection::{ConnectionId, Selection};
 use crate::slab::Key;
 use crate::state::Refused;
-use crate::supervisor::inquiry::{tag_of, Inquiry, Said, Topic};
+use crate::supervisor::inquiry::{Inquiry, Topic};
 use crate::supervisor::Supervisor;
 
 /// What a worker says of a connection, in this order; it may leave some out.
@@ -161,7 +162,7 @@ impl Supervisor {
     }
 
     /// One connection of the page that was asked for.
-    pub(super) fn take_connection(&mut self, worker: Key, key: Key, said: &Said) {
+    pub(super) fn take_connection(&mut self, worker: Key, key: Key, said: &Answer) {
         let Some((id, pid)) = self.name_of(worker) else {
             return;
         };
@@ -179,7 +180,7 @@ impl Supervisor {
     }
 
     /// The end of a page.
-    pub(super) fn turn_page(&mut self, worker: Key, key: Key, said: &Said) {
+    pub(super) fn turn_page(&mut self, worker: Key, key: Key, said: &Answer) {
         let slots = self.max_connections;
         let Some((client, roll)) = self.roll(key) else {
             return;
@@ -211,7 +212,7 @@ impl Supervisor {
 }
 
 /// The line for the client, of what main knows and what a worker has said.
-fn line_of(said: &Said, id: usize, pid: u32) -> Option<String> {
+fn line_of(said: &Answer, id: usize, pid: u32) -> Option<String> {
     let slot = said.value("slot")?;
     let connection = ConnectionId::parse(&format!("{pid}.{slot}"))?;
     let mut pairs = vec![("id", connection.to_string()), ("worker", id.to_string())];
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Option<String> {
-        line_of(&Said::parse(text)?.1, 2, 77)
+        line_of(&Answer::parse(text)?.1, 2, 77)
     }
 
     #[test]

@@ -5,8 +5,7 @@
 //! whatever a worker says, no more is kept than was asked for. If a worker dies
 //! meanwhile, or the client goes away, that part of it is over.
 
-use crate::limits::CONNECTION_LINE_BYTES_MAX;
-use crate::proto::line::{split, Word};
+use crate::proto::said::Answer;
 use crate::slab::Key;
 use crate::state::Refused;
 use crate::supervisor::check::Check;
@@ -23,53 +22,6 @@ pub struct Inquiry {
 pub enum Topic {
     Roll(Roll),
     Check(Check),
-}
-
-/// What a worker said, apart from its tag.
-pub struct Said {
-    pub subject: String,
-    pub pairs: Vec<(String, String)>,
-}
-
-impl Said {
-    /// From a line of a worker, with the inquiry that it is about.
-    pub fn parse(line: &str) -> Option<(Key, Said)> {
-        if line.len() > CONNECTION_LINE_BYTES_MAX {
-            return None;
-        }
-        let mut words = split(line).ok()?.into_iter();
-        let Some(Word::Bare(subject)) = words.next() else {
-            return None;
-        };
-        let pair = |word| match word {
-            Word::Pair { key, value } => Some((key, value)),
-            Word::Bare(_) => None,
-        };
-        let pairs: Option<Vec<(String, String)>> = words.map(pair).collect();
-        let said = Said {
-            subject,
-            pairs: pairs?,
-        };
-        Some((key_of(said.value("for")?)?, said))
-    }
-
-    pub fn value(&self, wanted: &str) -> Option<&str> {
-        let found = self.pairs.iter().find(|(key, _)| key == wanted);
-        found.map(|(_, value)| value.as_str())
-    }
-}
-
-/// How an inquiry is named in what is said to workers.
-pub fn tag_of(key: Key) -> String {
-    format!("{}.{}", key.index, key.generation)
-}
-
-fn key_of(tag: &str) -> Option<Key> {
-    let (index, generation) = tag.split_once('.')?;
-    Some(Key {
-        index: index.parse().ok()?,
-        generation: generation.parse().ok()?,
-    })
 }
 
 impl Supervisor {
@@ -112,7 +64,7 @@ impl Supervisor {
 
     /// A worker answers.
     pub(super) fn hear(&mut self, worker: Key, line: &str) {
-        let Some((key, said)) = Said::parse(line) else {
+        let Some((key, said)) = Answer::parse(line) else {
             return;
         };
         match said.subject.as_str() {
@@ -166,39 +118,5 @@ impl Supervisor {
             self.watch_blocked_workers();
         }
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_lines_with_a_tag_are_heard() {
-        let key = Key {
-            index: 3,
-            generation: 9,
-        };
-        let line = format!("page for={} next=5 killed=0", tag_of(key));
-        let (of, said) = Said::parse(&line).expect("a line");
-        assert_eq!((of, said.subject.as_str()), (key, "page"));
-        assert_eq!(said.value("next"), Some("5"));
-        assert_eq!(said.value("nex"), None);
-        let long = format!("connection for=3.9 request={}", "x".repeat(5000));
-        for bad in [
-            "",
-            "page",
-            "page next=5",
-            "page for=3",
-            "page for=3.x",
-            "page for=-3.9",
-            "page for=3.9 5",
-            "page for=3.9 a=\"",
-            "page for=99999999999.1",
-            "for=3.9",
-            &long,
-        ] {
-            assert!(Said::parse(bad).is_none(), "{bad}");
-        }
     }
 }

@@ -4,9 +4,8 @@
 //! that it obeyed. What a worker says is taken as what a hijacked one might
 //! say: it is believed about itself, and bounded.
 
-use crate::limits::REASON_CHARS_MAX;
-use crate::proto::line::{split, Word};
 use crate::proto::reply;
+use crate::proto::said::Said;
 use crate::slab::Key;
 use crate::state::Refused;
 use crate::supervisor::Supervisor;
@@ -23,63 +22,6 @@ pub struct Asked {
 pub struct Orders {
     pub(super) last: u64,
     pub(super) asked: Vec<Asked>,
-}
-
-/// A line of a worker about more than its own life.
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Obeyed(u64),
-    Left {
-        order: u64,
-        connections: u32,
-    },
-    Held {
-        cluster: String,
-        waiting: usize,
-    },
-    Backend {
-        cluster: String,
-        id: String,
-        /// Why it is down; `None`: it is up.
-        down: Option<String>,
-    },
-}
-
-impl Said {
-    fn parse(line: &str) -> Option<Said> {
-        let words = split(line).ok()?;
-        let Some(Word::Bare(noun)) = words.first() else {
-            return None;
-        };
-        let text = |wanted: &str| {
-            words.iter().find_map(|word| match word {
-                Word::Pair { key, value } if key == wanted => Some(value.clone()),
-                _ => None,
-            })
-        };
-        let number = |key| text(key)?.parse::<u64>().ok();
-        Some(match noun.as_str() {
-            "obeyed" => Said::Obeyed(number("order")?),
-            "left" => Said::Left {
-                order: number("order")?,
-                connections: number("connections")?.try_into().ok()?,
-            },
-            "held" => Said::Held {
-                cluster: text("cluster")?,
-                waiting: number("waiting")?.try_into().ok()?,
-            },
-            "backend" => Said::Backend {
-                cluster: text("cluster")?,
-                id: text("id")?,
-                down: match text("state")?.as_str() {
-                    "up" => None,
-                    "down" => Some(text("why")?.chars().take(REASON_CHARS_MAX).collect()),
-                    _ => return None,
-                },
-            },
-            _ => return None,
-        })
-    }
 }
 
 impl Supervisor {
@@ -166,55 +108,5 @@ impl Supervisor {
             pairs.push(("why", why));
         }
         self.tell_event("backend", &pairs);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_workers_say_is_read() {
-        assert_eq!(Said::parse("obeyed order=7"), Some(Said::Obeyed(7)));
-        let left = Said::Left {
-            order: 7,
-            connections: 3,
-        };
-        assert_eq!(Said::parse("left order=7 connections=3"), Some(left));
-        let held = Said::Held {
-            cluster: "a".into(),
-            waiting: 2,
-        };
-        assert_eq!(Said::parse("held cluster=a waiting=2"), Some(held));
-        let long = format!("backend cluster=a id=b state=down why={}", "x".repeat(9999));
-        match Said::parse(&long) {
-            Some(Said::Backend {
-                down: Some(why), ..
-            }) => assert_eq!(why.len(), REASON_CHARS_MAX),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_is_none_of_it_is_left_out() {
-        for line in [
-            "",
-            "=",
-            "\"",
-            "obeyed",
-            "obeyed order=",
-            "obeyed order=-1",
-            "obeyed order=99999999999999999999",
-            "left order=1 connections=4294967296",
-            "left order=1",
-            "held cluster=a waiting=-1",
-            "held waiting=1",
-            "backend cluster=a id=b state=down",
-            "backend cluster=a id=b state=sideways why=x",
-            "shutdown hard",
-            "event kind=backend",
-        ] {
-            assert_eq!(Said::parse(line), None, "{line}");
-        }
     }
 }

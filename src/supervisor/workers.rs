@@ -291,6 +291,8 @@ impl Supervisor {
             return;
         };
         let open = process.channel.receive().unwrap_or(false) && process.channel.flush().is_ok();
+        // Main takes no descriptor from a worker, however many one sends.
+        process.channel.refuse_fds();
         let blocked = process.channel.is_blocked();
         let interest = if blocked {
             epoll::IN | epoll::OUT
