@@ -34,7 +34,7 @@ fn the_kernel_says_that_it_holds() {
             .data
             .iter()
             .filter(|line| line.contains(&format!(" pid={pid} ")));
-        assert_eq!(facts.count(), 11, "{reply:?}");
+        assert_eq!(facts.count(), 10, "{reply:?}");
         assert_eq!(status(pid, "Seccomp:"), "2");
         assert_eq!(status(pid, "NoNewPrivs:"), "1");
         assert_eq!(status(pid, "CapEff:"), "0".repeat(16));

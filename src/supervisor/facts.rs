@@ -22,14 +22,13 @@ struct Fact {
 }
 
 /// Those that /proc/PID/status and /proc/PID/limits have: their names here and there.
-const STATUS: [(&str, &str); 8] = [
+const STATUS: [(&str, &str); 7] = [
     ("uid", "Uid:"),
     ("gid", "Gid:"),
     ("groups", "Groups:"),
     ("capabilities", "CapPrm:"),
     ("no_new_privs", "NoNewPrivs:"),
     ("seccomp", "Seccomp:"),
-    ("filters", "Seccomp_filters:"),
     ("threads", "Threads:"),
 ];
 const LIMITS: [(&str, &str); 2] = [

@@ -126,12 +126,15 @@ impl Child {
     }
 }
 
-/// Closes every descriptor but the standard ones: what main has left open by mistake.
+/// Closes every descriptor but the standard ones: what main has left open by mistake. Kernels before
+/// 5.9 cannot; there it is enough that main opens none that goes along.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: takes no pointer. This is the first thing that a process of ours does: nothing owns a descriptor yet.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
-    check(done as libc::c_int)?;
-    Ok(())
+    match check(done as libc::c_int) {
+        Err(e) if e.raw_os_error() != Some(libc::ENOSYS) => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Ends this process at once: nothing is given back, nothing is called.

@@ -4,7 +4,7 @@
 //! `accepting` when it does.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
@@ -56,7 +56,13 @@ fn run() -> io::Result<()> {
     process::close_inherited()?;
     process::set_name(c"sozu");
     process::leave_on_panic();
+    // Before any other descriptor: the sandbox knows it by its number.
     let signals = Signals::open()?;
+    if u32::try_from(signals.as_fd().as_raw_fd()) != Ok(table::SIGNALS) {
+        return Err(io::Error::other(
+            "standard input, output or error is not open",
+        ));
+    }
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut channel = Channel::new(channel)?;
     let poll = Epoll::new()?;

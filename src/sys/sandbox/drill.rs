@@ -157,7 +157,9 @@ impl Drop for Sibling {
     }
 }
 
-/// What is tried, and the call of which it dies.
+/// What is tried, what it is refused as, and the call that does it.
+type Refusal = (&'static str, &'static [i32], Box<dyn Fn() -> i64>);
+/// What is tried, the call of which it dies, and the one that does it.
 type Act = (&'static str, &'static str, Box<dyn Fn() -> i64>);
 
 fn act(what: &'static str, dies_of: &'static str, number: libc::c_long, arguments: &[i64]) -> Act {

@@ -62,6 +62,9 @@ const DONTNEED: u32 = 4;
 const WAKE_PRIVATE: u32 = 1 | 128;
 const SEEK_CUR: u32 = 1;
 
+/// The descriptor of signals: the first that a worker opens.
+pub const SIGNALS: u32 = 3;
+
 /// What a worker may do.
 #[rustfmt::skip]
 pub static WORKER: &[Rule] = &[
@@ -99,7 +102,7 @@ pub static WORKER: &[Rule] = &[
     rule("ioctl", 16, 29, &[Is(1, FIONREAD)], "how much lies in one that another worker has handed over"),
     rule("fcntl", 72, 25, &[Is(1, F_GETFD)], "debug builds check that what they close is open").elsewhere(),
     rule("pread64", 17, 67, &[], "the certificates that the system trusts, from a file that main has opened"),
-    rule("read", 0, 63, &[], "signals, as a descriptor, once main is gone"),
+    rule("read", 0, 63, &[Is(0, SIGNALS)], "signals, as a descriptor, once main is gone; never a terminal that is standard output"),
     rule("futex", 202, 98, &[Is(1, WAKE_PRIVATE)], "OpenSSL has set something up, and tells threads that there are not"),
     rule("exit_group", 231, 94, &[], "the end"),
     rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),

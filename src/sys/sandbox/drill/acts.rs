@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{act, path, socket, Act};
+use super::{act, path, socket, Act, Refusal};
 
 const AT: i64 = libc::AT_FDCWD as i64;
 pub const WRITE: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
@@ -27,6 +27,7 @@ pub fn files() -> Vec<Act> {
         act("pivot the root", "pivot_root", libc::SYS_pivot_root, &[path(c"/"), path(c"/")]),
         act("a file in memory", "memfd_create", libc::SYS_memfd_create, &[path(c"x"), 0]),
         act("a name from a handle", "open_by_handle_at", libc::SYS_open_by_handle_at, &[AT, 0, 0]),
+        act("read a terminal that is standard output", "read", libc::SYS_read, &[1, 0, 0]),
         act("duplicate a descriptor", "dup", libc::SYS_dup, &[0]),
     ]
 }
@@ -121,7 +122,7 @@ pub fn kernel() -> Vec<Act> {
 
 /// What the layers before seccomp refuse, and as what. In an empty root nothing is found, where there is none Landlock refuses.
 #[rustfmt::skip]
-pub fn without_filter(sibling: i64, free: SocketAddr) -> Vec<(&'static str, &'static [i32], Box<dyn Fn() -> i64>)> {
+pub fn without_filter(sibling: i64, free: SocketAddr) -> Vec<Refusal> {
     use libc::{EACCES, EAGAIN, ENOENT, EPERM};
     let refused = |what, errors: &'static [i32], number, arguments: &[i64]| {
         (what, errors, act(what, "", number, arguments).2)
