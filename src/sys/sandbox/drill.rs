@@ -40,6 +40,7 @@ enum Starter {
     User,
 }
 
+const DESCRIPTORS: u64 = 1024;
 const NOBODY: u32 = 65534;
 const SOMEBODY: u32 = 64321;
 
@@ -79,6 +80,13 @@ fn inside(starter: Starter, rules: Option<&'static [Rule]>, act: &dyn Fn() -> i6
     // SAFETY: the child is a copy with this one thread; it allocates, which glibc allows after a fork, and ends in `leave`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        // As main's limit comes to workers, but small: some machines allow a million.
+        let few = libc::rlimit {
+            rlim_cur: DESCRIPTORS,
+            rlim_max: DESCRIPTORS,
+        };
+        // SAFETY: `few` is only read.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &few) };
         if starter == Starter::User && process::own_uid() == 0 {
             ids::become_user(SOMEBODY, SOMEBODY).unwrap_or_else(|_| process::leave(NOT_CONFINED));
         }
