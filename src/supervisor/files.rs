@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use crate::config::{Settings, Target};
+use crate::supervisor::Supervisor;
 use crate::sys::process;
 
 pub struct Logs {
@@ -45,6 +46,26 @@ impl Logs {
 
     pub fn access(&self) -> io::Result<Option<OwnedFd>> {
         self.access.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+}
+
+impl Supervisor {
+    /// Each worker gets descriptors of its own.
+    pub(super) fn hand_out_logs(&mut self) {
+        for (_, channel) in self.workers.channels() {
+            let fds = || Ok::<_, io::Error>((self.logs.log()?, self.logs.access()?));
+            match fds() {
+                Ok((log, access)) => {
+                    channel.send_with("log", vec![log]);
+                    if let Some(access) = access {
+                        channel.send_with("access", vec![access]);
+                    }
+                    // As above.
+                    let _ = channel.flush();
+                }
+                Err(e) => log::error!("a worker keeps its old log: {e}"),
+            }
+        }
     }
 }
 

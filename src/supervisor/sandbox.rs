@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::net::board::Cell;
 use crate::net::ledger::Note;
 use crate::proto::reply;
+use crate::supervisor::workers::Process;
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, SIGSYS};
 use crate::sys::sandbox::{self, Part};
@@ -224,7 +225,7 @@ fn find<'t>(text: &'t str, name: &str) -> Option<[&'t str; 4]> {
 
 impl Supervisor {
     /// Whether a worker has died of what it should not have done; the call's name.
-    pub(super) fn violation(&mut self, row: usize, status: Option<ExitStatus>) -> Option<String> {
+    fn violation(&mut self, row: usize, status: Option<ExitStatus>) -> Option<String> {
         let number = self.board.get(row, Cell::Violation);
         let by_signal = status.and_then(|status| status.signal()) == Some(SIGSYS);
         let name = match number.checked_sub(1) {
@@ -235,6 +236,24 @@ impl Supervisor {
         let count = self.ledger.note(Note::Violations) + 1;
         self.ledger.set_note(Note::Violations, count);
         Some(name)
+    }
+
+    /// How it died: of what the sandbox forbids, if that is so.
+    pub(super) fn death(
+        &mut self,
+        process: &Process,
+        how: &str,
+        status: Option<ExitStatus>,
+    ) -> String {
+        let Some(call) = self.violation(process.row, status) else {
+            return how.to_string();
+        };
+        if let Some(place) = self.workers.places.get_mut(process.id) {
+            place.violations += 1;
+        }
+        let (id, pid) = (process.id, process.child.id());
+        log::error!("worker {id}, pid {pid}, did what its sandbox forbids: {call}");
+        format!("{how}, its sandbox forbids {call}")
     }
 }
 

@@ -440,19 +440,6 @@ impl Supervisor {
         self.schedule(id, pid, how, self.now_ms < process.started_ms + YOUNG_MS);
     }
 
-    /// How it died: of what the sandbox forbids, if that is so.
-    fn death(&mut self, process: &Process, how: &str, status: Option<ExitStatus>) -> String {
-        let Some(call) = self.violation(process.row, status) else {
-            return how.to_string();
-        };
-        if let Some(place) = self.workers.places.get_mut(process.id) {
-            place.violations += 1;
-        }
-        let (id, pid) = (process.id, process.child.id());
-        log::error!("worker {id}, pid {pid}, did what its sandbox forbids: {call}");
-        format!("{how}, its sandbox forbids {call}")
-    }
-
     /// A place without a process gets a new one.
     fn schedule(&mut self, id: usize, pid: u32, how: &str, young: bool) {
         let now_ms = self.now_ms;
@@ -523,24 +510,6 @@ impl Supervisor {
     pub(super) fn replace_no_worker(&mut self) {
         for place in &mut self.workers.places {
             place.due_ms = None;
-        }
-    }
-
-    /// Each worker gets descriptors of its own.
-    pub(super) fn hand_out_logs(&mut self) {
-        for (_, channel) in self.workers.channels() {
-            let fds = || Ok::<_, io::Error>((self.logs.log()?, self.logs.access()?));
-            match fds() {
-                Ok((log, access)) => {
-                    channel.send_with("log", vec![log]);
-                    if let Some(access) = access {
-                        channel.send_with("access", vec![access]);
-                    }
-                    // As above.
-                    let _ = channel.flush();
-                }
-                Err(e) => log::error!("a worker keeps its old log: {e}"),
-            }
         }
     }
 

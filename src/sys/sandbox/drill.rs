@@ -7,16 +7,16 @@
 mod acts;
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use self::acts::{files, kernel, network, processes, ANONYMOUS, AT, WRITE};
+use self::acts::{files, kernel, network, processes, without_filter, ANONYMOUS, WRITE};
 use super::filter::FOREIGN_NUMBERS;
 use super::table::WORKER;
 use super::*;
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 
 /// How an act ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -259,106 +259,13 @@ fn what_can_be_used_up() {
 /// Without the last layer the ones before it hold by themselves.
 #[test]
 fn each_layer_holds_alone() {
-    use libc::{EACCES, EAGAIN, EBADF, ENOENT, EPERM};
-    let file = File::open("/etc/passwd").expect("a file");
-    let port =
-        crate::sys::socket::listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port");
+    let port = socket::listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port");
     let free = port.local_addr().expect("its address");
     drop(port);
     for starter in starters() {
         let sibling = Sibling::of(*starter);
-        let bind = move || match crate::sys::socket::listen(free, 1) {
-            Ok(_) => 0,
-            Err(_) => -1,
-        };
-        let root = *starter == Starter::Root;
-        let target = i64::from(sibling.0);
-        let acts: Vec<(Act, &[i32])> = vec![
-            (
-                act(
-                    "read a file",
-                    "",
-                    libc::SYS_openat,
-                    &[AT, path(c"/etc/passwd"), 0],
-                ),
-                if root { &[ENOENT, EACCES] } else { &[EACCES] },
-            ),
-            (
-                act(
-                    "create one",
-                    "",
-                    libc::SYS_openat,
-                    &[
-                        AT,
-                        path(c"x"),
-                        (libc::O_CREAT | libc::O_WRONLY) as i64,
-                        0o600,
-                    ],
-                ),
-                &[ENOENT, EACCES],
-            ),
-            (("bind", "", Box::new(bind)), &[EACCES]),
-            (
-                act(
-                    "kill a sibling",
-                    "",
-                    libc::SYS_kill,
-                    &[target, libc::SIGKILL as i64],
-                ),
-                &[EPERM],
-            ),
-            (
-                act(
-                    "trace it",
-                    "",
-                    libc::SYS_ptrace,
-                    &[libc::PTRACE_SEIZE as i64, target, 0, 0],
-                ),
-                &[EPERM],
-            ),
-            (
-                act("fork", "", libc::SYS_clone, &[libc::SIGCHLD as i64]),
-                &[EAGAIN],
-            ),
-            (
-                act("become root", "", libc::SYS_setresuid, &[0, 0, 0]),
-                &[EPERM],
-            ),
-            (
-                act("leave the chroot", "", libc::SYS_chroot, &[path(c"/")]),
-                &[EPERM],
-            ),
-            (
-                act(
-                    "mount",
-                    "",
-                    libc::SYS_mount,
-                    &[0, path(c"/"), path(c"proc"), 0, 0],
-                ),
-                &[EPERM],
-            ),
-            (
-                act(
-                    "a raw socket",
-                    "",
-                    libc::SYS_socket,
-                    &[2, libc::SOCK_RAW as i64, 1],
-                ),
-                &[EPERM],
-            ),
-            // Open descriptors stay what they are: who has none finds none.
-            (
-                act(
-                    "a descriptor that is not there",
-                    "",
-                    libc::SYS_fchdir,
-                    &[file.as_raw_fd() as i64 + 500],
-                ),
-                &[EBADF],
-            ),
-        ];
-        for ((what, _, act), errors) in &acts {
-            match inside(*starter, None, act) {
+        for (what, errors, act) in without_filter(sibling.0.into(), free) {
+            match inside(*starter, None, &act) {
                 End::Refused(errno) if errors.contains(&errno) => {}
                 other => panic!("{what}, {starter:?}: {other:?}"),
             }

@@ -1,8 +1,10 @@
 //! What is tried inside a worker's sandbox: in words, the call of which it dies, the call that does it.
 
-use super::{act, path, Act};
+use std::net::SocketAddr;
 
-pub const AT: i64 = libc::AT_FDCWD as i64;
+use super::{act, path, socket, Act};
+
+const AT: i64 = libc::AT_FDCWD as i64;
 pub const WRITE: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
 const EXEC: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 pub const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
@@ -114,5 +116,27 @@ pub fn kernel() -> Vec<Act> {
         act("shared memory", "shmget", libc::SYS_shmget, &[0, 4096, 0o1600]),
         act("wait for another thread", "futex", libc::SYS_futex, &[0, 128, 0, 0, 0, 0]),
         act("sleep", "nanosleep", libc::SYS_nanosleep, &[0, 0]),
+    ]
+}
+
+/// What the layers before seccomp refuse, and as what. In an empty root nothing is found, where there is none Landlock refuses.
+#[rustfmt::skip]
+pub fn without_filter(sibling: i64, free: SocketAddr) -> Vec<(&'static str, &'static [i32], Box<dyn Fn() -> i64>)> {
+    use libc::{EACCES, EAGAIN, ENOENT, EPERM};
+    let refused = |what, errors: &'static [i32], number, arguments: &[i64]| {
+        (what, errors, act(what, "", number, arguments).2)
+    };
+    let bind = move || socket::listen(free, 1).map_or(-1, |_| 0);
+    vec![
+        ("bind", &[EACCES], Box::new(bind)),
+        refused("read a file", &[ENOENT, EACCES], libc::SYS_openat, &[AT, path(c"/etc/passwd"), 0]),
+        refused("create one", &[ENOENT, EACCES], libc::SYS_openat, &[AT, path(c"x"), (libc::O_CREAT | libc::O_WRONLY) as i64, 0o600]),
+        refused("kill a sibling", &[EPERM], libc::SYS_kill, &[sibling, libc::SIGKILL as i64]),
+        refused("trace it", &[EPERM], libc::SYS_ptrace, &[libc::PTRACE_SEIZE as i64, sibling, 0, 0]),
+        refused("fork", &[EAGAIN], libc::SYS_clone, &[libc::SIGCHLD as i64]),
+        refused("become root", &[EPERM], libc::SYS_setresuid, &[0, 0, 0]),
+        refused("leave the chroot", &[EPERM], libc::SYS_chroot, &[path(c"/")]),
+        refused("mount", &[EPERM], libc::SYS_mount, &[0, path(c"/"), path(c"proc"), 0, 0]),
+        refused("a raw socket", &[EPERM], libc::SYS_socket, &[2, libc::SOCK_RAW as i64, 1]),
     ]
 }
