@@ -17,6 +17,7 @@ use crate::net::ledger::{Ledger, Note};
 use crate::net::token::{self, Kind};
 use crate::proto::line::LineReader;
 use crate::slab::Key;
+use crate::supervisor::activation::Given;
 use crate::supervisor::connections::Roll;
 use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
@@ -269,6 +270,7 @@ impl Supervisor {
             settings,
             state: handover.state,
             sockets,
+            given: Given::default(),
             board,
             ledger,
             roster: handover.roster,
