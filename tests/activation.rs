@@ -5,12 +5,14 @@ mod common;
 use common::{
     control, control_at, program, signal, wait_until, Backend, Guard, Peer, Reply, Setup,
 };
+use sozu_lib::sys::passing;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 
 /// Becomes the proxy, with its standard descriptors as 3, 4 and 5.
 const WRAPPER: &str = r#"
@@ -19,9 +21,12 @@ export LISTEN_PID="${4:-$$}"
 exec "$1" start -c "$2"
 "#;
 
+/// Where systemd listens, if the test plays it.
+const NOTIFY: &str = "notify.sock";
+
 /// A proxy that was started with sockets.
 struct Activated {
-    setup: Setup,
+    setup: Rc<Setup>,
     child: Child,
     _guard: Guard,
 }
@@ -29,19 +34,21 @@ struct Activated {
 impl Activated {
     /// With exactly three sockets and these variables; `pid`: not its own, but for this one.
     fn start(
-        setup: Setup,
+        setup: impl Into<Rc<Setup>>,
         address: SocketAddr,
         sockets: [OwnedFd; 3],
         count: &str,
         names: &str,
         pid: &str,
     ) -> Activated {
+        let setup = setup.into();
         let config = setup.write(address);
         let [first, second, third] = sockets;
         let mut shell = Command::new("sh");
         shell.args(["-c", WRAPPER, "sh"]).arg(program("sozu"));
         shell.arg(config).arg(setup.path("log")).arg(pid);
         shell.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
+        shell.env("NOTIFY_SOCKET", setup.path(NOTIFY));
         shell.env_remove("RUST_LOG").process_group(0);
         shell.stdin(Stdio::from(first)).stdout(Stdio::from(second));
         let child = shell.stderr(Stdio::from(third)).spawn().expect("sh");
@@ -178,4 +185,72 @@ fn a_number_that_is_none_is_said() {
         log.contains("LISTEN_FDS=many is no number of sockets"),
         "{log}"
     );
+}
+
+/// The part of systemd that is told things and keeps descriptors.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn of(setup: &Setup) -> Manager {
+        let socket = UnixDatagram::bind(setup.path(NOTIFY)).expect("bind");
+        let time = Some(common::DEADLINE);
+        socket.set_read_timeout(time).expect("a time limit");
+        Manager(socket)
+    }
+
+    /// What it is told next but for `READY=1` and the like, and what came along.
+    fn told(&self) -> (String, Vec<OwnedFd>) {
+        loop {
+            let (mut text, mut fds) = ([0; 512], Vec::new());
+            let came = passing::receive(&self.0, &mut text, &mut fds).expect("a message");
+            assert!(came.whole);
+            let text = String::from_utf8_lossy(&text[..came.bytes]).into_owned();
+            if text.starts_with("FDSTORE") {
+                return (text, fds);
+            }
+        }
+    }
+}
+
+#[test]
+fn listening_sockets_outlive_a_main_that_is_killed() {
+    let backend = Backend::named("a");
+    let setup = Rc::new(Setup::http().backends(&[backend.address()]));
+    let manager = Manager::of(&setup);
+    let (listener, address) = bound();
+    drop(listener);
+    let three = || [useless(), useless(), useless()];
+    let mut first = Activated::start(setup.clone(), address, three(), "0", "", "").ready();
+    let (text, mut fds) = manager.told();
+    let name = format!("listener-{address}").replace(':', "_");
+    assert_eq!(text, format!("FDSTORE=1\nFDNAME={name}"));
+    let stored = TcpListener::from(fds.pop().expect("a descriptor"));
+    assert_eq!(stored.local_addr().expect("getsockname"), address);
+
+    // As KillMode=mixed has it: all of them, main first.
+    let workers = first.control("workers").workers();
+    signal(first.child.id(), "KILL");
+    for worker in workers {
+        signal(worker.pid, "KILL");
+        wait_until("a worker is gone", || {
+            (!common::is_alive(worker.pid)).then_some(())
+        });
+    }
+    first.child.wait().expect("wait");
+    let mut waiting = Peer::connect(address);
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+
+    let sockets = [copy(&stored), useless(), useless()];
+    let mut second = Activated::start(setup, address, sockets, "1", &name, "").ready();
+    assert_eq!(waiting.response().status(), 200);
+    drop(stored);
+    // Main is the only one that holds it now, and lets it go.
+    let disabled = second.control(&format!("listener disable address={address}"));
+    assert!(disabled.is_ok(), "{disabled:?}");
+    let (text, _) = manager.told();
+    assert_eq!(text, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    wait_until("nobody listens", || {
+        std::net::TcpStream::connect(address).err()
+    });
+    assert!(second.end().success(), "{}", second.log());
 }

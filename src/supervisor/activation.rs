@@ -5,7 +5,7 @@
 //! of them open as well, so whoever connects waits while the proxy is started anew. Hence
 //! they are kept here while a listener comes and goes: its address cannot be bound again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use crate::limits::LISTEN_BACKLOG;
+use crate::supervisor::store;
 use crate::sys::exec::Inherited;
 use crate::sys::socket::{self, Nature};
 
@@ -26,6 +27,8 @@ const NO_NAME: &str = "unknown";
 #[derive(Default)]
 pub struct Given {
     sockets: BTreeMap<SocketAddr, (String, TcpListener)>,
+    /// Bound by the main before this one: what no listener wants is let go.
+    stored: BTreeMap<SocketAddr, TcpListener>,
     control: Option<UnixListener>,
     /// What was wrong, until there is a log.
     wrong: Vec<String>,
@@ -115,6 +118,10 @@ impl Given {
         let listener = TcpListener::from(fd);
         let address = listener.local_addr().map_err(unknown)?;
         socket::prepare(&listener).map_err(unknown)?;
+        if store::is_stored(name) {
+            self.stored.insert(address, listener);
+            return Ok(());
+        }
         if let Some((other, _)) = self.sockets.get(&address) {
             return Err(format!("{other} listens on {address} already"));
         }
@@ -139,10 +146,21 @@ impl Given {
 
     /// The socket that was given for this address, else one of our own.
     pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        match self.sockets.get(&address) {
-            Some((_, socket)) => socket.try_clone(),
+        let given = self.sockets.get(&address).map(|(_, socket)| socket);
+        match given.or(self.stored.get(&address)) {
+            Some(socket) => socket.try_clone(),
             None => socket::listen(address, LISTEN_BACKLOG),
         }
+    }
+
+    /// Whether systemd has bound it.
+    pub fn has(&self, address: &SocketAddr) -> bool {
+        self.sockets.contains_key(address)
+    }
+
+    /// The listeners have what they want: the addresses that were in the store.
+    pub fn close_stored(&mut self) -> BTreeSet<SocketAddr> {
+        std::mem::take(&mut self.stored).into_keys().collect()
     }
 
     /// Now that there is a log: what was wrong, and what nobody uses.

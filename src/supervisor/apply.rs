@@ -112,6 +112,7 @@ impl Supervisor {
         let warnings = self.warn_of(&done.changes);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
+        self.store.follow(&self.sockets, &self.given);
         let pairs = vec![
             ("revision", self.revision.to_string()),
             ("changes", done.changes.len().to_string()),

@@ -36,6 +36,7 @@ mod secure;
 mod series;
 mod settling;
 mod status;
+mod store;
 mod succession;
 mod takeover;
 mod tickets;
@@ -83,6 +84,7 @@ use saved::Saver;
 use secure::Expiry;
 pub use secure::{try_policies, untimely};
 use series::Roster;
+use store::Store;
 pub use takeover::take_over;
 use tickets::Tickets;
 use upgrade::Upgrade;
@@ -123,6 +125,7 @@ struct Supervisor {
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
     given: Given,
+    store: Store,
     board: Board,
     ledger: Ledger,
     roster: Roster,
@@ -176,6 +179,7 @@ struct Parts {
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
     given: Given,
+    store: Store,
     board: Board,
     ledger: Ledger,
     roster: Roster,
@@ -238,6 +242,7 @@ impl Supervisor {
             state,
             control,
             sockets,
+            store: Store::holding(given.close_stored()),
             given,
             logs,
             file,
@@ -279,6 +284,7 @@ impl Supervisor {
             control: parts.control,
             sockets: parts.sockets,
             given: parts.given,
+            store: parts.store,
             logs: parts.logs,
             now_ms,
             failure: None,
@@ -411,6 +417,7 @@ impl Supervisor {
         self.give_upgrade_up();
         self.forget_trial();
         self.sockets.clear();
+        self.store.follow(&self.sockets, &self.given);
         self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
@@ -423,7 +430,7 @@ impl Supervisor {
         } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
             let seconds = timeout.unwrap_or(self.settings.shutdown_timeout);
             log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
-            notify::send("STOPPING=1");
+            notify::send("STOPPING=1", &[]);
             let until_ms = self.now_ms + u64::from(seconds) * 1000;
             self.stage = Stage::Draining { until_ms };
             self.tell_workers("drain");
@@ -482,7 +489,8 @@ impl Supervisor {
             self.max_connections,
             control = self.settings.command_socket.display(),
         );
-        notify::send("READY=1");
+        self.store.follow(&self.sockets, &self.given);
+        notify::send("READY=1", &[]);
         self.keep_last();
     }
 }

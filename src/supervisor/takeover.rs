@@ -27,6 +27,7 @@ use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
 use crate::supervisor::rehearsal::{self, Understood};
+use crate::supervisor::store::Store;
 use crate::supervisor::waits::Wait;
 use crate::supervisor::workers::{Life, Place, Process, Workers};
 use crate::supervisor::{notify, Parts, Stage, Supervisor};
@@ -271,6 +272,7 @@ impl Supervisor {
             state: handover.state,
             sockets,
             given: Given::default(),
+            store: Store::default(),
             board,
             ledger,
             roster: handover.roster,
@@ -451,7 +453,8 @@ impl Supervisor {
         for client in self.control.clients.keys() {
             self.serve_client(client, false);
         }
-        notify::send("READY=1");
+        self.store.follow(&self.sockets, &self.given);
+        notify::send("READY=1", &[]);
         self.keep_last();
     }
 }
