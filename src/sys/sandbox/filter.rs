@@ -176,7 +176,7 @@ mod tests {
                         NUMBER_AT => number,
                         ARCH_AT => arch,
                         other => {
-                            assert!(other >= 16 && other < 64 && other % 8 == 0, "{other}");
+                            assert!((16..64).contains(&other) && other % 8 == 0, "{other}");
                             arguments[(other as usize - 16) / 8] as u32
                         }
                     }

@@ -119,9 +119,12 @@ pub fn kernel() -> Vec<Act> {
     ]
 }
 
+/// What is tried, which errors refuse it, and how.
+type Tried = (&'static str, &'static [i32], Box<dyn Fn() -> i64>);
+
 /// What the layers before seccomp refuse, and as what. In an empty root nothing is found, where there is none Landlock refuses.
 #[rustfmt::skip]
-pub fn without_filter(sibling: i64, free: SocketAddr) -> Vec<(&'static str, &'static [i32], Box<dyn Fn() -> i64>)> {
+pub fn without_filter(sibling: i64, free: SocketAddr) -> Vec<Tried> {
     use libc::{EACCES, EAGAIN, ENOENT, EPERM};
     let refused = |what, errors: &'static [i32], number, arguments: &[i64]| {
         (what, errors, act(what, "", number, arguments).2)
