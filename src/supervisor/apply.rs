@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::channel;
-use crate::limits::LISTEN_BACKLOG;
 use crate::net::ledger::Note;
 use crate::proto::reply;
 use crate::proto::update::Step;
@@ -20,7 +19,6 @@ use crate::slab::Key;
 use crate::state::{Change, Code, Listener, Refused, State, Timeouts};
 use crate::supervisor::resize::Resize;
 use crate::supervisor::{cannot_listen, secure, series, Supervisor};
-use crate::sys::socket;
 
 /// A transaction that workers have still to do.
 pub struct Pending {
@@ -114,6 +112,7 @@ impl Supervisor {
         let warnings = self.warn_of(&done.changes);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
+        self.store.follow(&self.sockets, &self.given);
         let pairs = vec![
             ("revision", self.revision.to_string()),
             ("changes", done.changes.len().to_string()),
@@ -141,8 +140,7 @@ impl Supervisor {
         let missing = |listener: &&Rc<Listener>| {
             listener.enabled && !self.sockets.contains_key(&listener.address)
         };
-        let open = |listener: &Rc<Listener>| match socket::listen(listener.address, LISTEN_BACKLOG)
-        {
+        let open = |listener: &Rc<Listener>| match self.given.listen(listener.address) {
             Ok(socket) => Ok((listener.address, socket)),
             Err(e) => {
                 let what = cannot_listen(listener.address, &e);

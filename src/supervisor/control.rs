@@ -103,7 +103,7 @@ impl Control {
         Ok(Control::taken(listener, path, roles))
     }
 
-    /// The socket that was bound by the program before this one.
+    /// The socket that was bound by the program before this one, or by systemd.
     pub fn taken(listener: UnixListener, path: &Path, roles: Roles) -> Control {
         Control {
             listener,
@@ -197,10 +197,14 @@ impl Control {
 }
 
 impl Drop for Control {
-    /// No socket is left behind.
+    /// No socket is left behind, unless it is another process's that goes on listening: the
+    /// kernel says which one called listen(2), and an exec does not change that.
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = fs::remove_file(&self.path);
+        let listens = socket::peer_credentials(self.as_fd());
+        if listens.is_ok_and(|who| u32::try_from(who.pid) == Ok(std::process::id())) {
+            // Somebody else may have removed it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! One thread, one epoll, nothing that blocks: signals, workers' channels and
 //! control clients are events like any other.
 
+mod activation;
 mod apply;
 mod canary;
 mod challenges;
@@ -37,6 +38,7 @@ mod secure;
 mod series;
 mod settling;
 mod status;
+mod store;
 mod succession;
 mod takeover;
 mod tickets;
@@ -53,7 +55,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Settings};
-use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, LISTEN_BACKLOG, STOP_GRACE_MS};
+use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, STOP_GRACE_MS};
 use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
@@ -66,7 +68,7 @@ use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{self, Child, Signals};
 pub use crate::sys::process::{keep_no_cores, keep_no_large_pieces};
-use crate::sys::socket;
+use activation::Given;
 use apply::{Pending, Trial};
 use control::Control;
 use dumps::Dumps;
@@ -85,6 +87,7 @@ use saved::Saver;
 use secure::Expiry;
 pub use secure::{try_policies, untimely};
 use series::Roster;
+use store::Store;
 pub use takeover::take_over;
 use tickets::Tickets;
 use upgrade::Upgrade;
@@ -124,6 +127,8 @@ struct Supervisor {
     signals: Signals,
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    given: Given,
+    store: Store,
     board: Board,
     ledger: Ledger,
     roster: Roster,
@@ -178,6 +183,8 @@ struct Parts {
     state: State,
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    given: Given,
+    store: Store,
     board: Board,
     ledger: Ledger,
     roster: Roster,
@@ -205,23 +212,29 @@ impl Supervisor {
     fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
         let now_ms = clock::monotonic_us() / 1000;
         let filed_log_level = config.settings.log_level.clone();
-        let given = std::env::var("RUST_LOG");
-        config.settings.log_level = given.unwrap_or(config.settings.log_level);
+        let asked = std::env::var("RUST_LOG");
+        config.settings.log_level = asked.unwrap_or(config.settings.log_level);
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         // Before anything is opened: there may be more listeners than the limit allows now.
         process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
+        let mut given = Given::take();
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
         let roles = Roles::new(&config.settings, process::own_uid())?;
         // Whom it would not confine nobody starts.
         let sandbox = Sandbox::new(&config.settings)?;
-        let control = Control::bind(&config.settings.command_socket, roles)?;
+        let path = &config.settings.command_socket;
+        let control = match given.take_control(path) {
+            Some(socket) => Control::taken(socket, path, roles),
+            None => Control::bind(path, roles)?,
+        };
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
-        let sockets = listen_all(&state)?;
+        let sockets = listen_all(&state, &given)?;
         logging::start(&settings.log_level, "main", logs.log_for_main()?);
         saved::tell(not_restored);
+        given.tell(&sockets);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
@@ -238,6 +251,8 @@ impl Supervisor {
             state,
             control,
             sockets,
+            store: Store::holding(given.close_stored()),
+            given,
             logs,
             sandbox,
             file,
@@ -278,6 +293,8 @@ impl Supervisor {
             signals,
             control: parts.control,
             sockets: parts.sockets,
+            given: parts.given,
+            store: parts.store,
             logs: parts.logs,
             sandbox: parts.sandbox,
             now_ms,
@@ -411,6 +428,7 @@ impl Supervisor {
         self.give_upgrade_up();
         self.forget_trial();
         self.sockets.clear();
+        self.store.follow(&self.sockets, &self.given);
         self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
@@ -423,7 +441,7 @@ impl Supervisor {
         } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
             let seconds = timeout.unwrap_or(self.settings.shutdown_timeout);
             log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
-            notify::send("STOPPING=1");
+            notify::send("STOPPING=1", &[]);
             let until_ms = self.now_ms + u64::from(seconds) * 1000;
             self.stage = Stage::Draining { until_ms };
             self.tell_workers("drain");
@@ -483,14 +501,15 @@ impl Supervisor {
             self.max_connections,
             control = self.settings.command_socket.display(),
         );
-        notify::send("READY=1");
+        self.store.follow(&self.sockets, &self.given);
+        notify::send("READY=1", &[]);
         self.keep_last();
     }
 }
 
 /// Binds every listener of the state, if OpenSSL takes all policies, or says which one cannot be and what to do.
-fn listen_all(state: &State) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
-    let bind = |address: SocketAddr| match socket::listen(address, LISTEN_BACKLOG) {
+fn listen_all(state: &State, given: &Given) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
+    let bind = |address: SocketAddr| match given.listen(address) {
         Ok(socket) => Ok((address, socket)),
         Err(e) => Err(cannot_listen(address, &e)),
     };

@@ -1,12 +1,15 @@
 //! What systemd wants to know (sd_notify(3)), where it asks for it.
 
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Without NOTIFY_SOCKET nobody asks, and nothing is sent.
-pub fn send(state: &str) {
+use crate::sys::passing;
+
+/// With descriptors for the store; whether it was sent. Without NOTIFY_SOCKET nobody asks, and all is well.
+pub fn send(state: &str, fds: &[BorrowedFd]) -> bool {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
+        return true;
     };
     let bytes = path.as_encoded_bytes();
     let address = match bytes.strip_prefix(b"@") {
@@ -16,9 +19,11 @@ pub fn send(state: &str) {
     let sent = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        socket.send_to_addr(state.as_bytes(), &address)
+        socket.connect_addr(&address)?;
+        passing::send(&socket, state.as_bytes(), fds)
     });
-    if let Err(e) = sent {
+    if let Err(e) = &sent {
         log::warn!("NOTIFY_SOCKET: {e}");
     }
+    sent.is_ok()
 }

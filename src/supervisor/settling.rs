@@ -167,7 +167,7 @@ impl Supervisor {
         words.extend([TAKE_OVER.into(), text.as_raw_fd().to_string().into()]);
         log::info!("upgrade: main becomes {}", program.display());
         let now_us = clock::monotonic_us();
-        notify::send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
+        notify::send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"), &[]);
         let e = match keep(true) {
             Ok(_) => exec::exec(program, &words),
             Err(e) => e,
@@ -175,7 +175,7 @@ impl Supervisor {
         if let Err(e) = keep(false) {
             log::error!("descriptors go to children: {e}");
         }
-        notify::send("READY=1");
+        notify::send("READY=1", &[]);
         format!("cannot be run in the place of {}: {e}", version())
     }
 }

@@ -17,6 +17,7 @@ use crate::net::ledger::{Ledger, Note};
 use crate::net::token::{self, Kind};
 use crate::proto::line::LineReader;
 use crate::slab::Key;
+use crate::supervisor::activation::Given;
 use crate::supervisor::connections::Roll;
 use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
@@ -27,6 +28,7 @@ use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
 use crate::supervisor::rehearsal::{self, Understood};
 use crate::supervisor::sandbox::give_up_the_rest_of_root;
+use crate::supervisor::store::Store;
 use crate::supervisor::waits::Wait;
 use crate::supervisor::workers::{Life, Place, Process, Workers};
 use crate::supervisor::{notify, Parts, Stage, Supervisor};
@@ -275,6 +277,8 @@ impl Supervisor {
             settings,
             state: handover.state,
             sockets,
+            given: Given::default(),
+            store: Store::default(),
             board,
             ledger,
             roster: handover.roster,
@@ -456,7 +460,8 @@ impl Supervisor {
         for client in self.control.clients.keys() {
             self.serve_client(client, false);
         }
-        notify::send("READY=1");
+        self.store.follow(&self.sockets, &self.given);
+        notify::send("READY=1", &[]);
         self.keep_last();
     }
 }

@@ -113,8 +113,7 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
         // So that 0.0.0.0:80 and [::]:80 can be two listeners.
         set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
     }
-    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32)?;
-    set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)?;
+    set_inherited(fd.as_fd())?;
     let raw = Raw::of(address);
     // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
     check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.len) })?;
@@ -136,6 +135,17 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         Some(peer) => Ok((TcpStream::from(fd), peer)),
         None => Err(io::Error::other("a peer that is neither IPv4 nor IPv6")),
     }
+}
+
+fn set_inherited(listener: BorrowedFd) -> io::Result<()> {
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32)?;
+    set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)
+}
+
+/// Makes a listening socket that somebody else bound like one of `listen`.
+pub fn prepare(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    set_inherited(listener.as_fd())
 }
 
 /// Starts to connect. The connection is made when the socket becomes writable and `take_error` says `Ok`.

@@ -20,7 +20,7 @@ pub use bytes::{chunked, pattern, same_bytes, LARGE, SIZES, SMALL};
 pub use control::{control, control_at, Control, Reply, Worker};
 pub use message::{Broken, Framing, Message};
 pub use peer::Peer;
-pub use proxy::{is_alive, program, signal, sozu, sozuctl, Proxy, Setup, TempDir};
+pub use proxy::{is_alive, program, signal, sozu, sozuctl, Guard, Proxy, Setup, TempDir};
 pub use scrape::{serve_metrics, wait_sum, Scrape};
 
 use std::time::{Duration, Instant};

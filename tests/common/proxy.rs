@@ -365,10 +365,10 @@ fn launch(
 
 /// The shell that kills what it guards when it is dropped, or when this
 /// process is gone.
-struct Guard(Child);
+pub struct Guard(Child);
 
 impl Guard {
-    fn of(pid: u32) -> Guard {
+    pub fn of(pid: u32) -> Guard {
         let mut shell = Command::new("sh");
         shell
             .args(["-c", GUARD, "guard", &pid.to_string()])
