@@ -3,6 +3,8 @@
 
 #[path = "fuzz/config_property.rs"]
 mod config_property;
+#[path = "fuzz/handover_property.rs"]
+mod handover_property;
 #[path = "fuzz/properties.rs"]
 mod properties;
 
@@ -133,4 +135,9 @@ fn hosts() {
 #[test]
 fn configurations() {
     smoke("config", config_property::config);
+}
+
+#[test]
+fn handovers() {
+    smoke("handover", handover_property::handover);
 }
