@@ -4,13 +4,16 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup build run test check bench loss fuzz install clean
+.PHONY: help setup setup-tests build run test check bench loss fuzz install clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: ## installs a C compiler and the OpenSSL headers where they are missing
 	@sh tests/setup.sh
+
+setup-tests: # and testssl.sh, which one test runs
+	@sh tests/setup.sh tests
 
 build: setup ## both programs, optimized
 	$(CARGO) build --release --locked --workspace
@@ -19,10 +22,10 @@ run: build ## the proxy on 127.0.0.1:8080 before two demo backends, until Ctrl-C
 	$(CARGO) build --release --locked --example demo-backend
 	@sh tests/demo/run.sh
 
-test: setup ## every test
+test: setup-tests ## every test
 	$(CARGO) test --locked --workspace
 
-check: setup ## format, lints and every test: what has to pass before a merge
+check: setup-tests ## format, lints and every test: what has to pass before a merge
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace

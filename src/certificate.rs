@@ -92,6 +92,13 @@ pub fn matched(certificate: &str, chain: &str, key: Option<&str>) -> Result<Chec
                 name_of(below.subject_name())
             ));
         }
+        if !has_signed(link, below) {
+            return Err(format!(
+                "the chain belongs to another certificate: this {} did not sign {}",
+                name_of(link.subject_name()),
+                name_of(below.subject_name())
+            ));
+        }
         below = link;
     }
     Ok(Checked {
@@ -99,6 +106,15 @@ pub fn matched(certificate: &str, chain: &str, key: Option<&str>) -> Result<Chec
         chain: all,
         key,
     })
+}
+
+/// By its key: another one may have the same name.
+fn has_signed(issuer: &X509Ref, below: &X509Ref) -> bool {
+    let key = issuer.public_key();
+    let signed = key.and_then(|key| below.verify(&key)).unwrap_or(false);
+    // Why not stays in the queue, where it would be taken for an error of whoever comes next.
+    let _ = openssl::error::ErrorStack::get();
+    signed
 }
 
 /// Certificates that may vouch for others: a root, or several.

@@ -61,6 +61,17 @@ pub const TLS_SMALL_RECORDS_BYTES: usize = 32 * 1024;
 /// taken for as long again.
 pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 
+/// Challenges of certificate authorities that are answered: the names of two orders, which have
+/// 100 with the largest of them.
+pub const CHALLENGES_MAX: usize = 256;
+/// Longest answer to one, in bytes: usual ones have 87.
+pub const CHALLENGE_BYTES_MAX: usize = 256;
+/// Names in their folder that main looks at.
+pub const CHALLENGE_NAMES_MAX: usize = 1024;
+/// After main has looked there it does other things for so many times as long, lest whoever writes
+/// there all the time keep it busy. An authority on the same machine asks 3 ms after the file was written.
+pub const CHALLENGE_REST_TIMES: u64 = 10;
+
 /// Longest PEM text of a certificate, a chain or a key, in bytes: the three of them, escaped, fit
 /// one control line.
 pub const PEM_BYTES_MAX: usize = 128 * 1024;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and the system lacks: a C compiler, pkg-config
-# and the OpenSSL headers. Says nothing and does nothing when all is there.
+# and the OpenSSL headers. With the word "tests" also testssl.sh, for one of
+# them. Says nothing and does nothing when all is there.
 set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -14,41 +15,56 @@ complete() {
     [ -n "${OPENSSL_DIR:-}" ] && [ -d "$OPENSSL_DIR" ]
 }
 
-complete && exit 0
+# Distributions call it by either name.
+scanner() {
+    [ "${1:-}" != tests ] || command -v testssl >/dev/null 2>&1 || command -v testssl.sh >/dev/null 2>&1
+}
+
+complete && scanner "$@" && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
-    install="apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libssl-dev"
+    install="apt-get install -y --no-install-recommends"
+    packages="gcc libc6-dev pkg-config libssl-dev" extra=testssl.sh
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
-    install="dnf install -y gcc pkgconf-pkg-config openssl-devel"
+    install="dnf install -y"
+    packages="gcc pkgconf-pkg-config openssl-devel" extra=testssl
     refresh=
 elif command -v apk >/dev/null 2>&1; then
-    install="apk add gcc musl-dev pkgconf openssl-dev openssl-libs-static"
+    install="apk add"
+    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra=testssl.sh
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
-    install="pacman -S --noconfirm --needed gcc pkgconf openssl"
+    install="pacman -S --noconfirm --needed"
+    packages="gcc pkgconf openssl" extra=testssl.sh
     refresh="pacman -Sy"
 else
-    echo "install a C compiler, pkg-config and the OpenSSL headers, then try again" >&2
-    exit 1
+    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh; then try again" >&2
+    complete && exit 0 || exit 1
 fi
+complete && packages=
+scanner "$@" && extra=
 
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
     as_root="sudo -n"
 else
-    echo "as root: $install" >&2
-    exit 1
+    echo "as root: $install $packages $extra" >&2
+    complete && exit 0 || exit 1
 fi
 
-echo "installing what is missing: $install" >&2
+echo "installing what is missing: $packages $extra" >&2
 export DEBIAN_FRONTEND=noninteractive
 # Words are meant to be split.
 # shellcheck disable=SC2086
 {
     [ -z "$refresh" ] || $as_root $refresh || true
-    $as_root $install
+    # Each by itself: the one may be there where the other is not.
+    [ -z "$packages" ] || $as_root $install $packages || true
+    [ -z "$extra" ] || $as_root $install $extra || true
 } >&2
 
+# Without it all but one test can be run.
+scanner "$@" || echo "still missing: testssl.sh" >&2
 complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }

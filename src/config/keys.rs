@@ -204,6 +204,7 @@ pub static GLOBAL: &[Key] = &[
     key("worker_timeout", Seconds, Is("10"), "How long a worker may not answer before it is replaced. A change waits for such a worker for that long and a half at most."),
     key("drain_timeout", Seconds, Is("3600"), "How long an old worker may go on with its connections once another has taken over."),
     key("shutdown_timeout", Seconds, Is("60"), "How long connections may go on after a soft shutdown."),
+    key("acme_challenges", File, Empty, "The folder into which certbot or acme.sh puts its answers; http listeners give them, before any frontend."),
 ];
 
 /// In `[[listeners]]`, and in `listener add`.

@@ -38,6 +38,8 @@ pub struct Settings {
     pub worker_timeout: u32,
     pub drain_timeout: u32,
     pub shutdown_timeout: u32,
+    /// Below it are the challenges of certificate authorities.
+    pub acme_challenges: Option<PathBuf>,
 }
 
 /// Where a log goes.
@@ -86,6 +88,7 @@ impl Settings {
             worker_timeout: fields.int("worker_timeout")?,
             drain_timeout: fields.int("drain_timeout")?,
             shutdown_timeout: fields.int("shutdown_timeout")?,
+            acme_challenges: fields.text_or_none("acme_challenges").map(PathBuf::from),
         })
     }
 
@@ -127,6 +130,9 @@ impl Settings {
         words.push(word("worker_timeout", self.worker_timeout));
         words.push(word("drain_timeout", self.drain_timeout));
         words.push(word("shutdown_timeout", self.shutdown_timeout));
+        if let Some(folder) = &self.acme_challenges {
+            words.push(word("acme_challenges", folder.display()));
+        }
         words
     }
 }

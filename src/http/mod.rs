@@ -2,6 +2,7 @@
 //!
 //! Pure: parsed heads in, decisions and bytes out. `session` calls it.
 
+pub mod challenge;
 pub mod fields;
 pub mod framing;
 pub mod reply;

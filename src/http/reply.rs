@@ -3,7 +3,8 @@
 use std::io::Write;
 
 /// Every status that we answer with ourselves, and its reason phrase (RFC 9110 section 15, RFC 6585).
-pub const STATUSES: [(u16, &str); 18] = [
+pub const STATUSES: [(u16, &str); 19] = [
+    (200, "OK"),
     (301, "Moved Permanently"),
     (308, "Permanent Redirect"),
     (400, "Bad Request"),
@@ -49,24 +50,30 @@ pub struct Reply<'a> {
     pub hsts: Option<&'a str>,
     /// The body that the configuration gives for this status.
     pub page: Option<&'a str>,
+    /// What was asked for, as plain text.
+    pub text: Option<&'a str>,
 }
 
 impl Reply<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         let (status, reason) = (self.status, reason(self.status));
         let id = String::from_utf8_lossy(self.request_id);
-        let body = match self.page {
-            Some(page) => page.to_owned(),
+        let body = match self.text.or(self.page) {
+            Some(body) => body.to_owned(),
             None => format!(
                 "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {reason}</title></head>\n\
                  <body><h1>{status} {reason}</h1><p>Request {id}</p></body></html>\n"
             ),
         };
+        let kind = match self.text {
+            Some(_) => "application/octet-stream",
+            None => "text/html; charset=utf-8",
+        };
         out.clear();
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: text/html; charset=utf-8\r\n\
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {id}\r\n",
             body.len()
         );
@@ -118,6 +125,7 @@ mod tests {
             location: None,
             hsts: None,
             page: None,
+            text: None,
         };
         reply.write(&mut out);
         let text = String::from_utf8(out).unwrap();
@@ -141,6 +149,7 @@ mod tests {
             retry_after: 7,
             location: Some("https://a/"),
             hsts: None,
+            text: None,
             page: Some("later"),
         };
         reply.write(&mut out);

@@ -83,19 +83,23 @@ impl Conn {
         self.shaking == Some(Shaken::WantsWrite)
     }
 
-    /// One step of the handshake. True: it is done. An error says why it cannot be.
-    pub fn shake(&mut self) -> Result<bool, Error> {
-        let ready = match self.shaking {
-            None | Some(Shaken::Done) => return Ok(true),
+    /// What the handshake waits for is here.
+    pub fn can_shake(&self) -> bool {
+        match self.shaking {
+            None | Some(Shaken::Done) => false,
             Some(Shaken::WantsRead) => self.readable,
             Some(Shaken::WantsWrite) => !self.blocked,
-        };
+        }
+    }
+
+    /// One step of the handshake. True: it is done. An error says why it cannot be.
+    pub fn shake(&mut self) -> Result<bool, Error> {
+        if !self.can_shake() {
+            return Ok(!self.is_shaking());
+        }
         let Transport::Tls(tls) = &mut self.transport else {
             return Ok(true);
         };
-        if !ready {
-            return Ok(false);
-        }
         let step = tls.shake();
         // It is tried once, whatever the session says then.
         self.shaking = step.as_ref().ok().copied();

@@ -22,11 +22,13 @@ pub enum Kind {
     Heir,
     /// A worker that this one takes over from.
     Legacy,
+    /// The folder of challenges has changed.
+    Challenges,
     /// Another program that looks at what would be handed to it.
     Rehearsal,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -36,6 +38,7 @@ const KINDS: [Kind; 10] = [
     Kind::ControlClient,
     Kind::Heir,
     Kind::Legacy,
+    Kind::Challenges,
     Kind::Rehearsal,
 ];
 

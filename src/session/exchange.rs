@@ -70,6 +70,8 @@ pub struct Exchange {
     pub told: Option<Cursor>,
     /// Where else the client is sent.
     pub location: Option<String>,
+    /// What a certificate authority is answered.
+    pub challenge: Option<Rc<str>>,
     pub record: Record,
 }
 
@@ -107,6 +109,7 @@ impl Default for Exchange {
             down_shut: false,
             told: None,
             location: None,
+            challenge: None,
             record: Record::default(),
         }
     }

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::buf::Pool;
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::metrics::text::Cursor;
@@ -50,6 +51,8 @@ pub type Spare = Vec<Box<Exchange>>;
 pub struct World<'w> {
     pub now_us: u64,
     pub door: &'w Door,
+    /// What certificate authorities are answered.
+    pub challenges: &'w Challenges,
     pub random: &'w mut Random,
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
@@ -117,21 +118,11 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
-    match lead(c, &request, hostname, world.door) {
+    match lead(c, &request, hostname, world.door, world.challenges) {
         Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
-        Ok(Way::Elsewhere(status, location)) => {
+        here => {
             x.up.skip(len);
-            x.location = Some(location);
-            return Err(refusal(status, "sent to https"));
-        }
-        Ok(Way::Told(cursor)) => {
-            x.up.skip(len);
-            x.told = Some(cursor);
-            return Ok(());
-        }
-        Err(refusal) => {
-            x.up.skip(len);
-            return Err(refusal);
+            return end_here(x, here?);
         }
     }
     let edge = Edge {
@@ -156,14 +147,41 @@ fn accept(
     Ok(())
 }
 
-/// Where a request leads: to a cluster, to the same thing over TLS, or to the metrics.
+/// No backend sees the request.
+fn end_here(x: &mut Exchange, way: Way) -> Result<(), Refusal> {
+    match way {
+        Way::To(..) => Ok(()),
+        Way::Elsewhere(status, location) => {
+            x.location = Some(location);
+            Err(refusal(status, "sent to https"))
+        }
+        Way::Challenge(text) => {
+            x.challenge = Some(text);
+            Err(refusal(200, "acme challenge"))
+        }
+        Way::Told(cursor) => {
+            x.told = Some(cursor);
+            Ok(())
+        }
+    }
+}
+
+/// Where a request leads: to a cluster, to the same thing over TLS, to the metrics, or to what a
+/// certificate authority is answered.
 enum Way {
     To(Rc<Target>, Option<Rc<Actions>>),
     Elsewhere(u16, String),
     Told(Cursor),
+    Challenge(Rc<str>),
 }
 
-fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<Way, Refusal> {
+fn lead(
+    c: &Common,
+    request: &Request,
+    hostname: &[u8],
+    door: &Door,
+    challenges: &Challenges,
+) -> Result<Way, Refusal> {
     let uncovered = |names: &Names| !covers(names, hostname);
     if c.secured.names.as_ref().is_some_and(uncovered) {
         let what = "not the host of this connection's certificate";
@@ -172,7 +190,14 @@ fn lead(c: &Common, request: &Request, hostname: &[u8], door: &Door) -> Result<W
     if door.listener.protocol == Protocol::Metrics {
         return metrics::asked(request).map(Way::Told);
     }
-    let rule = door.find(hostname, request.routed_path(), request.method);
+    let (path, method) = (request.routed_path(), request.method);
+    if door.listener.protocol == Protocol::Http {
+        // Before any frontend: that one may lead to https, where the certificate is missing still.
+        if let Some(text) = challenges.find(path, method) {
+            return Ok(Way::Challenge(Rc::clone(text)));
+        }
+    }
+    let rule = door.find(hostname, path, method);
     let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
     if let (Some(actions), false) = (&rule.actions, door.is_secure()) {
         if let Some(status) = actions.https_redirect {
@@ -245,10 +270,10 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
-    // Asked in the wrong place, and yet understood.
-    let astray = matches!(refusal.status, 301 | 308 | 404 | 421);
+    // Answered here or sent elsewhere, or asked in the wrong place, and yet understood.
+    let astray = matches!(refusal.status, 200 | 301 | 308 | 404 | 421);
     x.record.end = match refusal.status {
-        301 | 308 => End::Ok,
+        200 | 301 | 308 => End::Ok,
         404 | 421 => End::ClientNoRoute,
         _ => End::ClientBadRequest,
     };
@@ -289,6 +314,7 @@ pub(super) fn answer(
         location: x.location.as_deref(),
         hsts: x.hsts(world.door),
         page: page.map(String::as_str),
+        text: x.challenge.as_deref(),
     };
     reply.write(&mut world.scratch.head);
     // A 1xx response may be on its way: the client gets the rest of it first.

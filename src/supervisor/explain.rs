@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::http::request::Request;
 use crate::http::rewrite::{self, Edge};
@@ -33,7 +34,8 @@ impl Supervisor {
     pub(super) fn explain(&mut self, question: &Question, key: Key) -> Result<String, Refused> {
         let mut lines = String::new();
         let paused = |cluster: &str| self.pauses.line(cluster, self.now_ms);
-        match explain(&self.state, &paused, question, &mut lines) {
+        let challenges = &self.challenges.answers;
+        match explain(&self.state, &paused, challenges, question, &mut lines) {
             Ok(()) => Ok(lines + &reply::ok(&[])),
             Err(refused) => {
                 self.client(key)?.outbox.push(&lines);
@@ -46,6 +48,7 @@ impl Supervisor {
 fn explain(
     state: &State,
     paused: &dyn Fn(&str) -> String,
+    challenges: &Challenges,
     question: &Question,
     lines: &mut String,
 ) -> Result<(), Refused> {
@@ -56,6 +59,12 @@ fn explain(
     spoken_there(listener, &asked)?;
     if let Some(client) = question.client {
         *lines += &client_lines(listener, client, &asked)?;
+    }
+    let (path, method) = (asked.path.as_bytes(), asked.method.as_bytes());
+    let plain = listener.protocol == Protocol::Http && listener.enabled;
+    if plain && challenges.find(path, method).is_some() {
+        *lines += &reply::data("answer", &[("by", "acme_challenges".to_string())]);
+        return Ok(());
     }
     let led = lead(state, paused, listener, &asked, lines);
     if !listener.enabled {

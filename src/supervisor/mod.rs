@@ -6,6 +6,7 @@
 
 mod apply;
 mod canary;
+mod challenges;
 mod check;
 mod commands;
 mod connections;
@@ -153,6 +154,7 @@ struct Supervisor {
     filed: State,
     filed_log_level: String,
     saver: Saver,
+    challenges: challenges::Board,
     /// What `state dump` has answered and is still being read.
     dumps: Dumps,
     litter: Litter,
@@ -187,6 +189,7 @@ struct Parts {
 /// state that ran last, nothing is restored: it is all there.
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
+    supervisor.watch_challenges();
     supervisor.start_workers()?;
     supervisor.serve()
 }
@@ -278,6 +281,7 @@ impl Supervisor {
             draining: None,
             inquiries: Slab::default(),
             trial: None,
+            challenges: challenges::Board::default(),
             file: parts.file,
             filed: parts.filed,
             filed_log_level: parts.filed_log_level,
@@ -299,6 +303,7 @@ impl Supervisor {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
                     Some((Kind::Signals, _)) => self.take_signals(),
+                    Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
@@ -310,6 +315,7 @@ impl Supervisor {
             self.look_at_trial();
             self.look_at_tickets();
             self.look_at_expiry();
+            self.look_at_challenges();
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
@@ -354,10 +360,11 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
+        let challenges = self.challenges.due_ms;
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            stage, trial, save, control, litter, workers, pauses, drain, waits, tickets, expiry,
-            upgrade,
+            challenges, stage, trial, save, control, litter, workers, pauses, drain, waits,
+            tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()

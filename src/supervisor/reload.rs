@@ -46,6 +46,10 @@ impl Supervisor {
                     let line = self.set_log_level(config.settings.log_level, "reload");
                     self.tell_workers(&line);
                 }
+                if self.settings.acme_challenges != config.settings.acme_challenges {
+                    self.settings.acme_challenges = config.settings.acme_challenges.clone();
+                    self.watch_challenges();
+                }
                 let resize = self.resize(config.settings.worker_count);
                 if let Some(pending) = self.pending.last_mut() {
                     pending.resize = Some(resize);
@@ -97,7 +101,8 @@ impl Supervisor {
         let old = self.settings.words();
         let mut told = String::new();
         for word in config.settings.words() {
-            let at_once = ["log_level", "worker_count"].contains(&word.0.as_ref());
+            let at_once =
+                ["log_level", "worker_count", "acme_challenges"].contains(&word.0.as_ref());
             if !old.contains(&word) && !at_once {
                 told += &reply::data("needs_restart", &[("key", word.0)]);
             }

@@ -38,7 +38,10 @@ impl Supervisor {
         let main = reply::data("main", &pairs);
         let upgrade = self.upgrade.as_ref().map(Upgrade::line);
         let main = main + &upgrade.unwrap_or_default();
-        main + &self.worker_lines() + &self.pauses.lines(self.now_ms) + &self.expiry_lines()
+        main + &self.worker_lines()
+            + &self.pauses.lines(self.now_ms)
+            + &self.challenge_lines()
+            + &self.expiry_lines()
     }
 
     /// The data lines of `status` and `workers`.

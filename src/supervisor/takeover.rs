@@ -194,6 +194,7 @@ pub fn take_over(number: RawFd) -> Result<(), String> {
     let understood = rehearsal::understand(&text)?;
     drop(text);
     let mut supervisor = Supervisor::taken(understood, &mut inherited)?;
+    supervisor.watch_challenges();
     match inherited.close_rest() {
         0 => {}
         count => log::info!("{count} descriptors that nobody knows are closed"),

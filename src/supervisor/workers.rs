@@ -243,10 +243,9 @@ impl Supervisor {
             channel.send_with(line.trim_end(), vec![dup(socket.as_fd())?]);
         }
         state.iter().for_each(|block| channel.send_block(block));
-        channel.send(&self.tickets.line());
-        for line in self.pauses.boot_lines(self.now_ms) {
-            channel.send(&line);
-        }
+        let mut lines = self.pauses.boot_lines(self.now_ms);
+        lines.extend([self.tickets.line(), self.challenges.line()]);
+        lines.iter().for_each(|line| channel.send(line));
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);

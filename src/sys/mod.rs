@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod epoll;
 pub mod exec;
+pub mod inotify;
 pub mod passing;
 pub mod pipe;
 pub mod process;

@@ -12,7 +12,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use super::check;
 
-pub use libc::{O_NONBLOCK, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2};
+pub use libc::{
+    O_NOFOLLOW, O_NONBLOCK, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2,
+};
 
 /// Every signal with a meaning here. They are blocked in main and in workers;
 /// main reads them as a descriptor, workers are told over their channel.

@@ -43,14 +43,15 @@ impl Entrance {
         !self.removed && self.since <= moment && self.door.series.is_some()
     }
 
-    /// A client that has connected has mostly spoken as well: worth a read.
+    /// A client that has connected has mostly spoken as well: worth a read, but under TLS, where others may
+    /// wait for a step of the handshake that would find nothing.
     fn conn_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
         match (&self.tls, self.door.listener.protocol) {
             (Some(doorman), _) => {
                 let made = doorman.accept(stream);
                 let told = |e: &std::io::Error| log::error!("{peer}: no TLS: {e}");
                 let stream = made.inspect_err(told).ok()?;
-                Some(Conn::secure(stream, true))
+                Some(Conn::secure(stream, false))
             }
             // It has no policy that OpenSSL takes: what is meant to be secret is not told in the open.
             (None, Protocol::Https) => None,

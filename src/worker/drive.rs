@@ -23,6 +23,7 @@ use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
 use crate::worker::lend::Lanes;
+use crate::worker::line::Line;
 use crate::worker::pool::{Asked, Backs, Found, Made};
 
 /// A client's connection, and what it borrows.
@@ -48,6 +49,8 @@ pub struct Slot {
     pub starving: bool,
     /// It had more to do than fits a turn, of which epoll does not know: bytes already decrypted.
     pub unfinished: bool,
+    /// It waits for its turn to take a step of the handshake; epoll need not say so again and again.
+    pub lined_up: bool,
 }
 
 impl Slot {
@@ -65,6 +68,7 @@ impl Slot {
             reset: false,
             starving: false,
             unfinished: false,
+            lined_up: false,
         }
     }
 
@@ -121,6 +125,7 @@ pub struct Turn<'w> {
     pub tally: &'w Tally,
     pub doors: &'w Slab<Entrance>,
     pub certificates: &'w Certificates,
+    pub line: &'w mut Line,
 }
 
 impl Turn<'_> {
@@ -181,7 +186,10 @@ impl Turn<'_> {
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
         if side == Side::Front && self.slot.front.is_shaking() {
-            return self.shake();
+            return match self.may_shake() {
+                true => self.shake(),
+                false => 0,
+            };
         }
         let readable = self.conn(side).is_some_and(|conn| conn.readable);
         if !readable && self.slot.lanes.is_none() {
@@ -219,6 +227,19 @@ impl Turn<'_> {
             Err(_) => self.on(Event::Lost(side)),
         }
         1
+    }
+
+    /// Whether a step of the handshake can be taken, and is not somebody else's now.
+    fn may_shake(&mut self) -> bool {
+        if self.slot.lined_up || !self.slot.front.can_shake() {
+            return false;
+        }
+        let admitted = self.line.admits();
+        if !admitted {
+            self.slot.lined_up = true;
+            self.line.wait(self.key);
+        }
+        admitted
     }
 
     /// One step of the client's handshake. Returns 1 for its end.
@@ -501,8 +522,9 @@ impl Turn<'_> {
         let slot = &mut *self.slot;
         let holds = |from| slot.lanes.as_ref().is_some_and(|lanes| lanes.holds(from));
         // With bytes in the pipe no more are taken; they wait for the other side.
-        let read = slot.session.wants(side) && !holds(side) && !slot.starving;
-        let shakes = side == Side::Front && slot.front.shakes_out();
+        let waits = side == Side::Front && slot.lined_up;
+        let read = slot.session.wants(side) && !holds(side) && !slot.starving && !waits;
+        let shakes = side == Side::Front && slot.front.shakes_out() && !waits;
         let pending = !slot.session.pending(side).is_empty() || holds(side.other()) || shakes;
         let (conn, token) = match (side, slot.back) {
             (Side::Front, _) => (&mut slot.front, token::pack(Kind::Front, self.key)),

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::challenge::Challenges;
 use crate::limits::LITTER_MIN;
 use crate::metrics::Series;
 use crate::net::board::Board;
@@ -45,6 +46,7 @@ struct Boot {
     batch: Batch,
     /// Lines about paused clusters.
     pauses: Vec<String>,
+    challenges: Challenges,
 }
 
 /// The life of a worker process; its standard input is the channel.
@@ -84,6 +86,7 @@ pub fn main() -> io::Result<()> {
     };
     let row = boot.row.ok_or_else(missing)?;
     let mut worker = Worker::new(row, most as usize, settings, outfit);
+    worker.tools.challenges = boot.challenges;
     worker.apply_batch(boot.batch);
     boot.pauses.iter().for_each(|line| worker.obey(line));
     worker.tell("accepting");
@@ -133,6 +136,7 @@ impl Boot {
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
             "tickets" => take_tickets(line),
+            "challenges" => self.challenges = take_challenges(line),
             "pause" => self.pauses.push(line.to_string()),
             _ => {
                 let taken = self
@@ -228,6 +232,11 @@ fn value(line: &str, wanted: &str) -> Option<String> {
 fn take_tickets(line: &str) {
     let keys = value(line, "keys").unwrap_or_default();
     set_ticket_keys(keys.split(',').filter_map(TicketKey::decode).collect());
+}
+
+/// What certificate authorities are answered from now on.
+fn take_challenges(line: &str) -> Challenges {
+    Challenges::decode(&value(line, "all").unwrap_or_default())
 }
 
 /// The line about a backend that went down, or came up; the log hears it too.
@@ -467,6 +476,9 @@ impl Worker {
                 }
             }
             _ if line.starts_with("tickets ") => take_tickets(line),
+            _ if line.starts_with("challenges ") => {
+                self.tools.challenges = take_challenges(line);
+            }
             _ if line.starts_with("series ") => self.batch.take_series(line),
             _ if line.starts_with("commit ") => {
                 let batch = std::mem::take(&mut self.batch);

@@ -14,6 +14,7 @@ mod hold;
 mod holdings;
 mod inherit;
 mod lend;
+mod line;
 mod link;
 mod pool;
 mod retire;
@@ -27,6 +28,7 @@ use std::os::fd::OwnedFd;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
 use crate::net::board::{Board, Cell, Fate, Load};
@@ -51,6 +53,7 @@ use certificates::Certificates;
 use doors::Entrance;
 use drive::{Slot, Turn};
 use hold::Holds;
+use line::Line;
 use pool::Backs;
 use retire::Retirement;
 
@@ -63,6 +66,7 @@ struct Tools {
     pool: Pool,
     spare: Spare,
     trash: Vec<u8>,
+    challenges: Challenges,
 }
 
 impl Tools {
@@ -70,6 +74,7 @@ impl Tools {
         World {
             now_us,
             door,
+            challenges: &self.challenges,
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -116,6 +121,8 @@ pub struct Worker {
     starving: VecDeque<Key>,
     /// Slots that go on in the next turn, whatever epoll says.
     unfinished: Vec<Key>,
+    /// Who may take a step of a handshake.
+    line: Line,
     /// Not welcome: it serves what it has, and takes no more.
     stay: Stay,
     /// What becomes of its connections, once it takes no more.
@@ -127,8 +134,11 @@ pub struct Worker {
     /// The time is over: what is left is cut.
     stop: bool,
     expired: Vec<u32>,
-    /// When free buffers are given back; `None`: there are none.
+    /// When free buffers are given back; `None`: there is nothing.
     shrink_at_ms: Option<u64>,
+    /// TLS connections have ended, which took much more than their slot, and no buffer if they
+    /// never got beyond the handshake.
+    litter: bool,
 }
 
 /// Free memory is given back this long after the last time.
@@ -187,11 +197,13 @@ impl Worker {
                 pool: Pool::new(settings.buffer_size as usize, buffers),
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
+                challenges: Challenges::default(),
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
             starving: VecDeque::new(),
             unfinished: Vec::new(),
+            line: Line::default(),
             stay: Stay::Welcome,
             retirement: None,
             legacies: Slab::default(),
@@ -199,6 +211,7 @@ impl Worker {
             stop: false,
             expired: Vec::new(),
             shrink_at_ms: None,
+            litter: false,
             settings,
         }
     }
@@ -215,6 +228,7 @@ impl Worker {
             self.now_us = clock::monotonic_us();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
+            self.shake_first();
             for key in std::mem::take(&mut self.unfinished) {
                 self.drive(key, false);
             }
@@ -243,7 +257,7 @@ impl Worker {
     /// -1 if nothing will happen by itself.
     fn timeout_ms(&self) -> i32 {
         let busy = self.retirement.as_ref().is_some_and(Retirement::is_busy);
-        if !self.unfinished.is_empty() || busy {
+        if !self.unfinished.is_empty() || !self.line.is_empty() || busy {
             return 0;
         }
         let mut due = self.timers.next_ms();
@@ -270,6 +284,18 @@ impl Worker {
             Some(due) => {
                 let now_ms = clock::monotonic_us() / 1000;
                 i32::try_from(due.saturating_sub(now_ms)).unwrap_or(i32::MAX)
+            }
+        }
+    }
+
+    /// A step of a handshake is to hold nobody up for longer than it takes itself: there is one in a
+    /// turn, that of whoever waits for it longest.
+    fn shake_first(&mut self) {
+        self.line.open();
+        while let Some(key) = self.line.next() {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.lined_up = false;
+                return self.drive(key, false);
             }
         }
     }
@@ -362,6 +388,7 @@ impl Worker {
             tally: &self.tally,
             doors: &self.doors,
             certificates: &self.certificates,
+            line: &mut self.line,
         };
         act(&mut turn);
         if slot.session.is_closed() {
@@ -394,6 +421,7 @@ impl Worker {
             return;
         };
         self.timers.cancel(key.index);
+        self.litter |= slot.front.plain().is_none();
         if let Some(target) = slot.held {
             self.holds.leave(&target.cluster.id, key);
         }
@@ -444,7 +472,8 @@ impl Worker {
         );
     }
 
-    /// Of the buffers that nobody uses half, now and then, until there are none.
+    /// Of the buffers that nobody uses half, now and then, until there are none; then also what
+    /// the allocator keeps of connections that are gone.
     fn give_memory_back(&mut self, now_ms: u64) {
         let pool = &mut self.tools.pool;
         let due = self.shrink_at_ms.is_some_and(|at| at <= now_ms);
@@ -452,10 +481,12 @@ impl Worker {
             pool.shrink();
             if !pool.has_free() {
                 process::release_memory();
+                self.litter = false;
             }
         }
         let next = self.shrink_at_ms.filter(|_| !due);
-        self.shrink_at_ms = pool.has_free().then(|| next.unwrap_or(now_ms + SHRINK_MS));
+        let more = pool.has_free() || self.litter;
+        self.shrink_at_ms = more.then(|| next.unwrap_or(now_ms + SHRINK_MS));
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.

@@ -4,7 +4,7 @@
 
 use crate::common::{now_s, DEADLINE};
 use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
+use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -14,18 +14,20 @@ use openssl::ssl::{
     ShutdownState, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslStream,
     SslVerifyMode,
 };
-use openssl::x509::extension::SubjectAlternativeName;
-use openssl::x509::{X509Builder, X509NameBuilder};
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::{X509Builder, X509Name, X509NameBuilder, X509Ref, X509};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     Rsa,
+    /// With which a signature takes long.
+    RsaLarge,
     Ecdsa,
 }
 
-/// One that has signed itself.
+/// A certificate, with those behind it, and its key.
 #[derive(Clone)]
 pub struct Made {
     pub pem: String,
@@ -34,47 +36,86 @@ pub struct Made {
 }
 
 impl Made {
+    /// One that has signed itself.
     pub fn of(names: &[&str], keys: Keys) -> Made {
         Made::valid(names, keys, 0, 90)
     }
 
     /// From so many days from now until so many.
     pub fn valid(names: &[&str], keys: Keys, from: i64, to: i64) -> Made {
+        Made::signed(names, keys, (from, to), false, None)
+    }
+
+    /// Who signs others, and is known to all.
+    pub fn root() -> Made {
+        Made::signed(&["root.test"], Keys::Ecdsa, (0, 90), true, None)
+    }
+
+    /// Who signs others in its place.
+    pub fn authority(&self) -> Made {
+        Made::signed(&["between.test"], Keys::Ecdsa, (0, 90), true, Some(self))
+    }
+
+    /// One that it has signed, with all that is above.
+    pub fn issue(&self, names: &[&str], keys: Keys) -> Made {
+        Made::signed(names, keys, (0, 90), false, Some(self))
+    }
+
+    fn signed(
+        names: &[&str],
+        keys: Keys,
+        (from, to): (i64, i64),
+        signs: bool,
+        above: Option<&Made>,
+    ) -> Made {
         let key = key(keys);
         let mut builder = X509Builder::new().expect("a builder");
         let mut name = X509NameBuilder::new().expect("a name");
         name.append_entry_by_text("CN", names[0]).expect("a name");
         let name = name.build();
-        let serial = BigNum::from_u32(7).and_then(|n| n.to_asn1_integer());
-        let serial = serial.expect("a number");
+        let mut serial = BigNum::new().expect("a number");
+        serial.rand(127, MsbOption::ONE, false).expect("a number");
+        let serial = serial.to_asn1_integer().expect("a number");
         let now = now_s();
         let time = |days: i64| Asn1Time::from_unix(now + days * 86_400 + 600).expect("a time");
         let mut alternative = SubjectAlternativeName::new();
         for name in names {
             alternative.dns(name);
         }
-        let set = || -> Result<(), openssl::error::ErrorStack> {
+        let own = || (name.to_owned().expect("a name"), key.clone());
+        let (issuer, signing) = above.map_or_else(own, Made::parts);
+        let mut set = || -> Result<(), openssl::error::ErrorStack> {
             builder.set_version(2)?;
             builder.set_serial_number(&serial)?;
             builder.set_subject_name(&name)?;
-            builder.set_issuer_name(&name)?;
+            builder.set_issuer_name(&issuer)?;
             builder.set_pubkey(&key)?;
             builder.set_not_before(&time(from - 1))?;
             builder.set_not_after(&time(to))?;
-            let extension = alternative.build(&builder.x509v3_context(None, None))?;
+            let extension = match signs {
+                true => BasicConstraints::new().critical().ca().build()?,
+                false => alternative.build(&builder.x509v3_context(None, None))?,
+            };
             builder.append_extension(extension)?;
-            builder.sign(&key, MessageDigest::sha256())
+            builder.sign(&signing, MessageDigest::sha256())
         };
-        let mut set = set;
         set().expect("a certificate");
         let made = builder.build();
-        let digest = made.digest(MessageDigest::sha256()).expect("a digest");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("PEM");
+        let chain = above.map_or("", |above| &above.pem);
         Made {
-            pem: text(made.to_pem().expect("PEM")),
+            pem: text(made.to_pem().expect("PEM")) + chain,
             key: text(key.private_key_to_pem_pkcs8().expect("PEM")),
-            fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: fingerprint(&made),
         }
+    }
+
+    /// The name and the key with which it signs.
+    fn parts(&self) -> (X509Name, PKey<Private>) {
+        let certificate = X509::from_pem(self.pem.as_bytes()).expect("PEM");
+        let name = certificate.subject_name().to_owned().expect("a name");
+        let key = PKey::private_key_from_pem(self.key.as_bytes()).expect("PEM");
+        (name, key)
     }
 
     /// The words of a command that have it.
@@ -91,9 +132,17 @@ impl Made {
     }
 }
 
+/// The SHA-256 of a certificate, as the proxy names it.
+pub fn fingerprint(certificate: &X509Ref) -> String {
+    let digest = certificate.digest(MessageDigest::sha256());
+    let digest = digest.expect("a digest");
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn key(keys: Keys) -> PKey<Private> {
     match keys {
         Keys::Rsa => PKey::from_rsa(Rsa::generate(2048).expect("a key")),
+        Keys::RsaLarge => PKey::from_rsa(Rsa::generate(4096).expect("a key")),
         Keys::Ecdsa => {
             let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
             PKey::from_ec_key(EcKey::generate(&group).expect("a key"))
@@ -119,16 +168,26 @@ impl Secure {
         set: impl FnOnce(&mut SslConnectorBuilder),
         session: Option<&SslSession>,
     ) -> Option<Secure> {
+        let mut builder = SslConnector::builder(SslMethod::tls()).expect("a client");
+        builder.set_verify(SslVerifyMode::NONE);
+        set(&mut builder);
+        Secure::by(&builder.build(), address, name, session)
+    }
+
+    /// With a connector that was made before: making one reads all the system's roots.
+    pub fn by(
+        connector: &SslConnector,
+        address: SocketAddr,
+        name: &str,
+        session: Option<&SslSession>,
+    ) -> Option<Secure> {
         let stream = TcpStream::connect(address).expect("connect");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         stream
             .set_write_timeout(Some(DEADLINE))
             .expect("a deadline");
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        let mut builder = SslConnector::builder(SslMethod::tls()).expect("a client");
-        builder.set_verify(SslVerifyMode::NONE);
-        set(&mut builder);
-        let configured = builder.build().configure().expect("a client");
+        let configured = connector.configure().expect("a client");
         let named = configured
             .use_server_name_indication(!name.is_empty())
             .verify_hostname(false);
@@ -143,9 +202,13 @@ impl Secure {
 
     /// The SHA-256 of the certificate that was shown.
     pub fn fingerprint(&self) -> String {
-        let shown = self.stream.ssl().peer_certificate().expect("a certificate");
-        let digest = shown.digest(MessageDigest::sha256()).expect("a digest");
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        fingerprint(&self.stream.ssl().peer_certificate().expect("a certificate"))
+    }
+
+    /// The same of all that were shown.
+    pub fn chain(&self) -> Vec<String> {
+        let shown = self.stream.ssl().peer_cert_chain().expect("a chain");
+        shown.iter().map(fingerprint).collect()
     }
 
     /// With what the next connection may go on.

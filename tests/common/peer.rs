@@ -210,6 +210,14 @@ impl Peer {
         self.stream.read_exact(&mut head).map_err(|_| Broken::Reset)
     }
 
+    /// Whether something has come that was not looked at yet. Does not wait.
+    pub fn has_more(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("fcntl");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("fcntl");
+        !self.pending.is_empty() || peeked.is_ok_and(|count| count > 0)
+    }
+
     /// How the connection ends, with nothing more on it.
     #[track_caller]
     pub fn end(&mut self) -> Broken {

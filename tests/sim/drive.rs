@@ -11,6 +11,7 @@ use crate::dice::Dice;
 use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::challenge::Challenges;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
 use sozu_lib::session::{self, Door, Event, Scratch, Session, Side, Spare, Stay, World};
@@ -22,6 +23,7 @@ pub struct Tools {
     pub pool: Pool,
     pub spare: Spare,
     pub trash: Vec<u8>,
+    pub challenges: Challenges,
 }
 
 /// A record as it was logged.
@@ -120,6 +122,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, stay: Stay) -
     World {
         now_us,
         door,
+        challenges: &tools.challenges,
         random: &mut tools.random,
         scratch: &mut tools.scratch,
         pool: &mut tools.pool,

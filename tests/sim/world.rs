@@ -17,6 +17,7 @@ use crate::tunnel::Shuts;
 use crate::verdict;
 use crate::wire::{Wire, ERR};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::challenge::Challenges;
 use sozu_lib::random::Random;
 use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
@@ -97,6 +98,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         pool: Pool::new(room, buffers),
         spare: (0..SPARE).map(|_| Box::<Exchange>::default()).collect(),
         trash: vec![0; 1000],
+        challenges: Challenges::default(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     Sim {

@@ -115,6 +115,7 @@ impl TlsStream {
 
     /// One step of the handshake. An error says why there will be no connection.
     pub fn shake(&mut self) -> Result<Shaken, Error> {
+        nothing_left_over();
         let step = match self.inner.do_handshake() {
             Ok(()) => Ok(Shaken::Done),
             Err(e) if e.code() == ErrorCode::WANT_READ => Ok(Shaken::WantsRead),
@@ -147,6 +148,7 @@ impl TlsStream {
 
     /// As a socket's: 0 is the end that the peer has announced; one that it has not is an error.
     pub fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        nothing_left_over();
         self.lively = 0;
         if self.failed {
             return self.inner.get_mut().read(room);
@@ -160,12 +162,14 @@ impl TlsStream {
 
     /// Nothing that the peer has sent waits to be received, neither bytes nor an end.
     pub fn is_silent(&mut self) -> bool {
+        nothing_left_over();
         let peeked = self.inner.ssl_peek(&mut [0]);
         peeked.is_err_and(|e| e.code() == ErrorCode::WANT_READ)
     }
 
     /// As a socket's. Less than all: the socket is full.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        nothing_left_over();
         let mut sent = 0;
         while sent < bytes.len() {
             let size = match self.offered {
@@ -199,6 +203,7 @@ impl TlsStream {
         if self.cut || self.failed {
             return;
         }
+        nothing_left_over();
         // That the peer has gone is told by the next read.
         let _ = self.inner.shutdown();
     }
@@ -221,4 +226,14 @@ fn plain(e: Error) -> io::Error {
         ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => io::ErrorKind::WouldBlock.into(),
         _ => e.into_io_error().unwrap_or_else(io::Error::other),
     }
+}
+
+/// OpenSSL takes an error that it finds in its queue for one of whoever asks next: what another
+/// connection left there would end this one.
+fn nothing_left_over() {
+    debug_assert_eq!(
+        openssl::error::ErrorStack::get().errors().len(),
+        0,
+        "an error is left in OpenSSL's queue"
+    );
 }
