@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{free_address, Control, Proxy, Setup};
+use common::{free_address, program, Control, Proxy, Setup};
 use sozu_lib::config::keys::Key;
 use sozu_lib::proto::table::{command_key, find, Row, COMMANDS};
 use sozu_lib::state::Code;
@@ -246,6 +246,11 @@ const SCRIPT: &[(&str, &str)] = &[
     ("worker restart id=9", "missing"),
     ("worker restart id=x", "invalid"),
     ("worker stop", "unknown"),
+    // `tests/upgrade.rs` says which program.
+    ("upgrade binary=$B canary=1", "ok"),
+    ("upgrade binary=/nowhere/sozu", "failed"),
+    ("upgrade canary=0", "invalid"),
+    ("upgrade now", "unknown"),
     ("events all", "unknown"),
     ("", "silence"),
     ("\"unfinished", "syntax"),
@@ -316,13 +321,14 @@ fn every_command() {
     let mut client = proxy.steer();
     let free = [(); 4].map(|()| free_address().to_string());
     let texts = texts();
+    let binary = program("sozu").display().to_string();
     let taken = std::net::TcpListener::bind(free_address()).expect("bind");
     let taken = taken.local_addr().expect("getsockname").to_string();
     let root = include_str!("tls/root.pem").replace('\n', "\\n");
     for (line, wanted) in SCRIPT {
         let revision = client.ok("state stats").number("revision").to_string();
         let line = line.replace("$L", &free[0]).replace("$M", &free[1]);
-        let line = line.replace("$S", &free[3]);
+        let line = line.replace("$S", &free[3]).replace("$B", &binary);
         let line = (texts.iter()).fold(line, |line, (name, text)| line.replace(name, text));
         let line = line.replace("$N", &free[2]).replace("$T", &taken);
         let line = line.replace("$R", &revision).replace("$P", &root);
