@@ -245,6 +245,8 @@ const SCRIPT: &[(&str, &str)] = &[
     ("worker restart id=0", "ok"),
     ("worker restart id=9", "missing"),
     ("worker restart id=x", "invalid"),
+    ("upgrade binary=/nowhere/sozu", "failed"),
+    ("upgrade canary=x", "invalid"),
     ("worker stop", "unknown"),
     // `tests/upgrade.rs` says which program.
     ("upgrade binary=$B canary=1", "ok"),
@@ -359,7 +361,8 @@ fn events_and_shutdown() {
 /// The script leaves nothing out.
 #[test]
 fn every_row_and_every_key_is_exercised() {
-    let elsewhere = ["events", "shutdown"];
+    // Upgrades that succeed have tests of their own.
+    let elsewhere = ["events", "shutdown", "upgrade"];
     for row in COMMANDS {
         let lines = |good: bool| {
             let all = SCRIPT

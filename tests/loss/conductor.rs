@@ -16,8 +16,9 @@ use super::proxy::{Held, Proxy, WORKERS};
 use super::tally::{clock, Kill, Step};
 
 /// The steps of a round, in this order. Another worker is the next one's to be restarted or killed.
-const ROUND: [Step; 13] = [
+const ROUND: [Step; 16] = [
     Step::Transaction,
+    Step::Upgrade,
     Step::Restart,
     Step::Edit,
     Step::Count,
@@ -25,8 +26,10 @@ const ROUND: [Step; 13] = [
     Step::Transaction,
     Step::Count,
     Step::Reload,
+    Step::Upgrade,
     Step::Kill,
     Step::Edit,
+    Step::Upgrade,
     Step::Restart,
     Step::Count,
     Step::Restart,
