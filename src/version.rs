@@ -25,7 +25,8 @@ pub fn version() -> &'static str {
 }
 
 /// The form of the text in which main hands over to its successor. It is raised by one with every
-/// change of that text that is not an `optional` line.
+/// change of that text that is not an `optional` line. What the counters that all processes share
+/// look like is told in the text, and has to be the same.
 pub fn handover() -> u32 {
     word("handover").parse().unwrap_or(0)
 }

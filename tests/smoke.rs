@@ -5,6 +5,8 @@
 mod config_property;
 #[path = "fuzz/control_property.rs"]
 mod control_property;
+#[path = "fuzz/handover_property.rs"]
+mod handover_property;
 #[path = "fuzz/properties.rs"]
 mod properties;
 
@@ -145,4 +147,9 @@ fn control_lines() {
 #[test]
 fn what_workers_say() {
     smoke("worker", control_property::worker);
+}
+
+#[test]
+fn handovers() {
+    smoke("handover", handover_property::handover);
 }

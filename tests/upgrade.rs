@@ -213,8 +213,8 @@ fn served(proxy: &Proxy) -> u64 {
 fn to_the_next_version_and_back() {
     let backend = backend();
     let proxy = proxy(2, &backend);
-    let mut witness = Witness::of(&proxy);
     let next = copy(&proxy, "next", NEXT, 2);
+    let mut witness = Witness::of(&proxy);
     let before: Vec<u32> = proxy.workers().iter().map(|w| w.pid).collect();
     let mut events = proxy.steer();
     events.send("events\n");
@@ -280,8 +280,8 @@ fn to_the_next_version_and_back() {
 fn by_a_signal_and_too_far() {
     let backend = backend();
     let proxy = proxy(1, &backend);
-    let mut witness = Witness::of(&proxy);
     let next = copy(&proxy, "next", NEXT, 2);
+    let mut witness = Witness::of(&proxy);
     proxy.steer().ok(&line(&next));
     proxy.signal("USR2");
     wait_until("the second upgrade", || {
@@ -346,8 +346,8 @@ fn programs_that_are_no_good() {
 fn a_program_that_cannot_be_run_in_the_end() {
     let backend = backend();
     let proxy = proxy(1, &backend);
-    let mut witness = Witness::of(&proxy);
     let next = copy(&proxy, "next", NEXT, 2);
+    let mut witness = Witness::of(&proxy);
     let mut client = proxy.steer();
     client.send(line(&next) + " canary=1\n");
     wait_until("the canary", || {
@@ -391,8 +391,18 @@ fn what_is_under_way_goes_on() {
     let backend = backend();
     let setup = Setup::http().top("worker_count", 2);
     let proxy = setup.backends(&[backend.address()]).start();
-    let mut witness = Witness::of(&proxy);
     let mut steer = proxy.steer();
+    steer.ok("begin");
+    let long = "x".repeat(100);
+    for n in 0..MANY {
+        steer.send(format!("cluster add id={long}{n}\n"));
+        if n % 100 == 99 {
+            (0..100).for_each(|_| assert!(steer.reply().is_ok()));
+        }
+    }
+    steer.ok("commit");
+    let next = copy(&proxy, "next", NEXT, 2);
+    let mut witness = Witness::of(&proxy);
     steer.ok("cluster pause id=main max=600");
     let mut held = proxy.client();
     held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -405,15 +415,6 @@ fn what_is_under_way_goes_on() {
             .then_some(())
     });
     let mut reader = proxy.steer();
-    steer.ok("begin");
-    let long = "x".repeat(100);
-    for n in 0..MANY {
-        steer.send(format!("cluster add id={long}{n}\n"));
-        if n % 100 == 99 {
-            (0..100).for_each(|_| assert!(steer.reply().is_ok()));
-        }
-    }
-    steer.ok("commit");
     reader.send("cluster list\n");
     let id = backend_id(&proxy);
     let mut waiting = draining(&proxy, &id);
@@ -423,7 +424,6 @@ fn what_is_under_way_goes_on() {
     trial.ok("commit confirm=600");
     witness.remember();
 
-    let next = copy(&proxy, "next", NEXT, 2);
     proxy.steer().ok(&line(&next));
 
     let status = proxy.control("status").data;
@@ -473,8 +473,8 @@ fn a_commit_that_nobody_confirms_is_undone_by_the_next_version() {
 fn a_canary_is_compared_and_others_wait_for_their_turn() {
     let backend = backend();
     let proxy = proxy(2, &backend);
-    let mut witness = Witness::of(&proxy);
     let next = copy(&proxy, "next", NEXT, 2);
+    let mut witness = Witness::of(&proxy);
     let mut client = proxy.steer();
     client.send(line(&next) + " canary=600\n");
     wait_until("the canary", || {

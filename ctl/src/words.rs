@@ -104,10 +104,22 @@ pub fn line_of(words: &[String]) -> Result<String, Failure> {
     let mut command = read(words).map_err(Failure::usage)?;
     translate(&mut command);
     certificate::fill(&command.bare, &mut command.pairs)?;
+    make_absolute(&mut command);
     let bare = command.bare.into_iter().map(Word::Bare);
     let pairs = command.pairs.into_iter();
     let pairs = pairs.map(|(key, value)| Word::Pair { key, value });
     Ok(join(&bare.chain(pairs).collect::<Vec<Word>>()))
+}
+
+/// The proxy runs in another folder than who asks.
+fn make_absolute(command: &mut Command) {
+    let program = command.pairs.iter_mut();
+    let mut program = program.filter(|(key, _)| command.bare == ["upgrade"] && key == "binary");
+    if let Some((_, path)) = program.next() {
+        if let Ok(whole) = std::path::absolute(&*path) {
+            *path = whole.display().to_string();
+        }
+    }
 }
 
 fn read(words: &[String]) -> Result<Command, String> {
@@ -223,6 +235,10 @@ mod tests {
         ] {
             assert_eq!(line(words).as_deref(), Ok(wanted), "{words}");
         }
+        let here = std::env::current_dir().expect("a folder");
+        let whole = format!("upgrade binary={}/new canary=5", here.display());
+        let here = line("upgrade --binary new --canary 5");
+        assert_eq!(here.as_deref(), Ok(&*whole));
         assert!(line("x /api=b").is_err());
         assert!(line("x --Key b").is_err());
         assert!(line("x a=\u{1b}").is_err());

@@ -94,6 +94,11 @@ const FATES: usize = 16;
 pub struct Board(Shared);
 
 impl Board {
+    /// How it is arranged: who has another arrangement cannot read it.
+    pub fn layout() -> String {
+        format!("{WORKERS_MAX}x{ROW}")
+    }
+
     pub fn create() -> io::Result<Board> {
         Ok(Board(Shared::create(WORKERS_MAX * ROW)?))
     }

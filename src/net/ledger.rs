@@ -45,6 +45,11 @@ const PAGE: usize = SERIES_MAX * CELLS;
 pub struct Ledger(Shared);
 
 impl Ledger {
+    /// How it is arranged: who has another arrangement cannot read it.
+    pub fn layout() -> String {
+        format!("{NOTES}+{SERIES_MAX}+{WORKERS_MAX}x{CELLS}")
+    }
+
     pub fn create() -> io::Result<Ledger> {
         Ok(Ledger(Shared::create(PAGES + WORKERS_MAX * PAGE)?))
     }

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 
 use crate::channel::Channel;
 use crate::limits::HANDOVER_BYTES_MAX;
+use crate::net::board::Board;
+use crate::net::ledger::Ledger;
 use crate::net::token::{self, Kind};
 use crate::proto::line::Word;
 use crate::proto::reply::{self, Reply};
@@ -36,6 +38,11 @@ pub struct Understood {
 /// All of taking over that needs no descriptor. An error is a sentence.
 pub fn understand(text: &[u8]) -> Result<Understood, String> {
     let handover = Handover::decode(text)?;
+    if handover.descriptors.layout != layout() {
+        return Err(
+            "its counters are arranged otherwise: stop the proxy and start this one".into(),
+        );
+    }
     try_policies(&handover.state)?;
     let roles = Roles::new(&handover.settings, process::own_uid())?;
     let sandbox = Sandbox::new(&handover.settings)?;
@@ -44,6 +51,11 @@ pub fn understand(text: &[u8]) -> Result<Understood, String> {
         roles,
         sandbox,
     })
+}
+
+/// Of the memory that main and workers share.
+pub fn layout() -> [String; 2] {
+    [Board::layout(), Ledger::layout()]
 }
 
 // ---- the child ----------------------------------------------------------

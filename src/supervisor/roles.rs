@@ -137,6 +137,11 @@ mod tests {
         assert_eq!(role(8, &[8]), None);
         assert!(Role::Viewer.may(&Command::Status).is_ok());
         assert!(Role::Viewer.may(&Command::Reload).is_err());
+        let upgrade = Command::Upgrade {
+            binary: None,
+            canary: None,
+        };
+        assert!(Role::Viewer.may(&upgrade).is_err());
         let connections = |kill| Command::Connections {
             kill,
             selection: Selection::default(),

@@ -165,7 +165,7 @@ impl Supervisor {
         let mut words: Vec<OsString> = std::env::args_os().take(1).collect();
         words.extend(["start".into(), "-c".into(), self.file.clone().into()]);
         words.extend([TAKE_OVER.into(), text.as_raw_fd().to_string().into()]);
-        log::info!("upgrade: main becomes {}", program.display());
+        log::info!("upgrade: main goes on as the new program");
         let now_us = clock::monotonic_us();
         notify::send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"), &[]);
         let e = match keep(true) {

@@ -61,6 +61,7 @@ impl Supervisor {
                 ledger: self.ledger.as_fd().as_raw_fd(),
                 log,
                 access,
+                layout: rehearsal::layout(),
             },
             sockets: sockets.map(|(a, s)| (*a, s.as_raw_fd())).collect(),
             tickets: self.tickets.clone(),

@@ -6,7 +6,7 @@
 use crate::proto::reply;
 use crate::state::{Code, Refused};
 use crate::supervisor::upgrade::{Replacing, Step};
-use crate::supervisor::workers::Life;
+use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::Supervisor;
 
 pub struct Undoing {
@@ -87,17 +87,13 @@ impl Supervisor {
             return false;
         };
         // A place that is no more, or whose new worker never came, is as it was.
-        let mut newer = Vec::new();
-        for (_, process) in self.workers.processes.iter() {
-            if process.id == id && process.newer {
-                newer.push(process.life);
-                if process.life == Life::Starting {
-                    process.kill();
-                }
-            }
-        }
-        newer.retain(|life| !matches!(life, Life::Retiring { .. }));
-        if id >= self.workers.places.len() || newer.is_empty() {
+        let processes = self.workers.processes.iter();
+        let is_newer = |process: &Process| {
+            let retires = matches!(process.life, Life::Retiring { .. });
+            process.id == id && process.newer && !retires
+        };
+        let newer = processes.filter(|(_, process)| is_newer(process)).count();
+        if id >= self.workers.places.len() || newer == 0 {
             return true;
         }
         self.tell_step("undoing", &[("id", id.to_string())]);

@@ -205,6 +205,10 @@ impl Supervisor {
                 "too many old workers have connections still: see workers, and connections kill";
             return Err(Refused::new(Code::Limit, what));
         }
+        if self.workers.places.iter().any(|it| it.asked_by.is_some()) {
+            let what = "a worker is about to be replaced: try again when it is";
+            return Err(Refused::new(Code::InUse, what));
+        }
         let failed = |what: String| {
             Refused::new(
                 Code::Failed,
@@ -419,6 +423,12 @@ impl Supervisor {
     /// Starts a worker of the new program, or of ours.
     pub(super) fn replace_worker(&mut self, id: usize, moves: bool) -> Result<Replacing, String> {
         let old = self.workers.with_life(id, Life::Accepting);
+        // One that is still on its way would come later, and take over from this one.
+        if let Some(other) = self.workers.with_life(id, Life::Starting) {
+            if let Some(process) = self.workers.processes.get(other) {
+                process.kill();
+            }
+        }
         let state = self.state_blocks();
         if let Some(upgrade) = &mut self.upgrade {
             match moves {

@@ -90,6 +90,8 @@ pub struct Descriptors {
     pub ledger: RawFd,
     pub log: RawFd,
     pub access: Option<RawFd>,
+    /// How the counters in `board` and `ledger` are arranged.
+    pub layout: [String; 2],
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

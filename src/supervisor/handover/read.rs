@@ -319,6 +319,7 @@ fn take_descriptors(it: &mut Record) -> Result<Descriptors, String> {
         ledger: it.value("ledger")?,
         log: it.value("log")?,
         access: it.value_or_none("access")?,
+        layout: [it.text("board_layout")?, it.text("ledger_layout")?],
     })
 }
 

@@ -38,6 +38,7 @@ fn sample(seed: u64) -> Handover {
             ledger: 5,
             log: 6,
             access: Some(7),
+            layout: ["1x2".into(), "3".into()],
         },
         sockets: sockets.collect(),
         tickets: Tickets::new(1).expect("randomness"),

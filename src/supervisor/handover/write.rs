@@ -87,6 +87,8 @@ fn write_main(all: &Handover, out: &mut String) {
         ("log", own.log.to_string()),
     ];
     given(&mut pairs, "access", own.access);
+    let [board, ledger] = own.layout.clone();
+    pairs.extend([("board_layout", board), ("ledger_layout", ledger)]);
     line(out, "descriptors", pairs);
     for (address, fd) in &all.sockets {
         let pairs = vec![("address", address.to_string()), ("fd", fd.to_string())];
