@@ -44,6 +44,14 @@ fn proxy(workers: usize, backend: &Backend) -> Proxy {
     setup.backends(&[backend.address()]).start()
 }
 
+/// Hears of the steps until the canary's has begun.
+fn wait_canary(client: &mut Control) {
+    wait_until("the canary", || {
+        let line = client.line().expect("progress");
+        line.contains("step=canary").then_some(())
+    });
+}
+
 /// Makes a file executable.
 fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
@@ -350,10 +358,7 @@ fn a_program_that_cannot_be_run_in_the_end() {
     let mut witness = Witness::of(&proxy);
     let mut client = proxy.steer();
     client.send(line(&next) + " canary=1\n");
-    wait_until("the canary", || {
-        let line = client.line().expect("progress");
-        line.contains("step=canary").then_some(())
-    });
+    wait_canary(&mut client);
     chmod(&next, 0o644);
     let reply = client.reply();
     drop(client);
@@ -477,10 +482,7 @@ fn a_canary_is_compared_and_others_wait_for_their_turn() {
     let mut witness = Witness::of(&proxy);
     let mut client = proxy.steer();
     client.send(line(&next) + " canary=600\n");
-    wait_until("the canary", || {
-        let line = client.line().expect("progress");
-        line.contains("step=canary").then_some(())
-    });
+    wait_canary(&mut client);
     let status = proxy.control("status");
     assert!(
         status.data[1].starts_with("upgrade step=canary"),
@@ -533,10 +535,7 @@ fn the_end_comes_before_an_upgrade() {
     let next = copy(&proxy, "next", NEXT, 2);
     let mut client = proxy.steer();
     client.send(line(&next) + " canary=600\n");
-    wait_until("the canary", || {
-        let line = client.line().expect("progress");
-        line.contains("step=canary").then_some(())
-    });
+    wait_canary(&mut client);
     let mut end = proxy.steer();
     end.send("shutdown\n");
     let reply = client.reply();

@@ -2,7 +2,7 @@
 //! backend how often a second, and how fast.
 
 use sozu_lib::metrics::quantile;
-use sozu_lib::proto::line::Word;
+use sozu_lib::proto::line::{value_of, Word};
 
 use crate::show::columns;
 
@@ -176,11 +176,7 @@ fn name(line: &[Word]) -> (Option<&Word>, [&str; 3]) {
 
 /// `-`: there is no such key.
 pub fn value<'a>(words: &'a [Word], name: &str) -> &'a str {
-    let value = |word: &'a Word| match word {
-        Word::Pair { key, value } if key == name => Some(value.as_str()),
-        _ => None,
-    };
-    words.iter().find_map(value).unwrap_or("-")
+    value_of(words, name).unwrap_or("-")
 }
 
 pub fn number(words: &[Word], name: &str) -> u64 {

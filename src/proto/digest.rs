@@ -5,7 +5,7 @@
 //! order means nothing and every change costs what it changes, however much
 //! there is beside it. It is against mistakes of ours, not against forgers.
 
-use super::line::{split, Word};
+use super::line::{split, value_of};
 use crate::state::{Change, State};
 use std::rc::Rc;
 
@@ -87,12 +87,7 @@ impl Digest {
     /// From a line that has these pairs.
     pub fn parse(line: &str) -> Option<Digest> {
         let words = split(line).ok()?;
-        let number = |wanted: &str| {
-            words.iter().find_map(|word| match word {
-                Word::Pair { key, value } if key == wanted => value.parse().ok(),
-                _ => None,
-            })
-        };
+        let number = |wanted| value_of(&words, wanted)?.parse().ok();
         Some(Digest {
             sum: number("digest")?,
             listeners: number("listeners")?,

@@ -36,6 +36,14 @@ pub fn split(line: &str) -> Result<Vec<Word>, Error> {
     Ok(words)
 }
 
+/// The value of a key among words; of several the first.
+pub fn value_of<'w>(words: &'w [Word], wanted: &str) -> Option<&'w str> {
+    words.iter().find_map(|word| match word {
+        Word::Pair { key, value } if key == wanted => Some(value.as_str()),
+        _ => None,
+    })
+}
+
 /// One line, without its LF, that `split` takes apart again.
 pub fn join(words: &[Word]) -> String {
     let mut line = String::new();

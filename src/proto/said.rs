@@ -3,7 +3,7 @@
 //! A worker may be hijacked: what it says is read as anybody's, and bounded. Whether it
 //! is believed is for main to decide, of that worker only.
 
-use super::line::{split, Word};
+use super::line::{split, value_of, Word};
 use crate::limits::{CONNECTION_LINE_BYTES_MAX, REASON_CHARS_MAX};
 use crate::slab::Key;
 
@@ -34,12 +34,7 @@ impl Said {
         let Some(Word::Bare(noun)) = words.first() else {
             return None;
         };
-        let text = |wanted: &str| {
-            words.iter().find_map(|word| match word {
-                Word::Pair { key, value } if key == wanted => Some(value.clone()),
-                _ => None,
-            })
-        };
+        let text = |wanted| value_of(&words, wanted).map(str::to_string);
         let number = |key| text(key)?.parse::<u64>().ok();
         Some(match noun.as_str() {
             "obeyed" => Said::Obeyed(number("order")?),

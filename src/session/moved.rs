@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::buf::Pool;
 use crate::http::framing::Body;
 use crate::parser::bytes::{hex, unhex};
-use crate::proto::line::{split, Word};
+use crate::proto::line::{split, value_of, Word};
 use crate::proto::reply;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
@@ -308,10 +308,7 @@ impl Words {
     }
 
     fn get(&self, wanted: &str) -> Option<&str> {
-        self.0.iter().find_map(|word| match word {
-            Word::Pair { key, value } if key == wanted => Some(value.as_str()),
-            _ => None,
-        })
+        value_of(&self.0, wanted)
     }
 
     fn parse<T: std::str::FromStr>(&self, key: &str) -> Option<T> {

@@ -15,7 +15,7 @@ use crate::limits::HANDOVER_BYTES_MAX;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
 use crate::net::token::{self, Kind};
-use crate::proto::line::Word;
+use crate::proto::line::value_of;
 use crate::proto::reply::{self, Reply};
 use crate::state::{Code, Refused};
 use crate::supervisor::handover::Handover;
@@ -167,14 +167,11 @@ impl Rehearsal {
 
 /// What its line means.
 fn heard(line: &str) -> Result<String, String> {
-    let version = |words: Vec<Word>| {
-        words.into_iter().find_map(|word| match word {
-            Word::Pair { key, value } if key == "version" => Some(value),
-            _ => None,
-        })
-    };
     match Reply::parse(line) {
-        Ok(Reply::Ok(words)) => version(words).ok_or("told no version".to_string()),
+        Ok(Reply::Ok(words)) => {
+            let version = value_of(&words, "version").map(str::to_string);
+            version.ok_or("told no version".to_string())
+        }
         Ok(Reply::Error { text, .. }) => Err(format!("refuses: {text}")),
         _ => Err("answered what is no answer".into()),
     }

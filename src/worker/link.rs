@@ -16,7 +16,7 @@ use crate::net::logging;
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
-use crate::proto::line::{split, Word};
+use crate::proto::line::{split, value_of};
 use crate::proto::reply;
 use crate::session::Stay;
 use crate::slab::Key;
@@ -87,11 +87,7 @@ const LINE_SHOWN_BYTES: usize = 64;
 
 /// The value of a key on a line.
 pub(super) fn value(line: &str, wanted: &str) -> Option<String> {
-    let words = split(line).ok()?;
-    words.into_iter().find_map(|word| match word {
-        Word::Pair { key, value } if key == wanted => Some(value),
-        _ => None,
-    })
+    value_of(&split(line).ok()?, wanted).map(str::to_string)
 }
 
 /// The keys of session tickets; the first one makes new ones.
