@@ -168,9 +168,8 @@ impl Supervisor {
             }
         }
         self.look_for_challenges();
-        // Who has started before may know others.
-        let line = self.challenges.line();
-        self.tell_workers(&line);
+        // Changed or not: who was started by another main may know others.
+        self.hand_out_challenges();
     }
 
     /// inotify says that something has happened.
@@ -186,11 +185,19 @@ impl Supervisor {
 
     pub(super) fn look_at_challenges(&mut self) {
         if self.challenges.due_ms.is_some_and(|due| due <= self.now_ms) {
-            self.look_for_challenges();
+            if self.look_for_challenges() {
+                self.hand_out_challenges();
+            }
         }
     }
 
-    fn look_for_challenges(&mut self) {
+    fn hand_out_challenges(&mut self) {
+        let line = self.challenges.line();
+        self.tell_workers(&line);
+    }
+
+    /// Whether there are others than before.
+    fn look_for_challenges(&mut self) -> bool {
         self.challenges.due_ms = None;
         let found = self.challenges.folder.as_mut().map(|folder| {
             let begun_us = clock::monotonic_us();
@@ -201,12 +208,12 @@ impl Supervisor {
             found
         });
         let found = found.unwrap_or_default();
-        if found != self.challenges.answers {
+        let changed = found != self.challenges.answers;
+        if changed {
             log::info!("acme_challenges: {} to be answered", found.len());
             self.challenges.answers = found;
-            let line = self.challenges.line();
-            self.tell_workers(&line);
         }
+        changed
     }
 
     /// What `status` says.
