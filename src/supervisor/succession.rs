@@ -55,10 +55,16 @@ impl Supervisor {
     /// A new worker accepts: the old one of its place takes nothing new from now on, and
     /// everyone who retires there hands over to the new one.
     pub(super) fn succeed(&mut self, id: usize, heir: Key, old: Option<Key>) {
-        let place = self.workers.places.get_mut(id);
-        let client = place.and_then(|place| place.asked_by.take());
+        let now_ms = self.now_ms;
+        let mut place = self.workers.places.get_mut(id);
+        let client = place.as_mut().and_then(|place| place.asked_by.take());
         match old.and_then(|old| self.workers.processes.get_mut(old)) {
-            Some(process) => process.reports_to = client,
+            Some(process) => {
+                process.reports_to = client;
+                if let Some(place) = place.filter(|_| !process.is_young(now_ms)) {
+                    place.failures = 0;
+                }
+            }
             // The one that was to be replaced has died meanwhile.
             None => {
                 if let Some(client) = client {

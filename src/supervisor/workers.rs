@@ -8,8 +8,8 @@
 //!    ▲         │ death, or silence      │ death, or silence
 //!    └─────────┴────────────────────────┘
 //! ```
-//! A dead worker is replaced at once, or after a pause that grows while its
-//! successors die young. One that answers no ping is killed, which its siblings
+//! A dead worker is replaced at once, or after a pause that grows if its
+//! successors die young one after another. One that answers no ping is killed, which its siblings
 //! do not notice: they share the sockets. A retiring one takes no new
 //! connections and ends when it has none left.
 
@@ -34,7 +34,8 @@ use crate::sys::process::{self, Child};
 
 /// One that lived shorter died young.
 const YOUNG_MS: u64 = 1000;
-/// The first pause; each death in youth doubles it.
+/// The pause after a second death in youth; each further one doubles it. After the first there is none:
+/// somebody killed it, or a client that comes once.
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
 
@@ -437,7 +438,7 @@ impl Supervisor {
             }
             return;
         }
-        self.schedule(id, pid, how, self.now_ms < process.started_ms + YOUNG_MS);
+        self.schedule(id, pid, how, process.is_young(self.now_ms));
     }
 
     /// A place without a process gets a new one.
@@ -449,8 +450,8 @@ impl Supervisor {
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
         let pause_ms = match place.failures {
-            0 => 0,
-            n => (PAUSE_MS << n.min(10)).min(PAUSE_MS_MAX) / 2,
+            0 | 1 => 0,
+            n => (PAUSE_MS << (n - 2).min(10)).min(PAUSE_MS_MAX),
         };
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
@@ -544,6 +545,10 @@ impl Process {
             reports_to: None,
             news: (0, 0),
         }
+    }
+
+    pub(super) fn is_young(&self, now_ms: u64) -> bool {
+        now_ms < self.started_ms + YOUNG_MS
     }
 
     fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
