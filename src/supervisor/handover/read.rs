@@ -162,6 +162,11 @@ impl Reader {
                 let worker = self.workers.last_mut().ok_or("no worker has said that")?;
                 worker.partial.append(&mut it.bytes()?);
             }
+            "adopted" => {
+                let pid: u32 = it.value("pid")?;
+                let worker = self.workers.iter_mut().find(|worker| worker.pid == pid);
+                worker.ok_or("this worker is not known")?.handle = Some(it.value("handle")?);
+            }
             "client" => self.clients.push(take_client(it)?),
             "partial" => self.client()?.partial.append(&mut it.bytes()?),
             "unread" => {
@@ -334,6 +339,7 @@ fn take_worker(it: &mut Record) -> Result<WorkerNote, String> {
         channel: it.value("channel")?,
         partial: Vec::new(),
         closed: it.flag("closed")?,
+        handle: None,
     })
 }
 
