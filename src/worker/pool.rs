@@ -6,6 +6,7 @@
 //! slot: it would have to move with every request.)
 
 mod dial;
+pub mod legacy;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
