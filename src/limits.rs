@@ -74,7 +74,7 @@ pub const CHALLENGE_REST_TIMES: u64 = 10;
 
 /// Longest PEM text of a certificate, a chain or a key, in bytes: the three of them, escaped, fit
 /// one control line.
-pub const PEM_BYTES_MAX: usize = 128 * 1024;
+pub const PEM_BYTES_MAX: usize = 256 * 1024;
 /// Longest list of ciphers, suites or groups, in bytes: all that OpenSSL knows take less.
 pub const CIPHERS_BYTES_MAX: usize = 4096;
 /// Certificates between that of a client and the one at which the proof ends.
