@@ -14,6 +14,7 @@ mod drive;
 mod hold;
 mod holdings;
 mod inherit;
+mod intro;
 mod lend;
 mod line;
 mod link;
