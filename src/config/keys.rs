@@ -164,7 +164,7 @@ const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
 /// Sōzu knows whether, and writes version 2.
-const SEND_PROXY: Kind = Kind::Choice(&[("v1", "V1"), ("v2", "true")]);
+const SEND_PROXY: Kind = Kind::Choice(&[("none", "false"), ("v1", "V1"), ("v2", "true")]);
 const CLIENT_AUTH: Kind = Kind::Choice(&[
     ("none", "NONE"),
     ("optional", "OPTIONAL"),
@@ -289,7 +289,7 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
-    key("send_proxy", SEND_PROXY, Empty, "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
+    key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
     key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),

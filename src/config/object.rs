@@ -104,10 +104,7 @@ pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
             "round_robin" => LoadBalancing::RoundRobin,
             _ => return Err(fault("load_balancing", "is not known")),
         },
-        send_proxy: match fields.text_or_none("send_proxy") {
-            Some(name) => Some(proxy_version(&name)?),
-            None => None,
-        },
+        send_proxy: proxy_version(&fields.text("send_proxy")?),
         tls: backend_tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
@@ -129,11 +126,11 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
     words
 }
 
-fn proxy_version(name: &str) -> Result<Version, Fault> {
-    let known = Version::ALL
+/// The table has no other names, but for that of none.
+fn proxy_version(name: &str) -> Option<Version> {
+    Version::ALL
         .into_iter()
-        .find(|version| version.name() == name);
-    known.ok_or_else(|| fault("send_proxy", "is v1 or v2"))
+        .find(|version| version.name() == name)
 }
 
 fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<BackendTls>, Fault> {
