@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 
@@ -214,22 +214,37 @@ impl Manager {
     /// Does what it is told, up to that message.
     #[track_caller]
     fn until(&mut self, last: &str) {
-        loop {
-            let (mut text, mut fds) = ([0; 512], Vec::new());
-            let came = passing::receive(&self.socket, &mut text, &mut fds).expect("a message");
-            assert!(came.whole);
-            let text = String::from_utf8_lossy(&text[..came.bytes]).into_owned();
-            if let Some(name) = text.strip_prefix("FDSTORE=1\nFDNAME=") {
-                assert!(!fds.is_empty(), "{text}");
-                self.kept
-                    .extend(fds.into_iter().map(|fd| (name.to_string(), fd)));
-            } else if let Some(name) = text.strip_prefix("FDSTOREREMOVE=1\nFDNAME=") {
-                self.kept.retain(|(kept, _)| kept != name);
-            }
-            if text == last {
-                return;
-            }
+        while self.one() != last {}
+    }
+
+    /// Does what it is told next.
+    #[track_caller]
+    fn one(&mut self) -> String {
+        let (mut text, mut fds) = ([0; 512], Vec::new());
+        let came = passing::receive(&self.socket, &mut text, &mut fds).expect("a message");
+        assert!(came.whole);
+        let text = String::from_utf8_lossy(&text[..came.bytes]).into_owned();
+        if let Some(name) = text.strip_prefix("FDSTORE=1\nFDNAME=") {
+            assert!(!fds.is_empty(), "{text}");
+            let named = fds.into_iter().map(|fd| (name.to_string(), fd));
+            self.kept.extend(named);
+        } else if let Some(name) = text.strip_prefix("FDSTOREREMOVE=1\nFDNAME=") {
+            self.kept.retain(|(kept, _)| kept != name);
         }
+        text
+    }
+
+    /// Does what it is told, until it is given something with that prefix.
+    #[track_caller]
+    fn until_stored(&mut self, prefix: &str) {
+        let store = format!("FDSTORE=1\nFDNAME={prefix}");
+        while !self.one().starts_with(&store) {}
+    }
+
+    fn hears(&self, setup: &Setup, text: &str) {
+        let sender = UnixDatagram::unbound().expect("a socket");
+        let sent = sender.send_to(text.as_bytes(), setup.path(NOTIFY));
+        sent.expect("it is sent");
     }
 
     fn names(&self) -> Vec<&str> {
@@ -430,6 +445,92 @@ fn a_worker_of_a_dead_main_goes_along_with_an_upgrade_and_ends_with_the_proxy() 
     let ended = wait_until("the proxy ends", || second.child.try_wait().expect("wait"));
     assert!(ended.success(), "{}", second.log());
     wait_until("it ends as well", || (!common::is_alive(old)).then_some(()));
+}
+
+/// Main dies at the worst moment: whoever it has started is found, or ends.
+#[test]
+fn nobody_is_left_over_whenever_main_dies() {
+    let backend = Backend::named("a");
+    let setup = Setup::http().top("worker_count", 4);
+    let setup = Rc::new(setup.backends(&[backend.address()]));
+    let mut manager = Manager::of(&setup);
+    let (listener, address) = bound();
+    drop(listener);
+    let mut given = manager.give("");
+    for _ in 0..5 {
+        let (fds, count, names) = given;
+        let mut main = Activated::start(setup.clone(), address, fds, &count, &names, "-");
+        // The first of its workers is started, and has not accepted.
+        manager.until_stored("worker-");
+        kill(&mut main, &[]);
+        // Whatever it had still to say.
+        manager.hears(&setup, "MARK");
+        manager.until("MARK");
+        given = manager.give("");
+    }
+    let (fds, count, names) = given;
+    let mut last = Activated::start(setup.clone(), address, fds, &count, &names, "-").ready();
+    wait_until("nobody is left of those before", || {
+        let known = last.control("workers").workers().len();
+        (known == 4 && processes(&setup) == 5).then_some(())
+    });
+    assert!(last.end().success(), "{}", last.log());
+}
+
+/// How many processes write into the log of that proxy.
+fn processes(setup: &Setup) -> usize {
+    let log = setup.path("log");
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let writes = |entry: &std::fs::DirEntry| {
+        let fds = std::fs::read_dir(entry.path().join("fd")).ok()?;
+        let mut targets = fds
+            .flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        targets.find(|target| *target == log)
+    };
+    all.filter(|entry| writes(entry).is_some()).count()
+}
+
+/// Where there is somebody to ask.
+#[test]
+fn the_unit_lets_workers_confine_themselves() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/sozu.service");
+    let text = std::fs::read_to_string(&unit).expect("the unit");
+    let filter = text
+        .lines()
+        .find(|line| line.starts_with("SystemCallFilter="));
+    let filter = filter.expect("a filter");
+    for call in [
+        "seccomp",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+    ] {
+        assert!(filter.split([' ', '=']).any(|word| word == call), "{call}");
+    }
+    // What systemd says of a file whose programs lie elsewhere.
+    let setup = Setup::http();
+    let own = program("sozu").display().to_string();
+    let text = text
+        .replace("/usr/local/bin/sozuctl", &own)
+        .replace("/usr/local/bin/sozu ", &format!("{own} "));
+    setup.file("sozu.service", &text);
+    let mut verify = Command::new("systemd-analyze");
+    verify
+        .arg("verify")
+        .arg(setup.path("sozu.service"))
+        .env("SYSTEMD_LOG_LEVEL", "warning");
+    match verify.output() {
+        Ok(said) => {
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            let ours: Vec<&str> = said
+                .lines()
+                .filter(|line| line.contains("sozu.service"))
+                .collect();
+            assert_eq!(ours, [""; 0], "{said}");
+        }
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound),
+    }
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn programs_that_are_no_good() {
         ),
         (
             impostor(&proxy, "silent_worker"),
-            "worker 0: the new worker died (signal: 9",
+            "worker 0: the new worker died (silent for worker_timeout, and killed)",
         ),
     ] {
         let workers: Vec<u32> = proxy.workers().iter().map(|w| w.pid).collect();
@@ -347,6 +347,32 @@ fn programs_that_are_no_good() {
     let next = copy(&proxy, "next", NEXT, 1);
     assert!(proxy.steer().ok(&line(&next)).last.contains(NEXT));
     witness.sees_all_well(NEXT);
+}
+
+/// What cannot be saved goes along all the same.
+#[test]
+fn with_a_disk_that_takes_nothing() {
+    let backend = backend();
+    let setup = Setup::http().top("worker_count", 1);
+    let folder = setup.path("folder");
+    fs::create_dir(&folder).expect("a folder");
+    let saved = format!("{:?}", folder.join("state"));
+    let setup = setup
+        .top("saved_state", saved)
+        .top("automatic_state_save", true);
+    let proxy = setup.backends(&[backend.address()]).start();
+    // Nothing can be written there from now on, by root neither.
+    fs::remove_dir_all(&folder).expect("it goes");
+    fs::write(&folder, "").expect("a file");
+    proxy.steer().ok("cluster add id=more");
+    proxy.steer().ok("upgrade");
+    proxy.steer().ok("cluster remove id=more");
+    let told = proxy.log();
+    let complaints = told
+        .iter()
+        .filter(|line| line.contains("is not saved"))
+        .count();
+    assert!(complaints > 0 && complaints < 9, "{told:?}");
 }
 
 /// The last step of all: nothing is left of what came before it.

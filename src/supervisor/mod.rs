@@ -19,6 +19,7 @@ mod facts;
 mod files;
 pub mod handover;
 mod inquiry;
+mod life;
 mod losses;
 mod memory;
 mod notify;
@@ -101,6 +102,9 @@ pub const WORKER_ROLE: &str = "--worker";
 pub const REHEARSAL_ROLE: &str = "--rehearse";
 /// Behind `start`: the descriptor of what the program before has handed over.
 pub const TAKE_OVER: &str = "--take-over";
+
+/// Main is woken a little late, and has things to do; this is more than that.
+const LATE_MS: u64 = 500;
 
 /// Where main is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,10 +208,13 @@ struct Parts {
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
     sandbox::give_up_the_rest_of_root()?;
     let mut given = Given::take();
-    let orphans = given.take_orphans();
-    let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, orphans.board()?)?;
+    let mut orphans = given.take_orphans();
+    let board = orphans.take_whole_board()?;
+    let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, board)?;
     supervisor.watch_challenges();
     supervisor.adopt(orphans)?;
+    // Before anybody shares them: should main die now, the next one cannot bind what a worker holds open.
+    supervisor.keep_all();
     supervisor.start_workers()?;
     supervisor.serve()
 }
@@ -333,9 +340,14 @@ impl Supervisor {
     fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN.min(CONTROL_CLIENTS_MAX));
         loop {
-            let waited = self.poll.wait(&mut events, self.timeout_ms());
+            let timeout_ms = self.timeout_ms();
+            let waited = self.poll.wait(&mut events, timeout_ms);
             waited.map_err(|e| format!("main stops: epoll_wait: {e}"))?;
-            self.now_ms = clock::monotonic_us() / 1000;
+            let last_ms = std::mem::replace(&mut self.now_ms, clock::monotonic_us() / 1000);
+            let due_ms = last_ms + u64::try_from(timeout_ms).unwrap_or(u64::MAX - last_ms);
+            if self.now_ms > due_ms + LATE_MS {
+                self.forgive_workers(self.now_ms - due_ms);
+            }
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
@@ -377,6 +389,12 @@ impl Supervisor {
                 return Ok(());
             }
         }
+    }
+
+    /// For the next main, should this one die.
+    fn keep_all(&mut self) {
+        self.store.follow(&self.sockets, &self.given);
+        self.store.keep_board(&self.board);
     }
 
     fn timeout_ms(&self) -> i32 {
@@ -499,7 +517,7 @@ impl Supervisor {
                 listener.protocol.name()
             );
         }
-        for (id, pid) in self.workers.pids() {
+        for (id, pid) in self.workers.that_accept() {
             log::info!("worker {id} accepts, pid {pid}");
         }
         self.sandbox.tell();
@@ -510,8 +528,6 @@ impl Supervisor {
             self.max_connections,
             control = self.settings.command_socket.display(),
         );
-        self.store.follow(&self.sockets, &self.given);
-        self.store.keep_board(&self.board);
         notify::send("READY=1", &[]);
         self.keep_last();
     }

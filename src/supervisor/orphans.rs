@@ -39,6 +39,8 @@ struct Orphan {
 #[derive(Default)]
 pub struct Orphans {
     board: Option<OwnedFd>,
+    /// It is main's now.
+    known: bool,
     /// By their pids.
     workers: BTreeMap<u32, Orphan>,
 }
@@ -68,12 +70,11 @@ impl Orphans {
         Ok(())
     }
 
-    /// Theirs; or a new one, if there is none.
-    pub fn board(&self) -> Result<Board, String> {
-        let board = match &self.board {
-            Some(fd) => fd.try_clone().and_then(Board::map),
-            None => Board::create(),
-        };
+    /// Theirs; or a new one, if there is none that can be read.
+    pub fn take_whole_board(&mut self) -> Result<Board, String> {
+        let theirs = self.board.take().and_then(|fd| Board::map(fd).ok());
+        self.known = theirs.is_some();
+        let board = theirs.map_or_else(Board::create, Ok);
         board.map_err(|e| format!("shared memory: {e}"))
     }
 }
@@ -82,7 +83,7 @@ impl Supervisor {
     /// Before the first worker is started: each finds an heir in the worker of its place. Who cannot be
     /// taken is left to itself, which it learns when systemd lets its channel go.
     pub(super) fn adopt(&mut self, orphans: Orphans) -> Result<(), String> {
-        let known = orphans.board.is_some();
+        let known = orphans.known;
         for (pid, orphan) in orphans.workers {
             let Orphan {
                 channel: Some(stream),
@@ -164,20 +165,5 @@ impl Supervisor {
         let all = self.workers.processes.iter().map(|(_, process)| process);
         all.filter(|process| process.child.adopted_by().is_none())
             .for_each(Process::kill);
-    }
-
-    /// Should main die, the next one finds it.
-    pub(super) fn keep_worker(&mut self, key: Key) {
-        let Some(process) = self.workers.processes.get_mut(key) else {
-            return;
-        };
-        let Ok(handle) = process.child.handle() else {
-            // The kernel has no such thing: it is an orphan as it was before there were any.
-            return;
-        };
-        let (pid, channel) = (process.child.id(), process.channel.as_fd());
-        if self.store.keep_worker(pid, channel, handle.as_fd()) {
-            process.say("kept");
-        }
     }
 }

@@ -24,6 +24,11 @@ impl Program {
         if !path.is_absolute() {
             return Err(format!("{shown}: write the whole path, from / on"));
         }
+        if path.starts_with("/proc") {
+            return Err(format!(
+                "{shown} means another file each time: write where the program lies"
+            ));
+        }
         let wrong = |e| format!("{shown}: {e}");
         let mut options = OpenOptions::new();
         // A pipe that nobody writes to does not stop main.
@@ -83,6 +88,7 @@ mod tests {
         assert!(told(&folder.join("nothing"), None).contains("No such file"));
         assert!(told(&folder, None).contains("is no file"));
         assert!(told(Path::new("sozu"), None).contains("from / on"));
+        assert!(told(Path::new("/proc/self/exe"), None).contains("another file"));
         assert!(told(&file, None).contains("chmod +x"));
         chmod(0o755);
         assert!(told(&file, None).contains("is a script"));

@@ -1,7 +1,7 @@
 //! The last step of an upgrade: main itself becomes the new program.
 //!
-//! Until nothing is half-way, and until the new program has read the very bytes
-//! that it will go on with. Then there is one system call left.
+//! Until nothing is half-way, and until the new program has read what it will go on with, to the byte but
+//! for what is fleeting (`handover::is_alike`). Then there is one system call left.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,8 +9,9 @@ use std::path::Path;
 
 use crate::limits::{HANDOVER_BYTES_MAX, HANDOVER_UNREAD_BYTES_MAX};
 use crate::slab::Key;
+use crate::supervisor::handover::is_alike;
 use crate::supervisor::inquiry::Topic;
-use crate::supervisor::upgrade::{Step, Text, Upgrade};
+use crate::supervisor::upgrade::{Step, Upgrade};
 use crate::supervisor::workers::Life;
 use crate::supervisor::{notify, Supervisor, TAKE_OVER};
 use crate::sys::clock;
@@ -64,10 +65,14 @@ impl Supervisor {
         };
         let handover = self.hand_over(task);
         let text = handover.encode();
-        if let Some(known) = rehearsed.filter(|known| known.text == text) {
+        if rehearsed.is_some_and(|known| is_alike(&known, &text)) {
             let manifest = handover.manifest();
-            drop((handover, text));
-            let what = self.run_instead(&running, &known.file, &manifest);
+            drop(handover);
+            let sealed = seal(&text);
+            let what = sealed.map_or_else(
+                |what| what,
+                |file| self.run_instead(&running, &file, &manifest),
+            );
             self.upgrade_fails("main", what);
             return true;
         }
@@ -79,17 +84,14 @@ impl Supervisor {
     }
 
     fn begin_last_rehearsal(&self, text: String, until_ms: u64) -> Result<Step, String> {
-        if text.len() > HANDOVER_BYTES_MAX {
-            return Err("there is too much to hand over".into());
-        }
-        let file = exec::sealed(text.as_bytes()).map_err(|e| e.to_string())?;
+        let file = seal(&text)?;
         let program = self.upgrade.as_ref().map(|it| &it.program);
         let program = program.ok_or("there is no upgrade")?;
         let rehearsal = self.begin_rehearsal(program, &file)?;
         Ok(Step::LastRehearsal {
             until_ms,
             rehearsal,
-            text: Text { text, file },
+            text,
         })
     }
 
@@ -178,4 +180,12 @@ impl Supervisor {
         notify::send("READY=1", &[]);
         format!("cannot be run in the place of {}: {e}", version())
     }
+}
+
+/// As the file that a reader gets. An error is a sentence.
+fn seal(text: &str) -> Result<OwnedFd, String> {
+    if text.len() > HANDOVER_BYTES_MAX {
+        return Err("there is too much to hand over".into());
+    }
+    exec::sealed(text.as_bytes()).map_err(|e| e.to_string())
 }

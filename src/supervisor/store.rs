@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::channel::Channel;
 use crate::net::board::Board;
 use crate::supervisor::activation::Given;
 use crate::supervisor::notify;
+use crate::sys::process::Child;
 
 /// What stored listening sockets are called, before their address.
 const LISTENER: &str = "listener-";
@@ -79,9 +81,12 @@ impl Store {
         store(&format!("{BOARD}{}", Board::layout()), &[board.as_fd()]);
     }
 
-    /// Whether somebody keeps them.
-    pub fn keep_worker(&self, pid: u32, channel: BorrowedFd, handle: BorrowedFd) -> bool {
-        notify::is_asked() && store(&format!("{WORKER}{pid}"), &[channel, handle])
+    /// Should main die, the next one finds it. Where the kernel has no handles it does not, and the worker ends.
+    pub fn keep_worker(&self, child: &Child, channel: &Channel) {
+        if let Some(handle) = child.handle().ok().filter(|_| notify::is_asked()) {
+            let name = format!("{WORKER}{}", child.id());
+            store(&name, &[channel.as_fd(), handle.as_fd()]);
+        }
     }
 
     /// It is dead, or is left to itself.

@@ -467,11 +467,7 @@ impl Supervisor {
         for client in self.control.clients.keys() {
             self.serve_client(client, false);
         }
-        self.store.follow(&self.sockets, &self.given);
-        self.store.keep_board(&self.board);
-        for worker in self.workers.processes.keys() {
-            self.keep_worker(worker);
-        }
+        self.keep_all();
         notify::send("READY=1", &[]);
         self.keep_last();
     }

@@ -17,7 +17,7 @@
 //! upgrade; a second one, and `worker restart`, are refused.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use crate::limits::WORKERS_MAX;
@@ -62,12 +62,12 @@ pub enum Step {
     /// Nothing may be half-way; by what was rehearsed it is seen that nothing has changed since.
     Settling {
         until_ms: u64,
-        rehearsed: Option<Text>,
+        rehearsed: Option<String>,
     },
     LastRehearsal {
         until_ms: u64,
         rehearsal: Rehearsal,
-        text: Text,
+        text: String,
     },
     Undoing(Undoing),
 }
@@ -79,12 +79,6 @@ pub struct Replacing {
     pub old: Option<Key>,
     /// Until then the old one may hand over, once the new one accepts.
     pub until_ms: u64,
-}
-
-/// What is handed over, as text and as the file of it.
-pub struct Text {
-    pub text: String,
-    pub file: OwnedFd,
 }
 
 impl Step {

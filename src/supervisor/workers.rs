@@ -26,54 +26,16 @@ use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
+pub use crate::supervisor::life::{Life, Process};
 use crate::supervisor::losses::Losses;
-use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
+use crate::supervisor::{notify, roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
-use crate::sys::process::{self, Child};
+use crate::sys::process;
 
-/// One that lived shorter died young.
-const YOUNG_MS: u64 = 1000;
 /// The pause after a second death in youth; each further one doubles it. After the first there is none:
 /// somebody killed it, or a client that comes once.
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 10_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    Starting,
-    Accepting,
-    /// It takes nothing new, and is told to stop then.
-    Retiring {
-        until_ms: u64,
-    },
-}
-
-pub struct Process {
-    /// The place that it carries.
-    pub id: usize,
-    /// The place whose worker takes over from it.
-    pub(super) heirs: usize,
-    /// It runs the program that an upgrade is about.
-    pub(super) newer: bool,
-    /// Its row on the board.
-    pub row: usize,
-    pub life: Life,
-    pub child: Child,
-    pub channel: Channel,
-    /// epoll says when it takes more.
-    watched_out: bool,
-    /// The other end of the channel is gone: its death will be told by SIGCHLD.
-    pub closed: bool,
-    pub started_ms: u64,
-    /// The last thing that it said.
-    heard_ms: u64,
-    /// A ping that was not answered yet.
-    asked_ms: Option<u64>,
-    /// Who is told what becomes of its connections, once it has handed over what it can.
-    pub(super) reports_to: Option<Key>,
-    /// A second, and how many backends it has called up or down in it.
-    news: (u64, u32),
-}
 
 #[derive(Default)]
 pub struct Place {
@@ -119,10 +81,10 @@ impl Workers {
     }
 
     /// Places, pids.
-    pub fn pids(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.processes
-            .iter()
-            .map(|(_, process)| (process.id, process.child.id()))
+    pub fn that_accept(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        let accept = self.processes.iter().map(|(_, process)| process);
+        let accept = accept.filter(|process| process.life == Life::Accepting);
+        accept.map(|process| (process.id, process.child.id()))
     }
 
     fn all_accept(&self) -> bool {
@@ -173,24 +135,12 @@ impl Workers {
     /// When to look after them again.
     pub fn due_ms(&self, settings: &Settings) -> Option<u64> {
         let patience_ms = u64::from(settings.worker_timeout) * 1000;
-        let of_process = |(_, process): (Key, &Process)| match (process.life, process.asked_ms) {
-            (Life::Starting, _) => process.started_ms + patience_ms,
-            (_, Some(asked_ms)) => asked_ms + patience_ms,
-            (Life::Accepting, None) => process.heard_ms + ping_ms(patience_ms),
-            (Life::Retiring { until_ms }, None) => {
-                until_ms.min(process.heard_ms + ping_ms(patience_ms))
-            }
-        };
-        let processes = self.processes.iter().map(of_process);
+        let processes = self.processes.iter();
+        let processes = processes.filter_map(|(_, process)| process.due_ms(patience_ms));
         processes
             .chain(self.places.iter().filter_map(|place| place.due_ms))
             .min()
     }
-}
-
-/// How long a worker may be silent before it is asked.
-fn ping_ms(patience_ms: u64) -> u64 {
-    patience_ms / 2
 }
 
 impl Supervisor {
@@ -251,6 +201,9 @@ impl Supervisor {
         let mut lines = self.pauses.boot_lines(self.now_ms);
         lines.extend([self.tickets.line(), self.challenges.line()]);
         lines.iter().for_each(|line| channel.send(line));
+        if notify::is_asked() {
+            channel.send("supervised");
+        }
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
@@ -258,6 +211,7 @@ impl Supervisor {
         let child = process::start(&program, &worker_name(id), worker_role(), end)?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
+        self.store.keep_worker(&child, &channel);
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
             newer: self.takes_newer(id),
@@ -308,6 +262,9 @@ impl Supervisor {
         let mut done = 0;
         let mut others = Vec::new();
         while let Some(line) = process.channel.next_line() {
+            if process.doomed {
+                continue;
+            }
             process.heard_ms = now_ms;
             process.asked_ms = None;
             accepting |= line == "accepting";
@@ -347,7 +304,6 @@ impl Supervisor {
             process.life = Life::Accepting;
         }
         self.board.set(row, Cell::Alive, 1);
-        self.keep_worker(key);
         self.place_is_filled(id);
         if !self.is_canary(key) {
             self.succeed(id, key, old);
@@ -384,6 +340,10 @@ impl Supervisor {
         self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
+        };
+        let how = match process.doomed {
+            true => "silent for worker_timeout, and killed",
+            false => how,
         };
         let how = &self.death(&process, how, status);
         let losses = Losses::of(&self.board, process.row).ended();
@@ -452,6 +412,15 @@ impl Supervisor {
         log::error!("worker {id}, pid {pid}, died ({how}); its connections are lost, a new one starts in {pause_ms} ms");
     }
 
+    /// Main was to go on at one moment and did so much later: it was stopped, or the machine slept.
+    pub(super) fn forgive_workers(&mut self, late_ms: u64) {
+        for key in self.workers.processes.keys() {
+            if let Some(process) = self.workers.processes.get_mut(key) {
+                process.forgive(late_ms);
+            }
+        }
+    }
+
     /// Starts who is due, asks who is silent, kills who does not answer.
     pub(super) fn look_after_workers(&mut self) {
         for id in 0..self.workers.places.len() {
@@ -510,78 +479,5 @@ impl Supervisor {
             .processes
             .iter()
             .for_each(|(_, process)| process.kill());
-    }
-}
-
-impl Process {
-    pub(super) fn new(
-        id: usize,
-        row: usize,
-        life: Life,
-        child: Child,
-        channel: Channel,
-        now_ms: u64,
-    ) -> Process {
-        Process {
-            id,
-            heirs: id,
-            newer: false,
-            row,
-            life,
-            child,
-            channel,
-            watched_out: false,
-            closed: false,
-            started_ms: now_ms,
-            heard_ms: now_ms,
-            asked_ms: None,
-            reports_to: None,
-            news: (0, 0),
-        }
-    }
-
-    pub(super) fn is_young(&self, now_ms: u64) -> bool {
-        now_ms < self.started_ms + YOUNG_MS
-    }
-
-    fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
-        let id = self.id;
-        match (self.life, self.asked_ms) {
-            (Life::Starting, _) if self.started_ms + patience_ms <= now_ms => {
-                log::error!("worker {id} does not get ready: killed");
-                self.kill();
-            }
-            (Life::Starting, _) => {}
-            (_, Some(asked_ms)) if asked_ms + patience_ms <= now_ms => {
-                log::error!("worker {id} does not answer: killed");
-                self.kill();
-                // Should it not die of that, it is killed again.
-                self.asked_ms = Some(now_ms);
-            }
-            (Life::Retiring { until_ms }, _) if until_ms <= now_ms => {
-                log::warn!("the time of the old worker {id} is over: its connections are cut");
-                self.say("stop");
-                self.life = Life::Retiring {
-                    until_ms: now_ms + patience_ms,
-                };
-            }
-            (_, None) if self.heard_ms + ping_ms(patience_ms) <= now_ms => {
-                self.asked_ms = Some(now_ms);
-                self.say("ping");
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn say(&mut self, line: &str) {
-        self.channel.send(line);
-        // A failure means that it died, which SIGCHLD tells.
-        let _ = self.channel.flush();
-    }
-
-    pub(super) fn kill(&self) {
-        if let Err(e) = self.child.kill(process::SIGKILL) {
-            log::error!("kill {}: {e}", self.child.id());
-        }
     }
 }

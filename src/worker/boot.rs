@@ -38,6 +38,7 @@ struct Boot {
     /// Lines about paused clusters.
     pauses: Vec<String>,
     challenges: Challenges,
+    supervised: bool,
 }
 
 /// The life of a worker process; its standard input is the channel.
@@ -106,6 +107,7 @@ fn run() -> io::Result<()> {
     drop(plan);
     let mut worker = Worker::new(row, most as usize, settings, outfit);
     worker.tools.challenges = boot.challenges;
+    worker.supervised = boot.supervised;
     worker.apply_batch(boot.batch);
     boot.pauses.iter().for_each(|line| worker.obey(line));
     worker.tell("accepting");
@@ -153,6 +155,7 @@ impl Boot {
                     Settings::decode(line).map_err(|e| io::Error::other(e.to_string()))?;
                 self.settings = Some(settings);
             }
+            "supervised" => self.supervised = true,
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
             "tickets" => take_tickets(line),

@@ -274,15 +274,15 @@ impl Worker {
         }
     }
 
-    /// Main is gone. Clients need not notice; but now SIGTERM is for us. Where somebody has kept the other
-    /// end of the channel for the next main, it will not come any more: so this is the end.
+    /// Main is gone. Clients need not notice; but now SIGTERM is for us. Where main is supervised another one
+    /// comes, which would have this end of the channel if it could take over: so this is the end.
     fn orphaned(&mut self) {
         let Some(channel) = self.channel.take() else {
             return;
         };
         let _ = self.poll.remove(channel.as_fd());
-        if self.kept {
-            log::warn!("main is gone, and no other one will come: this worker ends");
+        if self.supervised {
+            log::warn!("main is gone, and no other one takes over from this worker: it ends");
             self.drain();
             let time_ms = u64::from(self.settings.shutdown_timeout) * 1000;
             self.stop_at_ms = Some(self.now_ms() + time_ms);
@@ -317,7 +317,6 @@ impl Worker {
             "look" => self.look_at_doors(),
             "drain" => self.drain(),
             "stop" => self.stop = true,
-            "kept" => self.kept = true,
             // By another main, which knows of no change that is half told.
             "adopted" => self.batch = Batch::default(),
             "log" => {

@@ -137,8 +137,8 @@ pub struct Worker {
     stop: bool,
     /// Without main, it is over then.
     stop_at_ms: Option<u64>,
-    /// Somebody keeps main's end of the channel, for the next main.
-    kept: bool,
+    /// Somebody starts another main in the place of one that dies.
+    supervised: bool,
     expired: Vec<u32>,
     /// When free buffers are given back; `None`: there is nothing.
     shrink_at_ms: Option<u64>,
@@ -217,7 +217,7 @@ impl Worker {
             farewell_ms: None,
             stop: false,
             stop_at_ms: None,
-            kept: false,
+            supervised: false,
             expired: Vec::new(),
             shrink_at_ms: None,
             litter: false,

@@ -82,7 +82,8 @@ impl Worker {
     /// finishes here, and is told with its next answer to come back to somebody else.
     /// Nobody idle is closed. Told again: there is another heir.
     pub(super) fn retire(&mut self, link: Option<OwnedFd>, row: usize) {
-        if self.stay == Stay::Welcome {
+        let first = self.stay == Stay::Welcome;
+        if first {
             self.stay = Stay::Told;
             // First out of the queues, then everyone who waits: for who comes from then on
             // the kernel wakes somebody else.
@@ -106,7 +107,8 @@ impl Worker {
                 }
             }
         });
-        if let Some(heir) = &heir {
+        if let Some(heir) = heir.as_ref().filter(|_| first) {
+            // Later it is no news, and the heir of the heir knows better.
             for message in self.backs.legacy() {
                 // What the heir does not hear it finds out.
                 let _ = passing::send(&heir.link, message.as_bytes(), &[]);

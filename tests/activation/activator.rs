@@ -1,19 +1,20 @@
 //! Runs a program with sockets that it was given, as systemd does it: `activator PID PROGRAM ARGUMENT…`.
 //!
 //! The descriptors come over the standard input, as many as LISTEN_FDS says or more. They get the first free
-//! numbers, which are 3 and so on, for nothing else is open here. With PID "-" they are for that very process.
+//! numbers, which are 3 and so on, for nothing else is left open here. With PID "-" they are for that very process.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use sozu_lib::sys::{exec, passing};
+use sozu_lib::sys::{exec, passing, process};
 
 fn main() -> io::Result<()> {
     let mut words = std::env::args_os().skip(1);
     let pid = words.next().unwrap_or_default();
     let arguments: Vec<OsString> = words.collect();
+    process::close_inherited()?;
     let (mut byte, mut fds) = ([0], Vec::<OwnedFd>::new());
     passing::receive(&io::stdin(), &mut byte, &mut fds)?;
     for (number, fd) in (3..).zip(fds.iter().map(OwnedFd::as_raw_fd)) {

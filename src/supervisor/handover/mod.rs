@@ -174,6 +174,25 @@ pub struct Saving {
     pub rests_until_ms: u64,
 }
 
+/// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
+const FLEETING: [&str; 6] = [
+    "optional saving ",
+    "pause ",
+    "wait ",
+    "client ",
+    "partial ",
+    "unread ",
+];
+
+/// Whether who has understood one text understands the other: they differ in nothing but what is fleeting.
+pub fn is_alike(one: &str, other: &str) -> bool {
+    fn lasting(text: &str) -> impl Iterator<Item = &str> {
+        let fleets = |line: &str| FLEETING.iter().any(|start| line.starts_with(start));
+        text.lines().filter(move |line| !fleets(line))
+    }
+    lasting(one).eq(lasting(other))
+}
+
 impl Handover {
     /// A text that `decode` takes.
     pub fn encode(&self) -> String {

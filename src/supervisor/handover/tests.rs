@@ -218,6 +218,27 @@ fn the_version_before_and_the_next_one_are_understood() {
 }
 
 #[test]
+fn what_is_fleeting_makes_no_other_text() {
+    let text = sample(3).encode();
+    let other = |change: fn(&mut Handover)| {
+        let mut other = Handover::decode(text.as_bytes()).expect("a hand-over");
+        change(&mut other);
+        other.encode()
+    };
+    let fleeting = other(|it| {
+        it.saving.due_ms = None;
+        it.pauses[0].waiting.clear();
+        it.clients[0].missed += 1;
+        it.clients[0].unread.push(b"more".to_vec());
+    });
+    assert!(fleeting != text && is_alike(&fleeting, &text));
+    assert!(!is_alike(&other(|it| it.revision += 1), &text));
+    assert!(!is_alike(&other(|it| it.workers[0].row = 9), &text));
+    let cut = &text[..text.len() - 4];
+    assert!(!is_alike(cut, &text));
+}
+
+#[test]
 fn what_is_optional_may_be_missing_or_unknown() {
     let text = text(2);
     let some: Vec<&str> = text
