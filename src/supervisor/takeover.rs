@@ -23,6 +23,7 @@ use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
 use crate::supervisor::handover::*;
 use crate::supervisor::inquiry::{Inquiry, Topic};
+use crate::supervisor::keys::Keys;
 use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
@@ -34,7 +35,7 @@ use crate::supervisor::workers::{Life, Place, Process, Workers};
 use crate::supervisor::{notify, Parts, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::exec::{self, Inherited};
-use crate::sys::process;
+use crate::sys::process::{self, Child};
 use crate::sys::socket::{self, Nature};
 
 // ---- from a running main ------------------------------------------------
@@ -74,6 +75,7 @@ impl Supervisor {
             rolls: self.roll_notes(),
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
+            keys: self.keys.pid(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -299,6 +301,11 @@ impl Supervisor {
         main.expiry = handover.expiry;
         main.saver.due_ms = handover.saving.due_ms;
         main.saver.rests_until_ms = handover.saving.rests_until_ms;
+        if main.settings.key_process {
+            main.keys = Keys::due(main.now_ms);
+        }
+        // It signs on for the workers that it has, and ends behind the last one.
+        main.dying.extend(handover.keys.map(Child::known));
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {

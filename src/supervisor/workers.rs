@@ -126,7 +126,7 @@ impl Workers {
             .map(|(_, process)| (process.id, process.child.id()))
     }
 
-    fn all_accept(&self) -> bool {
+    pub fn all_accept(&self) -> bool {
         let accepts = |id| self.with_life(id, Life::Accepting).is_some();
         (0..self.places.len()).all(accepts)
     }
@@ -189,6 +189,14 @@ impl Workers {
     }
 }
 
+/// After so many deaths in youth.
+pub fn pause_ms(failures: u32) -> u64 {
+    match failures {
+        0 | 1 => 0,
+        n => (PAUSE_MS << (n - 2).min(10)).min(PAUSE_MS_MAX),
+    }
+}
+
 /// How long a worker may be silent before it is asked.
 fn ping_ms(patience_ms: u64) -> u64 {
     patience_ms / 2
@@ -208,11 +216,11 @@ impl Supervisor {
     /// The state as a new worker is told it.
     pub(super) fn state_blocks(&mut self) -> Vec<Block> {
         let mut count = 0;
-        let roster = &self.roster;
+        let (roster, secrets) = (&self.roster, !self.settings.key_process);
         let lines = self
             .state
             .dump()
-            .map(|change| series::told(roster.of(&change), &change));
+            .map(|change| series::told(roster.of(&change), &change, secrets));
         let blocks = channel::blocks(lines.inspect(|_| count += 1));
         self.litter.add(count, self.now_ms);
         blocks
@@ -242,6 +250,9 @@ impl Supervisor {
         }
         if let Some(roots) = roots::open() {
             channel.send_with("roots", vec![roots]);
+        }
+        if let Some(desk) = self.open_desk(row)? {
+            channel.send_with("desk", vec![desk]);
         }
         channel.send(&self.settings.encode());
         for (address, socket) in &self.sockets {
@@ -368,14 +379,14 @@ impl Supervisor {
                 "worker_accepts",
                 &[("id", id.to_string()), ("pid", pid.to_string())],
             );
-        } else if self.workers.all_accept() {
-            self.stage = Stage::Serving;
-            self.announce();
+        } else {
+            self.announce_if_ready();
         }
     }
 
     /// Workers that have died.
     pub(super) fn reap(&mut self) {
+        self.reap_keys();
         self.dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         for key in self.workers.processes.keys() {
@@ -406,6 +417,7 @@ impl Supervisor {
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
+        self.close_desk(process.row);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.ledger.close_page(process.row, self.roster.all());
@@ -449,10 +461,7 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
-        let pause_ms = match place.failures {
-            0 | 1 => 0,
-            n => (PAUSE_MS << (n - 2).min(10)).min(PAUSE_MS_MAX),
-        };
+        let pause_ms = pause_ms(place.failures);
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
         }

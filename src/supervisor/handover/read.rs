@@ -44,6 +44,7 @@ struct Reader {
     rolls: Vec<RollNote>,
     trial: Option<Trial>,
     expiry: Expiry,
+    keys: Option<u32>,
     saving: Saving,
     ended: bool,
 }
@@ -175,6 +176,7 @@ impl Reader {
                 let roll = self.take_roll(it)?;
                 self.rolls.push(roll);
             }
+            "keys" => self.keys = Some(it.value("pid")?),
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
@@ -244,6 +246,7 @@ impl Reader {
             rolls: self.rolls,
             trial: self.trial,
             expiry: self.expiry,
+            keys: self.keys,
             saving: self.saving,
         };
         check(&handover)?;
