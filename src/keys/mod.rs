@@ -141,7 +141,7 @@ impl Clerk {
         if let Some(channel) = self.channel.take_if(|_| !open) {
             let _ = self.poll.remove(channel.as_fd());
             if !self.desks.is_empty() {
-                log::warn!("main is gone; signing on without it, until the last worker ends");
+                log::info!("main has left; signing on until the last worker does");
             }
         }
     }

@@ -52,6 +52,9 @@ struct Clerk {
 #[derive(Default)]
 pub struct Keys {
     clerk: Option<Clerk>,
+    /// Those of programs before this one: each signs on for the workers that it has, and ends behind
+    /// the last one.
+    former: Vec<Child>,
     /// A process is started then.
     due_ms: Option<u64>,
     /// Deaths in youth, one after another.
@@ -78,6 +81,18 @@ impl Keys {
 
     pub fn pid(&self) -> Option<u32> {
         self.clerk.as_ref().map(|clerk| clerk.child.id())
+    }
+
+    /// Of all that have not ended.
+    pub fn pids(&self) -> Vec<u32> {
+        let former = self.former.iter().map(Child::id);
+        self.pid().into_iter().chain(former).collect()
+    }
+
+    /// What the program before has left.
+    pub fn took(&mut self, pids: &[u32]) {
+        let former = pids.iter().map(|pid| Child::known(*pid));
+        self.former.extend(former);
     }
 
     /// When to look after it again.
@@ -312,6 +327,8 @@ impl Supervisor {
 
     /// Whether it has died.
     pub(super) fn reap_keys(&mut self) {
+        let lives = |child: &Child| matches!(child.try_wait(), Ok(None));
+        self.keys.former.retain(lives);
         let Some(clerk) = &self.keys.clerk else {
             return;
         };
@@ -416,12 +433,10 @@ impl Supervisor {
     /// Behind the last worker it ends as well. Whether it has.
     pub(super) fn keys_have_ended(&mut self) -> bool {
         self.keys.due_ms = None;
-        let Some(clerk) = &self.keys.clerk else {
-            return true;
-        };
-        // That it is dead already is told by SIGCHLD.
-        let _ = clerk.child.kill(process::SIGKILL);
-        false
+        let clerk = self.keys.clerk.iter().map(|clerk| &clerk.child);
+        let left = clerk.chain(&self.keys.former);
+        // That one is dead already is told by SIGCHLD.
+        left.map(|child| child.kill(process::SIGKILL)).count() == 0
     }
 
     /// The data line of `status`.

@@ -35,7 +35,7 @@ use crate::supervisor::workers::{Life, Place, Process, Workers};
 use crate::supervisor::{notify, Parts, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::exec::{self, Inherited};
-use crate::sys::process::{self, Child};
+use crate::sys::process;
 use crate::sys::socket::{self, Nature};
 
 // ---- from a running main ------------------------------------------------
@@ -75,7 +75,7 @@ impl Supervisor {
             rolls: self.roll_notes(),
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
-            keys: self.keys.pid(),
+            keys: self.keys.pids(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -304,8 +304,7 @@ impl Supervisor {
         if main.settings.key_process {
             main.keys = Keys::due(main.now_ms);
         }
-        // It signs on for the workers that it has, and ends behind the last one.
-        main.dying.extend(handover.keys.map(Child::known));
+        main.keys.took(&handover.keys);
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {

@@ -372,8 +372,9 @@ fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
     context
         .set_max_proto_version(last.copied().map(version))
         .map_err(wrong("tls_versions"))?;
+    // Key exchange by RSA is no signature, and what is encrypted by it is read by who gets the key later.
     context
-        .set_cipher_list(&tls.cipher_list)
+        .set_cipher_list(&format!("{}:!kRSA", tls.cipher_list))
         .map_err(wrong("cipher_list"))?;
     context
         .set_ciphersuites(&tls.cipher_suites)

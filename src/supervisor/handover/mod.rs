@@ -67,8 +67,8 @@ pub struct Handover {
     pub rolls: Vec<RollNote>,
     pub trial: Option<Trial>,
     pub expiry: Expiry,
-    /// The pid of the key process.
-    pub keys: Option<u32>,
+    /// The pids of key processes.
+    pub keys: Vec<u32>,
     pub saving: Saving,
 }
 

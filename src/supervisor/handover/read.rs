@@ -44,7 +44,7 @@ struct Reader {
     rolls: Vec<RollNote>,
     trial: Option<Trial>,
     expiry: Expiry,
-    keys: Option<u32>,
+    keys: Vec<u32>,
     saving: Saving,
     ended: bool,
 }
@@ -176,7 +176,7 @@ impl Reader {
                 let roll = self.take_roll(it)?;
                 self.rolls.push(roll);
             }
-            "keys" => self.keys = Some(it.value("pid")?),
+            "keys" => self.keys.push(it.value("pid")?),
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
