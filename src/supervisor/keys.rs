@@ -28,13 +28,11 @@ use crate::proto::reply;
 use crate::slab::Key;
 use crate::state::{Certificate, Change, OwnCertificate, Secret};
 use crate::supervisor::apply::Done;
-use crate::supervisor::workers::{pause_ms, Life};
+use crate::supervisor::restarts::{is_young, pause_ms, PAUSE_MS_MAX};
+use crate::supervisor::workers::Life;
 use crate::supervisor::{Stage, Supervisor, KEYS_ROLE};
 use crate::sys::process::{self, Child, OWN_PROGRAM};
 use crate::sys::{epoll, passing};
-
-/// One that lived shorter died young.
-const YOUNG_MS: u64 = 1000;
 
 /// A key process.
 struct Clerk {
@@ -350,7 +348,7 @@ impl Supervisor {
             self.failure = Some(what);
             return;
         }
-        let young = self.now_ms < clerk.started_ms + YOUNG_MS;
+        let young = is_young(clerk.started_ms, self.now_ms);
         self.keys.failures = if young { self.keys.failures + 1 } else { 0 };
         let pause_ms = pause_ms(self.keys.failures);
         self.keys.due_ms = Some(self.now_ms + pause_ms);
@@ -375,8 +373,7 @@ impl Supervisor {
         if self.keys.due_ms.is_some_and(|due| due <= self.now_ms) {
             if let Err(e) = self.spawn_keys() {
                 log::error!("cannot start the key process: {e}");
-                self.keys.failures += 1;
-                self.keys.due_ms = Some(self.now_ms + pause_ms(self.keys.failures).max(YOUNG_MS));
+                self.keys.due_ms = Some(self.now_ms + PAUSE_MS_MAX);
             }
         }
         let patience_ms = u64::from(self.settings.worker_timeout) * 1000;

@@ -31,6 +31,7 @@ mod progress;
 mod rehearsal;
 mod reload;
 mod resize;
+mod restarts;
 mod roles;
 mod roots;
 mod sandbox;

@@ -28,16 +28,9 @@ use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::handover::WorkerNote;
 use crate::supervisor::losses::Losses;
-use crate::supervisor::{roots, series, worker_name, worker_role, Stage, Supervisor};
+use crate::supervisor::{restarts, roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::process::{self, Child};
-
-/// One that lived shorter died young.
-const YOUNG_MS: u64 = 1000;
-/// The pause after a second death in youth; each further one doubles it. After the first there is none:
-/// somebody killed it, or a client that comes once.
-const PAUSE_MS: u64 = 100;
-const PAUSE_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
@@ -186,14 +179,6 @@ impl Workers {
         processes
             .chain(self.places.iter().filter_map(|place| place.due_ms))
             .min()
-    }
-}
-
-/// After so many deaths in youth.
-pub fn pause_ms(failures: u32) -> u64 {
-    match failures {
-        0 | 1 => 0,
-        n => (PAUSE_MS << (n - 2).min(10)).min(PAUSE_MS_MAX),
     }
 }
 
@@ -461,7 +446,7 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
-        let pause_ms = pause_ms(place.failures);
+        let pause_ms = restarts::pause_ms(place.failures);
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
         }
@@ -480,7 +465,7 @@ impl Supervisor {
                 let state = self.state_blocks();
                 if let Err(e) = self.spawn(id, &state) {
                     log::error!("cannot start worker {id}: {e}");
-                    self.workers.places[id].due_ms = Some(self.now_ms + PAUSE_MS_MAX);
+                    self.workers.places[id].due_ms = Some(self.now_ms + restarts::PAUSE_MS_MAX);
                 }
             }
         }
@@ -557,7 +542,7 @@ impl Process {
     }
 
     pub(super) fn is_young(&self, now_ms: u64) -> bool {
-        now_ms < self.started_ms + YOUNG_MS
+        restarts::is_young(self.started_ms, now_ms)
     }
 
     fn look_after(&mut self, now_ms: u64, patience_ms: u64) {

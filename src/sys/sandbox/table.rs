@@ -114,7 +114,7 @@ pub static WORKER: &[Rule] = &[
 #[rustfmt::skip]
 pub static KEYS: &[Rule] = &[
     rule("recvfrom", 45, 207, &[], "what workers want to be signed"),
-    rule("sendto", 44, 206, &[], "the signature"),
+    rule("write", 1, 64, &[], "the signature, and lines of the log"),
     old("epoll_wait", 232, &[], "waits for either"),
     rule("epoll_pwait", 281, 22, &[], "the same, where the C library has no other way").elsewhere(),
     rule("recvmsg", 47, 212, &[], "what main says, and descriptors with it"),
@@ -124,10 +124,8 @@ pub static KEYS: &[Rule] = &[
     rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
     rule("getrandom", 318, 278, &[], "randomness for signatures"),
     rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it"),
-    rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "large pieces of memory, never of a file, never executable"),
-    rule("munmap", 11, 215, &[], "gives them back"),
-    rule("mremap", 25, 216, &[Is(3, MAYMOVE)], "a large piece grows"),
-    rule("write", 1, 64, &[], "lines of the log"),
+    rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "the same, for thousands of keys; never of a file, never executable").elsewhere(),
+    rule("munmap", 11, 215, &[], "gives it back").elsewhere(),
     old("poll", 7, &[], "asks whether the log takes a line now"),
     rule("ppoll", 271, 73, &[], "the same, where there is no poll").elsewhere(),
     rule("lseek", 8, 62, &[Is(1, 0), Is(2, SEEK_CUR)], "whether a log that is opened again is a regular file"),
