@@ -87,7 +87,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_start_time_seconds", Of::Proxy, Gauge, Named, "When main was started, in seconds since 1970."),
     figure("sozu_revision", Of::Proxy, Gauge, Named, "The revision of the running state."),
     figure("sozu_worker_deaths_total", Of::Proxy, Counter, Named, "Workers that died and were replaced."),
-    figure("sozu_worker_violations_total", Of::Proxy, Counter, Named, "Workers that were killed for what their sandbox forbids."),
+    figure("sozu_worker_violations_total", Of::Proxy, Counter, Named, "Workers and key processes that were killed for what their sandbox forbids."),
     figure("sozu_signatures_total", Of::Proxy, Counter, Named, "Signatures that the key process has made for handshakes."),
     figure("sozu_signatures_refused_total", Of::Proxy, Counter, Named, "Signatures that it has refused, because a worker asked for too many or for what is none."),
     figure("sozu_key_process_deaths_total", Of::Proxy, Counter, Named, "Key processes that died and were replaced."),

@@ -215,9 +215,7 @@ fn ec_method() -> Option<&'static Method> {
 }
 
 /// What lies behind a pointer and a length that OpenSSL hands to a method.
-///
-/// # Safety
-/// So many bytes are there, for as long as the method runs.
+// SAFETY: who calls this promises that so many bytes are there, for as long as the method runs.
 unsafe fn bytes<'a>(from: *const u8, len: c_int) -> Option<&'a [u8]> {
     let len = usize::try_from(len).ok().filter(|_| !from.is_null())?;
     // SAFETY: the caller's promise.
