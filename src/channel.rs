@@ -12,6 +12,10 @@ use std::rc::Rc;
 use crate::proto::line::LineReader;
 use crate::sys::passing;
 
+/// Who sends goes on where another one has left off, perhaps within a line: of that line nothing holds,
+/// nor of the descriptors before. It stands in no other line, for they hold no control characters.
+const CANCEL: u8 = 0x18;
+
 /// Lines are gathered into messages of about this size.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -67,6 +71,17 @@ impl Channel {
             received: VecDeque::new(),
             queue: VecDeque::new(),
         })
+    }
+
+    /// Our end of one whose other side knows nothing of a change: who had it before has died.
+    pub fn adopted(stream: UnixStream) -> io::Result<Channel> {
+        let mut channel = Channel::new(stream)?;
+        channel.queue.push_back(Message {
+            bytes: Rc::new(vec![CANCEL, b'\n']),
+            sent: 0,
+            fds: Vec::new(),
+        });
+        Ok(channel)
     }
 
     /// Queues a line, given without its LF.
@@ -137,8 +152,14 @@ impl Channel {
     /// Takes what has come, once. False: the other side is gone.
     pub fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; MESSAGE_BYTES];
+        let before = self.received.len();
         match passing::receive(&self.stream, &mut buffer, &mut self.received) {
             Ok(received) => {
+                if buffer[..received.bytes].contains(&CANCEL) {
+                    // What came now came behind it: nothing is received together with what is
+                    // behind a descriptor (unix(7)).
+                    self.received.drain(..before);
+                }
                 self.reader.push(&buffer[..received.bytes]);
                 Ok(received.bytes > 0)
             }
@@ -155,7 +176,13 @@ impl Channel {
     /// The next whole line; what is no line is left out.
     pub fn next_line(&mut self) -> Option<String> {
         loop {
-            if let Ok(line) = self.reader.next_line()? {
+            let cancelled = |line: &String| line.as_bytes().contains(&CANCEL);
+            if let Some(line) = self
+                .reader
+                .next_line()?
+                .ok()
+                .filter(|line| !cancelled(line))
+            {
                 return Some(line);
             }
         }
@@ -227,6 +254,36 @@ mod tests {
             assert!(lines.clone().chain([format!("own {n}")]).eq(got));
         }
         assert!(blocks.iter().all(|block| Rc::strong_count(block) == 1));
+    }
+
+    #[test]
+    fn what_the_one_before_had_begun_is_void() {
+        let (mut dead, end) = Channel::pair().unwrap();
+        let mut b = Channel::new(UnixStream::from(end)).unwrap();
+        let kept = dead.stream.try_clone().unwrap();
+        let some = || std::fs::File::open("/dev/null").unwrap().into();
+        dead.send("one");
+        dead.send_with("two with a descriptor that", vec![some()]);
+        dead.flush().unwrap();
+        dead.stream.write_all(b"retire ro").unwrap();
+        drop(dead);
+        for _ in 0..2 {
+            assert!(b.receive().unwrap());
+        }
+        let mut next = Channel::adopted(kept).unwrap();
+        next.send("three");
+        next.send_with("four", vec![some(), some()]);
+        next.flush().unwrap();
+        let mut lines = Vec::new();
+        while lines.len() < 4 {
+            assert!(b.receive().unwrap());
+            lines.extend(std::iter::from_fn(|| b.next_line()));
+        }
+        assert_eq!(
+            lines,
+            ["one", "two with a descriptor that", "three", "four"]
+        );
+        assert!(b.take_fd().is_some() && b.take_fd().is_some() && b.take_fd().is_none());
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub const TICKET_KEY_MS: u64 = 12 * 3600 * 1000;
 pub const CHALLENGES_MAX: usize = 256;
 /// Longest answer to one, in bytes: usual ones have 87.
 pub const CHALLENGE_BYTES_MAX: usize = 256;
+/// Longest header of the PROXY protocol, in bytes: with addresses and all that is defined it has a few hundred.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 /// Names in their folder that main looks at.
 pub const CHALLENGE_NAMES_MAX: usize = 1024;
 /// After main has looked there it does other things for so many times as long, lest whoever writes
@@ -74,7 +76,7 @@ pub const CHALLENGE_REST_TIMES: u64 = 10;
 
 /// Longest PEM text of a certificate, a chain or a key, in bytes: the three of them, escaped, fit
 /// one control line.
-pub const PEM_BYTES_MAX: usize = 128 * 1024;
+pub const PEM_BYTES_MAX: usize = 256 * 1024;
 /// Longest list of ciphers, suites or groups, in bytes: all that OpenSSL knows take less.
 pub const CIPHERS_BYTES_MAX: usize = 4096;
 /// Certificates between that of a client and the one at which the proof ends.

@@ -3,23 +3,16 @@
 mod common;
 
 use common::{
-    control, control_at, program, signal, wait_until, Backend, Guard, Peer, Reply, Setup,
+    control, control_at, ok, program, signal, wait_until, Backend, Gate, Guard, Peer, Reply, Setup,
 };
 use sozu_lib::sys::passing;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-
-/// Becomes the proxy, with its standard descriptors as 3, 4 and 5.
-const WRAPPER: &str = r#"
-exec 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>"$3"
-export LISTEN_PID="${4:-$$}"
-exec "$1" start -c "$2"
-"#;
 
 /// Where systemd listens, if the test plays it.
 const NOTIFY: &str = "notify.sock";
@@ -32,27 +25,41 @@ struct Activated {
 }
 
 impl Activated {
-    /// With exactly three sockets and these variables; `pid`: not its own, but for this one.
+    /// With these descriptors, and these variables about them; `pid`: not its own, but that one.
     fn start(
         setup: impl Into<Rc<Setup>>,
         address: SocketAddr,
-        sockets: [OwnedFd; 3],
+        fds: Vec<OwnedFd>,
         count: &str,
         names: &str,
         pid: &str,
     ) -> Activated {
         let setup = setup.into();
         let config = setup.write(address);
-        let [first, second, third] = sockets;
-        let mut shell = Command::new("sh");
-        shell.args(["-c", WRAPPER, "sh"]).arg(program("sozu"));
-        shell.arg(config).arg(setup.path("log")).arg(pid);
-        shell.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
-        shell.env("NOTIFY_SOCKET", setup.path(NOTIFY));
-        shell.env_remove("RUST_LOG").process_group(0);
-        shell.stdin(Stdio::from(first)).stdout(Stdio::from(second));
-        let child = shell.stderr(Stdio::from(third)).spawn().expect("sh");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(setup.path("log"));
+        let (ours, theirs) = UnixStream::pair().expect("a socketpair");
+        let mut activator = Command::new(program("sozu").with_file_name("examples/activator"));
+        activator
+            .arg(pid)
+            .arg(program("sozu"))
+            .args(["start", "-c"])
+            .arg(config);
+        activator
+            .env("LISTEN_FDS", count)
+            .env("LISTEN_FDNAMES", names);
+        activator.env("NOTIFY_SOCKET", setup.path(NOTIFY));
+        activator.env_remove("RUST_LOG").process_group(0);
+        activator.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let child = activator
+            .stderr(log.expect("a log"))
+            .spawn()
+            .expect("activator");
         let _guard = Guard::of(child.id());
+        let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+        passing::send(&ours, b"x", &fds).expect("it takes them");
         Activated {
             setup,
             child,
@@ -107,9 +114,9 @@ fn sockets_that_are_given_serve_and_who_waited_before_is_served() {
     let steered = UnixListener::bind(&path).expect("bind");
     let mut early = Peer::connect(address);
     let control: OwnedFd = steered.try_clone().expect("dup").into();
-    let sockets = [copy(&first), control, copy(&second)];
+    let sockets = vec![copy(&first), control, copy(&second)];
     let names = "web:command_socket:later";
-    let mut proxy = Activated::start(setup, address, sockets, "3", names, "").ready();
+    let mut proxy = Activated::start(setup, address, sockets, "3", names, "-").ready();
     assert_eq!(early.get("/").status(), 200);
     let mut waiting = Peer::connect(later);
     let log = proxy.log();
@@ -140,8 +147,8 @@ fn what_is_of_no_use_is_closed_and_named() {
     let setup = Setup::http().backends(&[backend.address()]);
     let (first, address) = bound();
     let stranger = UnixListener::bind(setup.path("other.sock")).expect("bind");
-    let sockets = [copy(&first), useless(), stranger.into()];
-    let mut proxy = Activated::start(setup, address, sockets, "4", "web:dns", "").ready();
+    let sockets = vec![copy(&first), useless(), stranger.into()];
+    let mut proxy = Activated::start(setup, address, sockets, "4", "web:dns", "-").ready();
     assert_eq!(Peer::connect(address).get("/").status(), 200);
     let log = proxy.log();
     for what in [
@@ -161,7 +168,7 @@ fn sockets_for_another_process_are_left_alone() {
     let backend = Backend::named("a");
     let setup = Setup::http().backends(&[backend.address()]);
     let (first, address) = bound();
-    let sockets = [copy(&first), useless(), useless()];
+    let sockets = vec![copy(&first), useless(), useless()];
     let mut proxy = Activated::start(setup, address, sockets, "3", "", "1");
     let ended = wait_until("it cannot bind", || proxy.child.try_wait().expect("wait"));
     assert!(!ended.success());
@@ -178,8 +185,8 @@ fn a_number_that_is_none_is_said() {
     let setup = Setup::http().backends(&[backend.address()]);
     let (listener, address) = bound();
     drop(listener);
-    let sockets = [useless(), useless(), useless()];
-    let proxy = Activated::start(setup, address, sockets, "many", "", "").ready();
+    let sockets = vec![useless()];
+    let proxy = Activated::start(setup, address, sockets, "many", "", "-").ready();
     let log = proxy.log();
     assert!(
         log.contains("LISTEN_FDS=many is no number of sockets"),
@@ -188,27 +195,93 @@ fn a_number_that_is_none_is_said() {
 }
 
 /// The part of systemd that is told things and keeps descriptors.
-struct Manager(UnixDatagram);
+struct Manager {
+    socket: UnixDatagram,
+    kept: Vec<(String, OwnedFd)>,
+}
 
 impl Manager {
     fn of(setup: &Setup) -> Manager {
         let socket = UnixDatagram::bind(setup.path(NOTIFY)).expect("bind");
         let time = Some(common::DEADLINE);
         socket.set_read_timeout(time).expect("a time limit");
-        Manager(socket)
+        Manager {
+            socket,
+            kept: Vec::new(),
+        }
     }
 
-    /// What it is told next but for `READY=1` and the like, and what came along.
-    fn told(&self) -> (String, Vec<OwnedFd>) {
+    /// Does what it is told, up to that message.
+    #[track_caller]
+    fn until(&mut self, last: &str) {
         loop {
             let (mut text, mut fds) = ([0; 512], Vec::new());
-            let came = passing::receive(&self.0, &mut text, &mut fds).expect("a message");
+            let came = passing::receive(&self.socket, &mut text, &mut fds).expect("a message");
             assert!(came.whole);
             let text = String::from_utf8_lossy(&text[..came.bytes]).into_owned();
-            if text.starts_with("FDSTORE") {
-                return (text, fds);
+            if let Some(name) = text.strip_prefix("FDSTORE=1\nFDNAME=") {
+                assert!(!fds.is_empty(), "{text}");
+                self.kept
+                    .extend(fds.into_iter().map(|fd| (name.to_string(), fd)));
+            } else if let Some(name) = text.strip_prefix("FDSTOREREMOVE=1\nFDNAME=") {
+                self.kept.retain(|(kept, _)| kept != name);
+            }
+            if text == last {
+                return;
             }
         }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let names = self.kept.iter().map(|(name, _)| name.as_str());
+        names.collect()
+    }
+
+    /// What the next main is given, and keeps, of all or of those with that prefix.
+    fn give(&self, prefix: &str) -> (Vec<OwnedFd>, String, String) {
+        let given = self
+            .kept
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix));
+        let (names, fds): (Vec<&str>, Vec<OwnedFd>) = given
+            .map(|(name, fd)| (name.as_str(), fd.try_clone().expect("dup")))
+            .unzip();
+        let count = fds.len().to_string();
+        (fds, count, names.join(":"))
+    }
+}
+
+const ASK: &str = "GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+/// Bytes of what goes round.
+const WORD: usize = 7;
+
+#[track_caller]
+fn goes_round(tunnel: &mut Peer, word: &str) {
+    tunnel.send(word);
+    assert_eq!(
+        tunnel.exactly(WORD).expect("it comes back"),
+        word.as_bytes()
+    );
+}
+
+fn stored(address: SocketAddr) -> String {
+    format!("listener-{address}").replace(':', "_")
+}
+
+/// All at once, as somebody without mercy does it.
+fn kill(proxy: &mut Activated, pids: &[u32]) {
+    for pid in [&[proxy.child.id()], pids].concat() {
+        assert!(signal(pid, "KILL"));
+    }
+    proxy.child.wait().expect("wait");
+    for pid in pids {
+        wait_until("a worker is gone", || {
+            (!common::is_alive(*pid)).then_some(())
+        });
     }
 }
 
@@ -216,41 +289,169 @@ impl Manager {
 fn listening_sockets_outlive_a_main_that_is_killed() {
     let backend = Backend::named("a");
     let setup = Rc::new(Setup::http().backends(&[backend.address()]));
-    let manager = Manager::of(&setup);
+    let mut manager = Manager::of(&setup);
     let (listener, address) = bound();
     drop(listener);
-    let three = || [useless(), useless(), useless()];
-    let mut first = Activated::start(setup.clone(), address, three(), "0", "", "").ready();
-    let (text, mut fds) = manager.told();
-    let name = format!("listener-{address}").replace(':', "_");
-    assert_eq!(text, format!("FDSTORE=1\nFDNAME={name}"));
-    let stored = TcpListener::from(fds.pop().expect("a descriptor"));
-    assert_eq!(stored.local_addr().expect("getsockname"), address);
-
-    // As KillMode=mixed has it: all of them, main first.
-    let workers = first.control("workers").workers();
-    signal(first.child.id(), "KILL");
-    for worker in workers {
-        signal(worker.pid, "KILL");
-        wait_until("a worker is gone", || {
-            (!common::is_alive(worker.pid)).then_some(())
-        });
-    }
-    first.child.wait().expect("wait");
+    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
+    manager.until("READY=1");
+    let name = stored(address);
+    assert!(
+        manager.names().contains(&name.as_str()),
+        "{:?}",
+        manager.names()
+    );
+    let pids: Vec<u32> = first
+        .control("workers")
+        .workers()
+        .iter()
+        .map(|w| w.pid)
+        .collect();
+    kill(&mut first, &pids);
     let mut waiting = Peer::connect(address);
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
 
-    let sockets = [copy(&stored), useless(), useless()];
-    let mut second = Activated::start(setup, address, sockets, "1", &name, "").ready();
+    // A worker that is dead is no longer in the store.
+    let (fds, count, names) = manager.give("listener-");
+    manager.kept.clear();
+    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
     assert_eq!(waiting.response().status(), 200);
-    drop(stored);
     // Main is the only one that holds it now, and lets it go.
     let disabled = second.control(&format!("listener disable address={address}"));
     assert!(disabled.is_ok(), "{disabled:?}");
-    let (text, _) = manager.told();
-    assert_eq!(text, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    manager.until(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
     wait_until("nobody listens", || {
         std::net::TcpStream::connect(address).err()
     });
     assert!(second.end().success(), "{}", second.log());
+}
+
+#[test]
+fn workers_outlive_a_main_that_is_killed_and_hand_over_to_those_of_the_next() {
+    let backend = Backend::named("a");
+    let echo = Backend::scripted(|peer, _| {
+        peer.request()?;
+        peer.send(AGREE);
+        loop {
+            let word = peer.exactly(WORD)?;
+            peer.send(word);
+        }
+    });
+    let setup = Setup::http().backends(&[backend.address()]);
+    let setup = setup.cluster(
+        "chat",
+        &["hostname = \"*\", path = \"/chat\""],
+        &[format!("address = \"{}\"", echo.address())],
+    );
+    let setup = Rc::new(setup);
+    let mut manager = Manager::of(&setup);
+    let (listener, address) = bound();
+    drop(listener);
+    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
+    manager.until("READY=1");
+    let old: Vec<u32> = first
+        .control("workers")
+        .workers()
+        .iter()
+        .map(|w| w.pid)
+        .collect();
+    let mut idle = Peer::connect(address);
+    assert_eq!(idle.get("/").status(), 200);
+    let mut tunnel = Peer::connect(address);
+    assert_eq!(tunnel.ask(ASK).status(), 101);
+    goes_round(&mut tunnel, "before!");
+
+    kill(&mut first, &[]);
+    // There is no main, and nobody notices.
+    assert_eq!(Peer::connect(address).get("/").status(), 200);
+    assert_eq!(idle.get("/").status(), 200);
+    goes_round(&mut tunnel, "between");
+
+    let (fds, count, names) = manager.give("");
+    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
+    for pid in &old {
+        wait_until("an old worker has handed over all and is gone", || {
+            (!common::is_alive(*pid)).then_some(())
+        });
+        manager.until(&format!("FDSTOREREMOVE=1\nFDNAME=worker-{pid}"));
+    }
+    assert_eq!(idle.get("/").status(), 200);
+    goes_round(&mut tunnel, "after..");
+    let new: Vec<u32> = second
+        .control("workers")
+        .workers()
+        .iter()
+        .map(|w| w.pid)
+        .collect();
+    assert!(new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");
+    drop(tunnel);
+    drop(idle);
+    assert!(second.end().success(), "{}", second.log());
+}
+
+#[test]
+fn a_worker_of_a_dead_main_goes_along_with_an_upgrade_and_ends_with_the_proxy() {
+    let gate = Gate::default();
+    let passes = gate.clone();
+    let backend = Backend::scripted(move |peer, _| {
+        peer.request()?;
+        passes.pass();
+        peer.send(ok("late"));
+        Ok(())
+    });
+    let setup = Setup::http().top("worker_count", 1);
+    let setup = Rc::new(setup.backends(&[backend.address()]));
+    let mut manager = Manager::of(&setup);
+    let (listener, address) = bound();
+    drop(listener);
+    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
+    manager.until("READY=1");
+    let old = first.control("workers").workers()[0].pid;
+    let mut slow = Peer::connect(address);
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.wait_requests(1);
+    kill(&mut first, &[]);
+
+    let (fds, count, names) = manager.give("");
+    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
+    let retires = |proxy: &Activated| {
+        let workers = proxy.control("workers").workers();
+        let states = workers
+            .iter()
+            .map(|w| (w.pid == old, w.state.as_str() == "retiring"));
+        states.filter(|both| *both == (true, true)).count() == 1
+    };
+    assert!(retires(&second), "{:?}", second.control("workers"));
+    let upgraded = second.control("upgrade");
+    assert!(upgraded.is_ok(), "{upgraded:?}");
+    assert!(retires(&second), "{:?}", second.control("workers"));
+    signal(second.child.id(), "TERM");
+    gate.admit(1);
+    assert_eq!(slow.response().body, b"late");
+    let ended = wait_until("the proxy ends", || second.child.try_wait().expect("wait"));
+    assert!(ended.success(), "{}", second.log());
+    wait_until("it ends as well", || (!common::is_alive(old)).then_some(()));
+}
+
+#[test]
+fn workers_that_no_main_will_find_end_by_themselves() {
+    let backend = Backend::named("a");
+    let setup = Rc::new(Setup::http().backends(&[backend.address()]));
+    let mut manager = Manager::of(&setup);
+    let (listener, address) = bound();
+    drop(listener);
+    let mut first = Activated::start(setup, address, vec![], "0", "", "-").ready();
+    manager.until("READY=1");
+    let old: Vec<u32> = first
+        .control("workers")
+        .workers()
+        .iter()
+        .map(|w| w.pid)
+        .collect();
+    kill(&mut first, &[]);
+    assert_eq!(Peer::connect(address).get("/").status(), 200);
+    // As at the end of the unit.
+    drop(manager);
+    for pid in old {
+        wait_until("a worker ends", || (!common::is_alive(pid)).then_some(()));
+    }
 }

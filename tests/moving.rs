@@ -7,7 +7,8 @@ mod common;
 
 use certificate::{Keys, Made, Secure};
 use common::{
-    ok, pattern, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy, Reply, Setup,
+    ok, pattern, refused_address, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy,
+    Reply, Setup,
 };
 use std::io::Read;
 
@@ -107,6 +108,28 @@ fn a_request_under_way_is_answered_and_its_connection_follows() {
     let now = only_worker(&proxy);
     assert_eq!(client.get("/").status(), 200);
     assert_eq!(only_worker(&proxy), now);
+}
+
+#[test]
+fn the_next_worker_knows_which_backend_is_down() {
+    let backend = Backend::named("a");
+    let setup = Setup::http()
+        .top("worker_count", 1)
+        .top("log_level", "\"debug\"");
+    let addresses = [backend.address(), refused_address()];
+    let proxy = setup.backends(&addresses).start();
+    let mut client = proxy.client();
+    while !proxy
+        .log()
+        .iter()
+        .any(|line| line.contains("is left alone for a while"))
+    {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    assert!(restart(&proxy).is_ok());
+    let line = proxy.wait_log("was down before");
+    assert!(line.contains("cluster main was down before: "), "{line}");
+    assert_eq!(client.get("/").status(), 200);
 }
 
 #[test]

@@ -35,8 +35,6 @@ const fn foreign(
     }
 }
 
-const PROXY_PROTOCOL: &str = "The PROXY protocol is not supported by this version.";
-
 #[rustfmt::skip]
 pub static FOREIGN: &[Foreign] = &[
     foreign("global", "command_buffer_size", Ignored, "A command has at most 1 MiB."),
@@ -54,12 +52,10 @@ pub static FOREIGN: &[Foreign] = &[
     foreign("global", "activate_listeners", Ignored, "A listener that is configured accepts."),
     foreign("global", "log_colored", Ignored, "The log has no colors."),
     foreign("listeners", "public_address", Ignored, "The address that the client reached is reported."),
-    foreign("listeners", "expect_proxy", Unsupported, PROXY_PROTOCOL),
     foreign("clusters", "load_metric", Ignored, "Round robin measures nothing."),
     foreign("clusters", "sticky_session", Unsupported, "Sticky sessions are not supported by this version."),
     foreign("clusters", "https_redirect", Unsupported, "Redirection to https is not supported by this version."),
-    foreign("clusters", "send_proxy", Unsupported, PROXY_PROTOCOL),
-    foreign("clusters", "expect_proxy", Unsupported, PROXY_PROTOCOL),
+    foreign("clusters", "expect_proxy", Unsupported, "It is the listener that expects it: expect_proxy = true in [[listeners]]."),
     foreign("frontends", "position", Ignored, "The most specific frontend wins, wherever it stands."),
     foreign("frontends", "tags", Ignored, "Log lines have no tags."),
     foreign("frontends", "tls_versions", Unsupported, "The listener says which versions of TLS it speaks."),

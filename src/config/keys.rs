@@ -163,6 +163,8 @@ const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
+/// Sōzu knows whether, and writes version 2.
+const SEND_PROXY: Kind = Kind::Choice(&[("none", "false"), ("v1", "V1"), ("v2", "true")]);
 const CLIENT_AUTH: Kind = Kind::Choice(&[
     ("none", "NONE"),
     ("optional", "OPTIONAL"),
@@ -225,6 +227,8 @@ pub static LISTENER: &[Key] = &[
     key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
     key("trusted_proxies", Ranges, Empty, "Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed."),
+    key("expect_proxy", Bool, Is("false"), "Whether clients are proxies that say first, in the PROXY protocol (version 1 or 2), whom they speak for."),
+    key("proxy_sources", Ranges, Empty, "From where clients say so, and have to; others speak for themselves. If it is not given, all have to."),
     key("tls_versions", Versions, Https("TLSv1.2,TLSv1.3"), "Which versions of TLS it speaks."),
     key("cipher_list", Ciphers, Https(CIPHER_LIST), "What TLS 1.2 may encrypt with."),
     key("cipher_suites", Ciphers, Https(CIPHER_SUITES), "What TLS 1.3 may encrypt with."),
@@ -286,6 +290,7 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
+    key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
     key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),

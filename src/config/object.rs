@@ -8,6 +8,7 @@ use super::certificate::{own_certificate_from, own_certificate_words, tls_from, 
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use crate::certificate::authorities;
+use crate::parser::proxy_protocol::Version;
 use crate::state::{Actions, Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
 use crate::state::{FrontendId, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts};
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener
     fields.complete_timeouts(defaults);
     let address = fields.address("address")?;
     let protocol = protocol(&mut fields)?;
+    let (expect_proxy, proxy_sources) = proxy_from(&mut fields, protocol)?;
     Ok(Listener {
         address,
         protocol,
@@ -28,6 +30,8 @@ pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener
         timeouts: timeouts_from(&mut fields)?,
         sticky_name: sticky_name(&mut fields)?,
         trusted_proxies: fields.ranges("trusted_proxies"),
+        expect_proxy,
+        proxy_sources,
         tls: tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
@@ -41,14 +45,30 @@ pub fn listener_words(listener: &Listener) -> Words {
     ];
     words.extend(timeouts_words(&listener.timeouts));
     words.push(word("sticky_name", &listener.sticky_name));
-    if !listener.trusted_proxies.is_empty() {
-        let ranges = listener.trusted_proxies.iter().map(Cidr::to_string);
-        let ranges: Vec<String> = ranges.collect();
-        words.push(word("trusted_proxies", ranges.join(",")));
-    }
+    words.extend(ranges_word("trusted_proxies", &listener.trusted_proxies));
+    // Not where it is not: a version before knows no such key.
+    words.extend(listener.expect_proxy.then(|| word("expect_proxy", true)));
+    words.extend(ranges_word("proxy_sources", &listener.proxy_sources));
     words.extend(listener.tls.iter().flat_map(tls_words));
     words.extend(answers_words(&listener.answers));
     words
+}
+
+fn proxy_from(fields: &mut Fields, protocol: Protocol) -> Result<(bool, Vec<Cidr>), Fault> {
+    let (expected, sources) = (fields.bool("expect_proxy")?, fields.ranges("proxy_sources"));
+    match (expected, protocol) {
+        (true, Protocol::Metrics) => Err(fault("expect_proxy", "belongs to no metrics listener")),
+        (false, _) if !sources.is_empty() => Err(fault(
+            "proxy_sources",
+            "means nothing without expect_proxy = true",
+        )),
+        _ => Ok((expected, sources)),
+    }
+}
+
+fn ranges_word(key: &str, ranges: &[Cidr]) -> Option<(String, String)> {
+    let texts: Vec<String> = ranges.iter().map(Cidr::to_string).collect();
+    (!ranges.is_empty()).then(|| word(key, texts.join(",")))
 }
 
 /// The six time limits that stand both in a listener and among the settings.
@@ -84,6 +104,7 @@ pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
             "round_robin" => LoadBalancing::RoundRobin,
             _ => return Err(fault("load_balancing", "is not known")),
         },
+        send_proxy: proxy_version(&fields.text("send_proxy")?),
         tls: backend_tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
@@ -95,9 +116,21 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
         word("protocol", cluster.protocol.name()),
         word("load_balancing", cluster.load_balancing.name()),
     ];
+    words.extend(
+        cluster
+            .send_proxy
+            .map(|version| word("send_proxy", version.name())),
+    );
     words.extend(cluster.tls.iter().flat_map(backend_tls_words));
     words.extend(answers_words(&cluster.answers));
     words
+}
+
+/// The table has no other names, but for that of none.
+fn proxy_version(name: &str) -> Option<Version> {
+    Version::ALL
+        .into_iter()
+        .find(|version| version.name() == name)
 }
 
 fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<BackendTls>, Fault> {

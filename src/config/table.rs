@@ -272,6 +272,9 @@ impl<'a> Reader<'a> {
                 Value::Text(path) => self.resolve(kind, path).map(Value::Text),
                 other => Ok(other),
             },
+            // One of several words may look like something else: true, 301.
+            (Kind::Choice(_), toml::Value::Bool(value)) => of_text(kind, &value.to_string()),
+            (Kind::Choice(_), toml::Value::Integer(value)) => of_text(kind, &value.to_string()),
             (_, toml::Value::Text(text)) => of_text(kind, text),
             (_, other) => Err(format!("expected a string, found {}", other.kind())),
         }

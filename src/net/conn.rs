@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use openssl::ssl::Error;
+use openssl::ssl::{Error, SslRef};
 
 use crate::net::tls::stream::{Shaken, TlsStream};
 use crate::sys::epoll::{self, Epoll};
@@ -40,7 +40,12 @@ pub struct Conn {
     pub blocked: bool,
     /// TLS is not agreed upon yet: what the handshake waits for.
     shaking: Option<Shaken>,
+    /// What has come of the PROXY header that is to come before anything else.
+    introduction: Option<Vec<u8>>,
 }
+
+/// So many bytes of a PROXY header are looked at together; it seldom has more.
+const PEEK_BYTES: usize = 256;
 
 impl Conn {
     /// `readable`: worth a read before epoll has said so.
@@ -51,6 +56,7 @@ impl Conn {
             readable,
             blocked: false,
             shaking: None,
+            introduction: None,
         }
     }
 
@@ -62,7 +68,56 @@ impl Conn {
             readable,
             blocked: false,
             shaking: Some(Shaken::WantsRead),
+            introduction: None,
         }
+    }
+
+    /// A PROXY header comes before anything else.
+    pub fn introduced(mut self) -> Conn {
+        self.introduction = Some(Vec::new());
+        self
+    }
+
+    pub fn is_being_introduced(&self) -> bool {
+        self.introduction.is_some()
+    }
+
+    /// Takes what has come of the PROXY header, and no byte behind it; returns how many bytes. `header` is
+    /// shown all of them and what is behind, and says how long it is, `None` if it is not whole.
+    pub fn introduce(
+        &mut self,
+        header: impl FnOnce(&[u8]) -> Result<Option<usize>, &'static str>,
+    ) -> io::Result<usize> {
+        let Some(known) = &mut self.introduction else {
+            return Ok(0);
+        };
+        let mut room = [0; PEEK_BYTES];
+        let mut stream = self.transport.stream();
+        let seen = match stream.peek(&mut room) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(seen) => seen,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Ok(0);
+            }
+            Err(e) => return Err(e),
+        };
+        let before = known.len();
+        known.extend_from_slice(&room[..seen]);
+        let whole = header(known).map_err(io::Error::other)?;
+        let own = whole.map_or(seen, |len| len.saturating_sub(before).min(seen));
+        // They are there.
+        stream.read_exact(&mut room[..own])?;
+        if whole.is_some() {
+            self.introduction = None;
+        }
+        Ok(own)
+    }
+
+    /// The first bytes on a new connection, all at once, before TLS. False: they do not go.
+    pub fn say_first(&mut self, bytes: &[u8]) -> bool {
+        let sent = self.transport.stream().write(bytes);
+        sent.is_ok_and(|n| n == bytes.len())
     }
 
     /// To a backend: it is not connected yet, and its handshake comes after that.
@@ -244,6 +299,18 @@ impl Conn {
     /// What is to be read may be here already, where epoll does not see it.
     pub fn hides_more(&self) -> bool {
         self.readable && matches!(self.transport, Transport::Tls(_))
+    }
+
+    pub fn ssl(&self) -> Option<&SslRef> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => Some(tls.ssl()),
+        }
+    }
+
+    /// Below TLS, if it is spoken.
+    pub fn tcp(&self) -> &TcpStream {
+        self.transport.stream()
     }
 
     /// The bare socket, where bytes may pass unseen.

@@ -9,5 +9,6 @@ pub mod chunked;
 pub mod host;
 pub mod http11;
 pub mod name;
+pub mod proxy_protocol;
 pub mod target;
 pub mod toml;

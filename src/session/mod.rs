@@ -15,8 +15,8 @@
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
 //! From Waiting it goes to Held while its cluster is paused, and back when that is over.
-//! A TCP session begins in Waiting and has no Head. One under TLS begins in
-//! Shaking, from where it goes to Idle.
+//! A TCP session begins in Waiting and has no Head. One under TLS, or behind a PROXY
+//! header, begins in Shaking, and goes there from it.
 
 pub mod body;
 mod door;
@@ -125,7 +125,7 @@ pub enum Event {
     Resumed(Option<Rc<Target>>),
     /// The act `LOG` was performed.
     Logged,
-    /// TLS is agreed upon.
+    /// TLS is agreed upon, where it is spoken, and it is known who the client is.
     Secured(Secured),
     /// There will be no TLS: the client has been told so.
     Unsecured,
@@ -184,7 +184,7 @@ pub enum BackAct {
 }
 
 enum Phase {
-    /// TLS is being agreed upon.
+    /// TLS is being agreed upon, or it is still to be said who the client is.
     Shaking,
     Idle,
     Head(Box<Exchange>),
@@ -224,10 +224,11 @@ impl Session {
             front_ended: false,
             secured: Secured::default(),
         };
-        let phase = match world.door.listener.protocol {
-            Protocol::Http | Protocol::Metrics => Phase::Idle,
+        let listener = &world.door.listener;
+        let phase = match listener.protocol {
             Protocol::Https => Phase::Shaking,
-            Protocol::Tcp => tunnel::begin(&mut common, world),
+            _ if listener.expects_proxy(peer.ip()) => Phase::Shaking,
+            _ => common.begin(world),
         };
         Session { phase, common }
     }
@@ -241,7 +242,7 @@ impl Session {
         let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
-            (Phase::Shaking, event) => c.shaken(event, world.now_us),
+            (Phase::Shaking, event) => c.shaken(event, world),
 
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
             (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
@@ -478,6 +479,11 @@ impl Session {
         self.common.peer
     }
 
+    /// Who has connected speaks for it.
+    pub fn speaks_for(&mut self, client: SocketAddr) {
+        self.common.peer = client;
+    }
+
     /// The exchange under way: what the access log tells, where it leads.
     pub fn exchange(&self) -> Option<&Exchange> {
         self.phase.exchange()
@@ -516,19 +522,25 @@ impl Common {
         self.front_ended && x.up.raw().is_empty()
     }
 
+    fn begin(&mut self, world: &mut World) -> Phase {
+        match world.door.listener.protocol {
+            Protocol::Http | Protocol::Https | Protocol::Metrics => Phase::Idle,
+            Protocol::Tcp => tunnel::begin(self, world),
+        }
+    }
+
     /// What came of the handshake, or came instead.
-    fn shaken(&mut self, event: Event, now_us: u64) -> Phase {
+    fn shaken(&mut self, event: Event, world: &mut World) -> Phase {
         match event {
             Event::Secured(secured) => {
                 self.secured = secured;
-                self.since_us = now_us;
-                Phase::Idle
+                self.since_us = world.now_us;
+                self.begin(world)
             }
             // With a plain end, what it was told would be lost to what it goes on to say.
-            Event::Unsecured => self.linger(now_us),
-            Event::Ended(_) | Event::Lost(_) | Event::Unsendable(_) | Event::Timeout => {
-                Phase::Closed
-            }
+            Event::Unsecured => self.linger(world.now_us),
+            Event::Ended(_) | Event::Lost(_) | Event::Unsendable(_) => Phase::Closed,
+            Event::Timeout => Phase::Closed,
             _ => Phase::Shaking,
         }
     }

@@ -24,6 +24,7 @@ pub use rule::check_path;
 pub use store::State;
 
 use crate::limits::ERROR_CHARS_MAX;
+use crate::parser::proxy_protocol;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -155,6 +156,10 @@ pub struct Listener {
     pub sticky_name: String,
     /// Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Clients say in the PROXY protocol whom they speak for …
+    pub expect_proxy: bool,
+    /// … those from here, and nobody else; all, if it is empty.
+    pub proxy_sources: Vec<Cidr>,
     /// Of an https one, and only of one.
     pub tls: Option<Tls>,
     /// Bodies of our own answers, by status.
@@ -167,6 +172,8 @@ pub struct Cluster {
     pub id: Rc<str>,
     pub protocol: Protocol,
     pub load_balancing: LoadBalancing,
+    /// Backends are told in the PROXY protocol who the client is.
+    pub send_proxy: Option<proxy_protocol::Version>,
     /// Its backends speak TLS.
     pub tls: Option<BackendTls>,
     /// Bodies of our own answers, by status; they win over the listener's.

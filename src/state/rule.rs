@@ -87,6 +87,14 @@ impl Listener {
             .any(|range| range.contains(client))
     }
 
+    /// Whether who connects from there begins with a header of the PROXY protocol.
+    pub fn expects_proxy(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        let sources = &self.proxy_sources;
+        self.expect_proxy
+            && (sources.is_empty() || sources.iter().any(|range| range.contains(from)))
+    }
+
     /// What is revoked of the certificates of its clients, if it is told.
     pub fn crls(&self) -> Option<&Crls> {
         self.tls.as_ref()?.client.as_ref()?.crl.as_ref()

@@ -1,6 +1,7 @@
 //! Random states from a seed, for the property tests of `state`, `proto` and `config`.
 
 use super::*;
+use crate::parser::proxy_protocol::Version;
 
 /// A root that nobody trusts.
 const ROOT: &str = include_str!("../../tests/tls/root.pem");
@@ -97,6 +98,8 @@ impl Random {
             },
             sticky_name: "SOZUBALANCEID".into(),
             trusted_proxies: parsed.collect::<Result<_, _>>().expect("good ranges"),
+            expect_proxy: protocol != Protocol::Metrics && self.coin(),
+            proxy_sources: Vec::new(),
             tls: (protocol == Protocol::Https).then(|| self.tls()),
             answers: self.answers(),
         }
@@ -150,6 +153,7 @@ impl Random {
             id: self.name(),
             protocol: self.protocol(),
             load_balancing: LoadBalancing::RoundRobin,
+            send_proxy: self.coin().then_some(Version::V2),
             tls: self.backend_tls(),
             answers: self.answers(),
         }

@@ -13,7 +13,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use crate::limits::LISTEN_BACKLOG;
-use crate::supervisor::store;
+use crate::supervisor::orphans::Orphans;
+use crate::supervisor::store::{self, Stored};
 use crate::sys::exec::Inherited;
 use crate::sys::socket::{self, Nature};
 
@@ -30,6 +31,7 @@ pub struct Given {
     /// Bound by the main before this one: what no listener wants is let go.
     stored: BTreeMap<SocketAddr, TcpListener>,
     control: Option<UnixListener>,
+    orphans: Orphans,
     /// What was wrong, until there is a log.
     wrong: Vec<String>,
 }
@@ -93,6 +95,12 @@ impl Given {
     /// By what the kernel says that it is.
     fn sort(&mut self, name: &str, fd: OwnedFd) -> Result<(), String> {
         let unknown = |e: io::Error| e.to_string();
+        let stored = store::stored(name);
+        match stored {
+            Some(Stored::Board(ours)) => return self.orphans.take_board(fd, ours),
+            Some(Stored::Worker(pid)) => return self.orphans.take(pid, fd),
+            Some(Stored::Listener) | None => {}
+        }
         let Nature {
             unix,
             stream,
@@ -118,7 +126,7 @@ impl Given {
         let listener = TcpListener::from(fd);
         let address = listener.local_addr().map_err(unknown)?;
         socket::prepare(&listener).map_err(unknown)?;
-        if store::is_stored(name) {
+        if stored.is_some() {
             self.stored.insert(address, listener);
             return Ok(());
         }
@@ -142,6 +150,11 @@ impl Given {
             self.wrong(what);
         }
         Some(control)
+    }
+
+    /// The workers of the main before this one.
+    pub fn take_orphans(&mut self) -> Orphans {
+        std::mem::take(&mut self.orphans)
     }
 
     /// The socket that was given for this address, else one of our own.

@@ -184,10 +184,9 @@ impl Supervisor {
     }
 
     pub(super) fn look_at_challenges(&mut self) {
-        if self.challenges.due_ms.is_some_and(|due| due <= self.now_ms) {
-            if self.look_for_challenges() {
-                self.hand_out_challenges();
-            }
+        let due = self.challenges.due_ms.is_some_and(|due| due <= self.now_ms);
+        if due && self.look_for_challenges() {
+            self.hand_out_challenges();
         }
     }
 

@@ -24,6 +24,7 @@ mod losses;
 mod memory;
 mod notify;
 mod orders;
+mod orphans;
 mod outbox;
 mod pauses;
 mod program;
@@ -208,15 +209,24 @@ struct Parts {
 /// state that ran last, nothing is restored: it is all there.
 pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String> {
     sandbox::give_up_the_rest_of_root()?;
-    let mut supervisor = Supervisor::new(config, file.to_owned(), ran)?;
+    let mut given = Given::take();
+    let orphans = given.take_orphans();
+    let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, orphans.board()?)?;
     supervisor.watch_challenges();
     supervisor.start_keys()?;
+    supervisor.adopt(orphans)?;
     supervisor.start_workers()?;
     supervisor.serve()
 }
 
 impl Supervisor {
-    fn new(mut config: Config, file: PathBuf, ran: Option<State>) -> Result<Supervisor, String> {
+    fn new(
+        mut config: Config,
+        file: PathBuf,
+        ran: Option<State>,
+        mut given: Given,
+        board: Board,
+    ) -> Result<Supervisor, String> {
         let now_ms = clock::monotonic_us() / 1000;
         let filed_log_level = config.settings.log_level.clone();
         let asked = std::env::var("RUST_LOG");
@@ -224,7 +234,6 @@ impl Supervisor {
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         // Before anything is opened: there may be more listeners than the limit allows now.
         process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
-        let mut given = Given::take();
         let logs = Logs::open(&config.settings)?;
         // Before the log is started: a proxy that is not started writes into no log.
         let roles = Roles::new(&config.settings, process::own_uid())?;
@@ -250,7 +259,7 @@ impl Supervisor {
         });
         Supervisor::of(Parts {
             workers: Workers::new(settings.worker_count as usize),
-            board: Board::create().map_err(broken("shared memory"))?,
+            board,
             ledger,
             roster,
             tickets: Tickets::new(now_ms).map_err(broken("randomness"))?,
@@ -369,7 +378,7 @@ impl Supervisor {
             self.save_if_due(false);
             self.give_memory_back();
             if let Some(what) = self.failure.take() {
-                self.kill_workers();
+                self.kill_own_workers();
                 return Err(what);
             }
             if self.ended() {
@@ -525,6 +534,7 @@ impl Supervisor {
             control = self.settings.command_socket.display(),
         );
         self.store.follow(&self.sockets, &self.given);
+        self.store.keep_board(&self.board);
         notify::send("READY=1", &[]);
         self.keep_last();
     }

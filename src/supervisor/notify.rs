@@ -6,6 +6,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::sys::passing;
 
+/// Whether somebody listens.
+pub fn is_asked() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// With descriptors for the store; whether it was sent. Without NOTIFY_SOCKET nobody asks, and all is well.
 pub fn send(state: &str, fds: &[BorrowedFd]) -> bool {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {

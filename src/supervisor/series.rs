@@ -316,6 +316,7 @@ mod tests {
             id: id.to_string().into(),
             protocol: Protocol::Http,
             load_balancing: LoadBalancing::RoundRobin,
+            send_proxy: None,
             tls: None,
             answers: BTreeMap::new(),
         }))

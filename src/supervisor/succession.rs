@@ -106,6 +106,9 @@ impl Supervisor {
             let Some(process) = self.workers.processes.get_mut(key) else {
                 continue;
             };
+            if key == old {
+                self.board.set(process.row, Cell::Alive, 0);
+            }
             match end {
                 Some(end) => process.channel.send_with(&line, vec![end]),
                 None if key == old => process.channel.send("retire"),

@@ -35,7 +35,7 @@ use crate::supervisor::workers::{Life, Place, Process, Workers};
 use crate::supervisor::{notify, Parts, Stage, Supervisor};
 use crate::sys::epoll;
 use crate::sys::exec::{self, Inherited};
-use crate::sys::process;
+use crate::sys::process::{self, Child};
 use crate::sys::socket::{self, Nature};
 
 // ---- from a running main ------------------------------------------------
@@ -97,6 +97,7 @@ impl Supervisor {
             channel: process.channel.as_fd().as_raw_fd(),
             partial: process.channel.partial().to_vec(),
             closed: process.closed,
+            handle: process.child.adopted_by().map(|handle| handle.as_raw_fd()),
         };
         let all = self.workers.processes.iter();
         all.map(|(_, process)| note(process)).collect()
@@ -328,8 +329,13 @@ impl Supervisor {
             let stream = UnixStream::from(socket_of(inherited, note.channel, CONNECTION)?);
             let (pid, partial) = (note.pid, std::mem::take(&mut note.partial));
             let channel = Channel::resumed(stream, partial).map_err(|e| e.to_string())?;
-            let process = Process::taken(note, channel, self.now_ms);
-            let closed = process.closed;
+            let handle = note.handle.and_then(|handle| inherited.take(handle).ok());
+            let child = match handle {
+                Some(handle) => Child::adopted(pid, handle),
+                None => Child::known(pid),
+            };
+            let closed = note.closed;
+            let process = worker_of(note, child, channel, self.now_ms);
             let key = self.workers.processes.insert(process);
             pids.insert(pid, key);
             let Some(process) = self.workers.processes.get(key).filter(|_| !closed) else {
@@ -468,6 +474,10 @@ impl Supervisor {
             self.serve_client(client, false);
         }
         self.store.follow(&self.sockets, &self.given);
+        self.store.keep_board(&self.board);
+        for worker in self.workers.processes.keys() {
+            self.keep_worker(worker);
+        }
         notify::send("READY=1", &[]);
         self.keep_last();
     }
@@ -478,6 +488,19 @@ struct Waiting {
     pauses: Vec<PauseNote>,
     waits: Vec<WaitNote>,
     rolls: Vec<RollNote>,
+}
+
+/// One that the program before this one has started.
+fn worker_of(note: WorkerNote, child: Child, channel: Channel, now_ms: u64) -> Process {
+    let life = match note.retires_ms {
+        Some(until_ms) => Life::Retiring { until_ms },
+        None => Life::Accepting,
+    };
+    let mut process = Process::new(note.id, note.row, life, child, channel, now_ms);
+    process.heirs = note.heirs;
+    process.closed = note.closed;
+    process.started_ms = note.started_ms;
+    process
 }
 
 fn place_of(note: PlaceNote) -> Place {

@@ -26,7 +26,6 @@ use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
-use crate::supervisor::handover::WorkerNote;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::{restarts, roots, series, worker_name, worker_role, Stage, Supervisor};
 use crate::sys::epoll;
@@ -257,20 +256,9 @@ impl Supervisor {
         self.board.set(row, Cell::Pid, u64::from(child.id()));
         log::debug!("worker {id} started, pid {}", child.id());
         let key = self.workers.processes.insert(Process {
-            id,
-            heirs: id,
             newer: self.takes_newer(id),
-            row,
-            life: Life::Starting,
-            child,
-            channel,
             watched_out: true,
-            closed: false,
-            started_ms: self.now_ms,
-            heard_ms: self.now_ms,
-            asked_ms: None,
-            reports_to: None,
-            news: (0, 0),
+            ..Process::new(id, row, Life::Starting, child, channel, self.now_ms)
         });
         self.workers.places[id].due_ms = None;
         if let Some(process) = self.workers.processes.get(key) {
@@ -338,6 +326,7 @@ impl Supervisor {
         others.iter().for_each(|line| self.heard(key, line));
         if !open {
             self.stop_asking(key);
+            self.bury_adopted(key);
         }
     }
 
@@ -354,6 +343,7 @@ impl Supervisor {
             process.life = Life::Accepting;
         }
         self.board.set(row, Cell::Alive, 1);
+        self.keep_worker(key);
         self.place_is_filled(id);
         if !self.is_canary(key) {
             self.succeed(id, key, old);
@@ -386,7 +376,7 @@ impl Supervisor {
         }
     }
 
-    fn died(&mut self, key: Key, how: &str, status: Option<ExitStatus>) {
+    pub(super) fn died(&mut self, key: Key, how: &str, status: Option<ExitStatus>) {
         self.stop_asking(key);
         let Some(process) = self.workers.processes.remove(key) else {
             return;
@@ -405,18 +395,19 @@ impl Supervisor {
         self.close_desk(process.row);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
+        self.store.forget_worker(process.child.id());
         self.ledger.close_page(process.row, self.roster.all());
         // It may have been woken for a connection that it did not take.
         self.tell_workers("look");
         let (id, pid) = (process.id, process.child.id());
-        if self.stage == Stage::Starting {
+        let retired = matches!(process.life, Life::Retiring { .. });
+        if self.stage == Stage::Starting && !retired {
             let what = format!("worker {id} died before it accepted ({how}); the log says why");
             self.failure = Some(what);
             return;
         }
         let given_up = id >= self.workers.places.len();
-        if self.stage != Stage::Serving || given_up || matches!(process.life, Life::Retiring { .. })
-        {
+        if self.stage != Stage::Serving || given_up || retired {
             log::info!("worker {id}, pid {pid}, ended: {how}");
             return;
         }
@@ -517,23 +508,25 @@ impl Supervisor {
 }
 
 impl Process {
-    /// One that the program before this one has started.
-    pub(super) fn taken(note: WorkerNote, channel: Channel, now_ms: u64) -> Process {
-        let life = match note.retires_ms {
-            Some(until_ms) => Life::Retiring { until_ms },
-            None => Life::Accepting,
-        };
+    pub(super) fn new(
+        id: usize,
+        row: usize,
+        life: Life,
+        child: Child,
+        channel: Channel,
+        now_ms: u64,
+    ) -> Process {
         Process {
-            id: note.id,
-            heirs: note.heirs,
+            id,
+            heirs: id,
             newer: false,
-            row: note.row,
+            row,
             life,
-            child: Child::known(note.pid),
+            child,
             channel,
             watched_out: false,
-            closed: note.closed,
-            started_ms: note.started_ms,
+            closed: false,
+            started_ms: now_ms,
             heard_ms: now_ms,
             asked_ms: None,
             reports_to: None,
@@ -574,7 +567,7 @@ impl Process {
         }
     }
 
-    fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         self.channel.send(line);
         // A failure means that it died, which SIGCHLD tells.
         let _ = self.channel.flush();

@@ -91,26 +91,58 @@ pub fn start(program: &Path, name: &str, role: &OsStr, channel: OwnedFd) -> io::
         .current_dir("/")
         .stdin(Stdio::from(channel))
         .spawn()?;
-    Ok(Child { pid: started.id() })
+    Ok(Child::known(started.id()))
 }
 
-/// A process that we started, be it before this program took the place of another one.
+/// A process that we started, be it before this program took the place of another one, or that
+/// another main has started.
 pub struct Child {
     pid: u32,
+    /// Of one that is not ours, and that nobody waits for here: its pid may be another one's any time.
+    handle: Option<OwnedFd>,
 }
 
 impl Child {
     /// One that this very process started when it ran another program (execve(2) keeps children).
     pub fn known(pid: u32) -> Child {
-        Child { pid }
+        Child { pid, handle: None }
+    }
+
+    /// One whose parent is dead, by what `handle` gave that one.
+    pub fn adopted(pid: u32, handle: OwnedFd) -> Child {
+        let handle = Some(handle);
+        Child { pid, handle }
     }
 
     pub fn id(&self) -> u32 {
         self.pid
     }
 
-    /// How it ended; `None`: it has not. Its pid is free for others once it was told.
+    /// What it is known by, if it is not ours.
+    pub fn adopted_by(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// A descriptor that means this process for ever (pidfd_open(2), Linux 5.3).
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        if let Some(handle) = &self.handle {
+            return handle.try_clone();
+        }
+        // SAFETY: takes no pointer. It is not waited for yet, hence the pid is still its own.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid as libc::pid_t, 0u32) };
+        let fd = check(fd as libc::c_int)?;
+        // SAFETY: `fd` was just returned to us and is open.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// How it ended; `None`: it has not. Its pid is free for others once it was told. An error:
+    /// it has, and only a parent would be told how.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        if let Some(handle) = &self.handle {
+            let ended = ready_now(handle.as_fd(), libc::POLLIN);
+            let untold = || Err(io::Error::other("nobody tells how"));
+            return if ended { untold() } else { Ok(None) };
+        }
         let mut status = 0;
         // SAFETY: `status` lives across the call.
         let pid = unsafe { libc::waitpid(self.pid as libc::pid_t, &mut status, libc::WNOHANG) };
@@ -120,6 +152,14 @@ impl Child {
 
     /// Sends it a signal.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
+        if let Some(handle) = &self.handle {
+            let (handle, no_info) = (handle.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+            // SAFETY: a null pointer stands for what kill(2) would say of the signal.
+            let sent = unsafe {
+                libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, no_info, 0u32)
+            };
+            return check(sent as libc::c_int).map(drop);
+        }
         // SAFETY: takes no pointer. It is not waited for yet, hence the pid is still its own.
         check(unsafe { libc::kill(self.pid as libc::pid_t, signal) })?;
         Ok(())
@@ -195,14 +235,27 @@ pub fn umask(mask: u32) -> u32 {
 
 /// Whether a write of up to PIPE_BUF bytes to `fd` would not block now.
 pub fn writable_now(fd: BorrowedFd) -> bool {
+    ready_now(fd, libc::POLLOUT)
+}
+
+fn ready_now(fd: BorrowedFd, events: libc::c_short) -> bool {
     let mut poll = libc::pollfd {
         fd: fd.as_raw_fd(),
-        events: libc::POLLOUT,
+        events,
         revents: 0,
     };
     // SAFETY: one structure that lives across the call.
     let ready = unsafe { libc::poll(&mut poll, 1, 0) };
-    ready == 1 && poll.revents & libc::POLLOUT != 0
+    ready == 1 && poll.revents & events != 0
+}
+
+/// Which process a handle of another main's means; `None`: it is no such handle, or the process has
+/// ended (proc_pid_fdinfo(5)).
+pub fn pid_of_handle(handle: BorrowedFd) -> Option<u32> {
+    let path = format!("/proc/self/fdinfo/{}", handle.as_raw_fd());
+    let text = std::fs::read_to_string(path).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
 }
 
 /// What ends this process leaves no picture of its memory, which holds private keys. The limit
@@ -252,6 +305,23 @@ pub fn release_memory() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_handle_means_one_process_and_tells_its_end() {
+        let mut started = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let child = Child::known(started.id());
+        let handle = child.handle().unwrap();
+        assert_eq!(pid_of_handle(handle.as_fd()), Some(started.id()));
+        assert_eq!(pid_of_handle(io::stdin().as_fd()), None);
+        let adopted = Child::adopted(started.id(), handle);
+        assert!(matches!(adopted.try_wait(), Ok(None)));
+        adopted.kill(SIGKILL).unwrap();
+        assert_eq!(started.wait().unwrap().signal(), Some(SIGKILL));
+        assert!(adopted.try_wait().is_err());
+        assert!(adopted.kill(SIGKILL).is_err());
+        let again = adopted.handle().unwrap();
+        assert_eq!(pid_of_handle(again.as_fd()), None);
+    }
 
     #[test]
     fn nothing_is_left_to_dump() {

@@ -46,6 +46,14 @@ impl Entrance {
     /// A client that has connected has mostly spoken as well: worth a read, but under TLS, where others may
     /// wait for a step of the handshake that would find nothing.
     fn conn_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
+        let conn = self.transport_of(stream, peer)?;
+        Some(match self.door.listener.expects_proxy(peer.ip()) {
+            true => conn.introduced(),
+            false => conn,
+        })
+    }
+
+    fn transport_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
         match (&self.tls, self.door.listener.protocol) {
             (Some(doorman), _) => {
                 let made = doorman.accept(stream);

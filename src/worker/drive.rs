@@ -4,6 +4,7 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
@@ -36,6 +37,8 @@ pub struct Slot {
     pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
+    /// The address that the client connected to, as the proxy before us has said.
+    pub came_to: Option<SocketAddr>,
     /// Backends to which this request found no connection.
     pub tried: Vec<Key>,
     /// The paused cluster that it waits for.
@@ -61,6 +64,7 @@ impl Slot {
             back: None,
             accepted_us,
             door,
+            came_to: None,
             tried: Vec::new(),
             held: None,
             lanes: None,
@@ -185,6 +189,9 @@ impl Turn<'_> {
 
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
+        if side == Side::Front && self.slot.front.is_being_introduced() {
+            return self.introduce();
+        }
         if side == Side::Front && self.slot.front.is_shaking() {
             return match self.may_shake() {
                 true => self.shake(),
@@ -418,6 +425,10 @@ impl Turn<'_> {
         let Some(back) = self.backs.conns.get_mut(key) else {
             return;
         };
+        if back.introduced {
+            // It speaks for this client alone.
+            return self.backs.close(key);
+        }
         if back.conn.is_silent() {
             self.backs.release(key, self.world.now_us / 1000, self.poll);
         } else {
@@ -446,6 +457,7 @@ impl Turn<'_> {
                 return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
             }
         }
+        let preface = target.cluster.send_proxy.map(|it| self.slot.preface(it));
         let mut room = [0; 256];
         let host = match target.cluster.tls {
             Some(_) => host::normalize(&x.record.host, &mut room),
@@ -456,8 +468,10 @@ impl Turn<'_> {
             host: std::str::from_utf8(host).unwrap_or_default(),
             reuse,
             owner: self.key,
+            preface: preface.as_deref(),
         };
-        let (now_ms, tried) = (self.world.now_us / 1000, &mut self.slot.tried);
+        let now_ms = self.now_ms();
+        let tried = &mut self.slot.tried;
         match self.backs.find(asked, tried, now_ms, self.poll) {
             Found::Ready(key, server) => {
                 self.slot.back = Some(key);

@@ -2,7 +2,8 @@
 //!
 //! What it says is taken as what a hijacked one might say: it is believed about
 //! the connections that it hands over, and of each of them it could have said
-//! the same to the client itself.
+//! the same to the client itself; and about backends that fail, which makes the
+//! new one leave them alone for a minute at most.
 
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +23,7 @@ use crate::sys::pipe::Pipe;
 use crate::sys::{epoll, passing};
 use crate::worker::drive::Slot;
 use crate::worker::lend::{Lane, Lanes};
+use crate::worker::pool::legacy;
 use crate::worker::Worker;
 
 impl Worker {
@@ -53,6 +55,10 @@ impl Worker {
                 }
                 Ok(received) => {
                     let line = std::str::from_utf8(&buffer[..received.bytes]).unwrap_or_default();
+                    if line.starts_with(legacy::SUBJECT) {
+                        self.backs.take_legacy(line, self.now_us / 1000);
+                        continue;
+                    }
                     let moved = Moved::decode(line).filter(|_| received.whole);
                     if moved.and_then(|moved| self.arrive(moved, fds)).is_none() {
                         log::error!(

@@ -277,13 +277,21 @@ impl Worker {
         }
     }
 
-    /// Main is gone. Clients need not notice; but now SIGTERM is for us.
+    /// Main is gone. Clients need not notice; but now SIGTERM is for us. Where somebody has kept the other
+    /// end of the channel for the next main, it will not come any more: so this is the end.
     fn orphaned(&mut self) {
         let Some(channel) = self.channel.take() else {
             return;
         };
         let _ = self.poll.remove(channel.as_fd());
-        log::warn!("main is gone; serving on without it, until SIGTERM");
+        if self.kept {
+            log::warn!("main is gone, and no other one will come: this worker ends");
+            self.drain();
+            let time_ms = u64::from(self.settings.shutdown_timeout) * 1000;
+            self.stop_at_ms = Some(self.now_ms() + time_ms);
+        } else {
+            log::warn!("main is gone; serving on without it, until SIGTERM");
+        }
         let token = token::pack_single(Kind::Signals);
         if let Err(e) = self.poll.add(self.signals.as_fd(), epoll::IN, token) {
             log::error!("only SIGKILL will end this worker: {e}");
@@ -312,6 +320,9 @@ impl Worker {
             "look" => self.look_at_doors(),
             "drain" => self.drain(),
             "stop" => self.stop = true,
+            "kept" => self.kept = true,
+            // By another main, which knows of no change that is half told.
+            "adopted" => self.batch = Batch::default(),
             "log" => {
                 if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
                     logging::reopen(file);

@@ -14,6 +14,7 @@ mod drive;
 mod hold;
 mod holdings;
 mod inherit;
+mod intro;
 mod lend;
 mod line;
 mod link;
@@ -134,6 +135,10 @@ pub struct Worker {
     farewell_ms: Option<u64>,
     /// The time is over: what is left is cut.
     stop: bool,
+    /// Without main, it is over then.
+    stop_at_ms: Option<u64>,
+    /// Somebody keeps main's end of the channel, for the next main.
+    kept: bool,
     expired: Vec<u32>,
     /// When free buffers are given back; `None`: there is nothing.
     shrink_at_ms: Option<u64>,
@@ -211,6 +216,8 @@ impl Worker {
             legacies: Slab::default(),
             farewell_ms: None,
             stop: false,
+            stop_at_ms: None,
+            kept: false,
             expired: Vec::new(),
             shrink_at_ms: None,
             litter: false,
@@ -253,7 +260,8 @@ impl Worker {
     /// Told to end, or nobody is left, nor anybody who hands over more.
     fn is_over(&self) -> bool {
         let empty = self.slots.is_empty() && self.legacies.is_empty();
-        self.stop || self.stay != Stay::Welcome && empty
+        let late = self.stop_at_ms.is_some_and(|due| due <= self.now_ms());
+        self.stop || late || self.stay != Stay::Welcome && empty
     }
 
     /// -1 if nothing will happen by itself.
@@ -280,6 +288,7 @@ impl Worker {
         earlier(self.queue.back_at_us().map(|us| us.div_ceil(1000)));
         earlier(self.paused_until_ms);
         earlier(self.farewell_ms);
+        earlier(self.stop_at_ms);
         earlier(self.shrink_at_ms);
         match due {
             None => -1,

@@ -6,6 +6,7 @@
 //! slot: it would have to move with every request.)
 
 mod dial;
+pub mod legacy;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
@@ -48,6 +49,9 @@ pub struct Back {
     shook: bool,
     /// What it was made for, under TLS.
     identity: Option<Identity>,
+    /// The backend is told first for whom we speak; what is still to be said of that.
+    pub introduced: bool,
+    preface: Option<Box<[u8]>>,
     idle_since_ms: u64,
 }
 
@@ -253,6 +257,8 @@ impl Backs {
             connecting: false,
             shook: false,
             identity: None,
+            introduced: false,
+            preface: None,
             idle_since_ms: 0,
         });
         Some((conn, Rc::clone(&server.server)))

@@ -106,6 +106,12 @@ impl Worker {
                 }
             }
         });
+        if let Some(heir) = &heir {
+            for message in self.backs.legacy() {
+                // What the heir does not hear it finds out.
+                let _ = passing::send(&heir.link, message.as_bytes(), &[]);
+            }
+        }
         let sweep = self.slots.keys();
         if let Some(retirement) = &mut self.retirement {
             retirement.heir = heir;

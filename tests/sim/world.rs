@@ -144,6 +144,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             id: "c".into(),
             protocol,
             load_balancing: LoadBalancing::RoundRobin,
+            send_proxy: None,
             tls: None,
             answers: BTreeMap::new(),
         }),
@@ -176,6 +177,8 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         },
         sticky_name: "S".into(),
         trusted_proxies: Vec::new(),
+        expect_proxy: false,
+        proxy_sources: Vec::new(),
         tls: None,
         answers: page.into_iter().collect(),
     });

@@ -116,6 +116,8 @@ pub struct WorkerNote {
     /// Of a line that is not whole yet.
     pub partial: Vec<u8>,
     pub closed: bool,
+    /// Of one that another main has started.
+    pub handle: Option<RawFd>,
 }
 
 pub struct ClientNote {
@@ -192,6 +194,7 @@ impl Handover {
         all.extend(own.access);
         all.extend(self.sockets.values());
         all.extend(self.workers.iter().map(|worker| worker.channel));
+        all.extend(self.workers.iter().filter_map(|worker| worker.handle));
         all.extend(self.clients.iter().map(|client| client.fd));
         all
     }

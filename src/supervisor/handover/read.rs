@@ -163,6 +163,7 @@ impl Reader {
                 let worker = self.workers.last_mut().ok_or("no worker has said that")?;
                 worker.partial.append(&mut it.bytes()?);
             }
+            "adopted" => self.take_handle(it)?,
             "client" => self.clients.push(take_client(it)?),
             "partial" => self.client()?.partial.append(&mut it.bytes()?),
             "unread" => {
@@ -191,6 +192,13 @@ impl Reader {
             _ => return record.unknown(),
         }
         record.end()
+    }
+
+    fn take_handle(&mut self, it: &mut Record) -> Result<(), String> {
+        let pid: u32 = it.value("pid")?;
+        let worker = self.workers.iter_mut().find(|worker| worker.pid == pid);
+        worker.ok_or("this worker is not known")?.handle = Some(it.value("handle")?);
+        Ok(())
     }
 
     fn client(&mut self) -> Result<&mut ClientNote, String> {
@@ -337,6 +345,7 @@ fn take_worker(it: &mut Record) -> Result<WorkerNote, String> {
         channel: it.value("channel")?,
         partial: Vec::new(),
         closed: it.flag("closed")?,
+        handle: None,
     })
 }
 

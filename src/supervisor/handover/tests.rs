@@ -126,6 +126,7 @@ fn workers() -> Vec<WorkerNote> {
         channel: 20 + row as RawFd,
         partial: partial.to_vec(),
         closed: retires_ms.is_some(),
+        handle: retires_ms.map(|_| 40),
     };
     vec![
         note(11, 0, None, b"done revi\xff"),

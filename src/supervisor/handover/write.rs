@@ -239,6 +239,15 @@ fn write_optional(all: &Handover, out: &mut String) {
     }
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
+    for worker in &all.workers {
+        if let Some(handle) = worker.handle {
+            let pairs = [
+                ("pid", worker.pid.to_string()),
+                ("handle", handle.to_string()),
+            ];
+            *out += &format!("optional {}", reply::data("adopted", &pairs));
+        }
+    }
     for (fingerprint, days) in &all.expiry.told {
         let pairs = [
             ("fingerprint", fingerprint.to_string()),

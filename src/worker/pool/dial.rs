@@ -29,6 +29,8 @@ pub struct Asked<'a> {
     pub reuse: Reuse,
     /// The client's slot.
     pub owner: Key,
+    /// What is said first on a connection that is made: then it is nobody else's.
+    pub preface: Option<&'a [u8]>,
 }
 
 /// What came of asking for a connection.
@@ -101,6 +103,11 @@ impl Backs {
         let error = (failed && !back.shook).then(|| back.conn.connect_error());
         if let Some(error) = error.flatten() {
             self.failed(backend, &error.to_string(), now_ms);
+            return Made::No(Unconnected::Refused);
+        }
+        let preface = back.preface.take();
+        if preface.is_some_and(|preface| !back.conn.say_first(&preface)) {
+            self.failed(backend, "it takes no PROXY header", now_ms);
             return Made::No(Unconnected::Refused);
         }
         back.shook = true;
@@ -198,7 +205,11 @@ impl Backs {
             let Some(chosen) = self.choose(asked.cluster, tried, now_ms) else {
                 return Found::Nothing(Unconnected::NoBackend);
             };
-            if let Some(key) = self.take_pooled(chosen, wanted, asked.reuse, now_ms) {
+            let reuse = match asked.preface {
+                Some(_) => Reuse::Never,
+                None => asked.reuse,
+            };
+            if let Some(key) = self.take_pooled(chosen, wanted, reuse, now_ms) {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(asked.owner);
                 }
@@ -207,7 +218,7 @@ impl Backs {
                 };
                 return Found::Ready(key, server);
             }
-            match self.start(chosen, wanted, asked.owner, poll) {
+            match self.start(chosen, wanted, asked, poll) {
                 Ok(key) => return Found::Started(key),
                 // No fault of the backend's.
                 Err(e) if socket::out_of_descriptors(&e) && self.give_up_idle() => {}
@@ -280,7 +291,13 @@ impl Backs {
         !idle.is_empty()
     }
 
-    fn start(&mut self, backend: Key, wanted: Wanted, owner: Key, poll: &Epoll) -> io::Result<Key> {
+    fn start(
+        &mut self,
+        backend: Key,
+        wanted: Wanted,
+        asked: Asked,
+        poll: &Epoll,
+    ) -> io::Result<Key> {
         let Some(server) = self.backends.get_mut(backend) else {
             return Err(io::Error::other("the backend is gone"));
         };
@@ -299,11 +316,13 @@ impl Backs {
         self.watches.gained(&server.watchers);
         let key = self.conns.insert(Back {
             conn,
-            owner: Some(owner),
+            owner: Some(asked.owner),
             backend,
             connecting: true,
             shook: false,
             identity,
+            introduced: asked.preface.is_some(),
+            preface: asked.preface.map(Box::from),
             idle_since_ms: 0,
         });
         if let Some(back) = self.conns.get_mut(key) {
