@@ -346,11 +346,7 @@ impl Worker {
                     self.inherit(link);
                 }
             }
-            "desk" => {
-                if let Some(channel) = &mut self.channel {
-                    take_desk(channel);
-                }
-            }
+            "desk" => self.channel.iter_mut().for_each(take_desk),
             _ if line.starts_with("tickets ") => take_tickets(line),
             _ if line.starts_with("challenges ") => {
                 self.tools.challenges = take_challenges(line);
