@@ -267,7 +267,5 @@ pub const SIGNATURE_DOUBTED_MS: u64 = 20;
 pub const SIGNATURE_AGAIN_MS: u64 = 100;
 /// Signatures for one worker in a second: more than its processor could use, and a bound for who has taken it over.
 pub const SIGNATURES_PER_SECOND_MAX: u32 = 20_000;
-/// Messages of one worker that are looked at in a turn: the last one is answered.
-pub const QUESTIONS_PER_TURN: usize = 16;
 /// A key goes so long after the certificate: handshakes that have begun with it end.
 pub const KEY_KEPT_MS: u64 = 60_000;

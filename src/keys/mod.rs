@@ -7,7 +7,7 @@
 //!
 //! A question about a key that is not here waits for it: main sends a key before it tells workers
 //! of the certificate, but by another way. A worker waits for one answer at a time, so one question waits
-//! at each desk at most, and of several that have come the last one counts.
+//! at each desk at most: a later one takes its place.
 //!
 //! Main keeps a copy of this process's end of each desk. So a question outlives the process: its
 //! successor finds it. If main dies, it serves on until the last worker has closed its desk.
@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicU64;
 use self::message::{answer, Question, MESSAGE_BYTES_MAX};
 use self::vault::Vault;
 use crate::channel::Channel;
-use crate::limits::{QUESTIONS_PER_TURN, SIGNATURES_PER_SECOND_MAX};
+use crate::limits::SIGNATURES_PER_SECOND_MAX;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
@@ -254,19 +254,16 @@ impl Clerk {
 }
 
 impl Desk {
-    /// Takes what is there; the last one waits for its answer. False: the worker has closed.
+    /// Takes one question, which waits for its answer. False: the worker has closed.
     fn listen(&mut self) -> bool {
         let mut message = [0; MESSAGE_BYTES_MAX + 1];
-        for _ in 0..QUESTIONS_PER_TURN {
-            match self.socket.recv(&mut message) {
-                Ok(0) => return false,
-                Ok(n) => match Question::decode(&message[..n]) {
-                    Some(question) => self.waiting = Some(question),
-                    None => log::debug!("worker {} asks what is no question", self.row),
-                },
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
-            }
+        match self.socket.recv(&mut message) {
+            Ok(0) => return false,
+            Ok(n) => match Question::decode(&message[..n]) {
+                Some(question) => self.waiting = Some(question),
+                None => log::debug!("the worker in row {} asks what is no question", self.row),
+            },
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
         }
         true
     }

@@ -8,6 +8,7 @@
 //! public half, which OpenSSL hands over with each question.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
@@ -122,14 +123,36 @@ pub fn name_of<T: HasPublic>(key: &PKeyRef<T>) -> Option<Name> {
     }
 }
 
+thread_local! {
+    /// Names of the delegated keys of this thread, by their address: to find one out takes as long as asking for the
+    /// signature. A handshake may outlive its `Delegated`; then it is found out again.
+    static NAMES: RefCell<HashMap<usize, Name>> = RefCell::default();
+}
+
+fn known_name(key: *const Opaque) -> Option<Name> {
+    NAMES.with(|names| names.borrow().get(&key.addr()).copied())
+}
+
 /// A key that can be shown in a handshake, and signs by the thread's signer.
-pub struct Delegated(PKey<Public>);
+pub struct Delegated {
+    key: PKey<Public>,
+    /// Of the RSA or EC key in it.
+    address: usize,
+}
+
+impl Drop for Delegated {
+    /// Before the address can be another one's.
+    fn drop(&mut self) {
+        NAMES.with(|names| names.borrow_mut().remove(&self.address));
+    }
+}
 
 impl Delegated {
     /// `None`: a key of another kind, or OpenSSL has no memory.
     pub fn new(public: &PKeyRef<Public>) -> Option<Delegated> {
+        let name = name_of(public)?;
         // The method comes first: EVP looks once whether a key is foreign.
-        let key = match public.id() {
+        let (key, address) = match public.id() {
             Id::RSA => {
                 let known = public.rsa().ok()?;
                 let copy = |number: &BigNumRef| number.to_owned().ok();
@@ -138,7 +161,8 @@ impl Delegated {
                 // are the addresses of OpenSSL's own objects.
                 let set = unsafe { RSA_set_method(address(&*rsa), rsa_method()?.0) };
                 (set == 1).then_some(())?;
-                PKey::from_rsa(rsa).ok()?
+                let address = address(&*rsa).addr();
+                (PKey::from_rsa(rsa).ok()?, address)
             }
             Id::EC => {
                 let known = public.ec_key().ok()?;
@@ -146,21 +170,23 @@ impl Delegated {
                 // SAFETY: as above.
                 let set = unsafe { EC_KEY_set_method(address(&*ec), ec_method()?.0) };
                 (set == 1).then_some(())?;
-                PKey::from_ec_key(ec).ok()?
+                let address = address(&*ec).addr();
+                (PKey::from_ec_key(ec).ok()?, address)
             }
             _ => return None,
         };
-        Some(Delegated(key))
+        NAMES.with(|names| names.borrow_mut().insert(address, name));
+        Some(Delegated { key, address })
     }
 
     pub fn id(&self) -> Id {
-        self.0.id()
+        self.key.id()
     }
 
     /// As `SslRef::set_private_key`: after the certificate that it belongs to.
     pub fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         // SAFETY: two live objects; SSL_use_PrivateKey(3) takes a reference of its own to the key.
-        match unsafe { SSL_use_PrivateKey(address(ssl), address(&*self.0)) } {
+        match unsafe { SSL_use_PrivateKey(address(ssl), address(&*self.key)) } {
             1 => Ok(()),
             _ => Err(ErrorStack::get()),
         }
@@ -242,7 +268,8 @@ extern "C" fn sign_rsa(
         )
     };
     let size = key.size() as usize;
-    let signed = asked.and_then(|asked| ask(&rsa_name(key), kind, asked));
+    let name = known_name(rsa).unwrap_or_else(|| rsa_name(key));
+    let signed = asked.and_then(|asked| ask(&name, kind, asked));
     let Some(signed) = signed.filter(|signed| signed.len() == size) else {
         return FAILED_RSA;
     };
@@ -264,16 +291,16 @@ extern "C" fn sign_ec(
     size: *mut c_uint,
     _: *const Opaque,
     _: *const Opaque,
-    key: *mut Opaque,
+    ec: *mut Opaque,
 ) -> c_int {
     // SAFETY: EC_KEY_METHOD_set_sign(3): a live key, and `len` bytes at `digest`.
     let (key, asked) = unsafe {
         (
-            &*key.cast_const().cast::<EcKeyRef<Public>>(),
+            &*ec.cast_const().cast::<EcKeyRef<Public>>(),
             bytes(digest, len),
         )
     };
-    let name = ec_name(key).ok();
+    let name = known_name(ec).or_else(|| ec_name(key).ok());
     let signed = name
         .zip(asked)
         .and_then(|(name, asked)| ask(&name, Kind::Ecdsa, asked));

@@ -12,7 +12,7 @@ pub const USAGE: &str = "usage: bench [--rows http64,…] [--peers floor,haproxy
   --strace   only count system calls per request, 64 kept-alive clients
   --sozu     the binary to measure, instead of the one built beside this program
 rows: http64 http512 httpnew http64k http10m tcp1k tcp10m changes idle
-      https1k tlsfull keysfull keysresumed tlsresumed https10m idletls rest";
+      https1k tlsfull tlskeys tlsresumed https10m idletls rest";
 
 pub struct Options {
     pub rows: Vec<Row>,

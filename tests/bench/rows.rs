@@ -70,7 +70,7 @@ const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Loa
 /// Well below what one core can do.
 const CHANGES_RATE: u32 = 4_000;
 
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 16] = [
     Row {
         id: "http64",
         title: "HTTP kept alive, 1 KiB, 64 clients",
@@ -149,17 +149,10 @@ pub const ROWS: [Row; 17] = [
         floor: false,
     },
     Row {
-        id: "keysfull",
+        id: "tlskeys",
         title: "a whole handshake each, signed by the key process",
         what: What::PerAnswer(load(Kind::TlsFull, 32, "/1k", KIB)),
         bar: Bar::Inside(1.08),
-        floor: false,
-    },
-    Row {
-        id: "keysresumed",
-        title: "a resumed handshake each, beside the key process",
-        what: What::PerAnswer(load(Kind::TlsResume, 32, "/1k", KIB)),
-        bar: Bar::Inside(1.02),
         floor: false,
     },
     Row {
