@@ -90,7 +90,8 @@ fn rsa(key: &Rsa<Private>, bytes: &[u8], padding: Padding) -> Result<Vec<u8>, Er
 /// chance of one in 2^800.
 fn is_pss(block: &[u8], key: &Rsa<Private>) -> bool {
     let bits = usize::try_from(key.n().num_bits()).unwrap_or(0);
-    let digests: [(usize, fn(&[u8]) -> Vec<u8>); 3] = [
+    type Digest = fn(&[u8]) -> Vec<u8>;
+    let digests: [(usize, Digest); 3] = [
         (32, |bytes| sha256(bytes).to_vec()),
         (48, |bytes| sha384(bytes).to_vec()),
         (64, |bytes| sha512(bytes).to_vec()),

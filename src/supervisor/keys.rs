@@ -431,9 +431,12 @@ impl Supervisor {
     pub(super) fn keys_have_ended(&mut self) -> bool {
         self.keys.due_ms = None;
         let clerk = self.keys.clerk.iter().map(|clerk| &clerk.child);
-        let left = clerk.chain(&self.keys.former);
-        // That one is dead already is told by SIGCHLD.
-        left.map(|child| child.kill(process::SIGKILL)).count() == 0
+        let left: Vec<&Child> = clerk.chain(&self.keys.former).collect();
+        for child in &left {
+            // That it is dead already is told by SIGCHLD.
+            let _ = child.kill(process::SIGKILL);
+        }
+        left.is_empty()
     }
 
     /// The data line of `status`.
