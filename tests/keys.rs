@@ -206,6 +206,28 @@ fn a_key_process_that_dies_is_replaced_and_handshakes_go_on() {
     assert_eq!(proxy.workers().len(), 2);
 }
 
+/// It is killed in the end; until then handshakes come to nothing, and everybody else is served.
+#[test]
+fn a_key_process_that_does_not_answer_holds_nobody_up() {
+    let all = one_of_each();
+    let setup = Setup::https().top("worker_timeout", 3);
+    let (_backend, proxy) = with(setup, &all);
+    let name = &all[1].0;
+    let mut kept = served(&proxy, name, SslVersion::TLS1_3);
+    let keys = proxy.key_process().expect("a key process");
+    assert!(signal(keys, "STOP"));
+    assert!(Secure::connect(proxy.address(), name).is_none());
+    proxy.wait_log("a handshake goes without its signature: the key process does not answer");
+    assert!(kept.ask(name).starts_with("HTTP/1.1 200 "));
+    proxy.wait_log("the key process does not answer: killed");
+    wait_until("another one", || {
+        let other = proxy.key_process().filter(|other| *other != keys)?;
+        Secure::connect(proxy.address(), name).map(|_| other)
+    });
+    assert!(kept.ask(name).starts_with("HTTP/1.1 200 "));
+    served(&proxy, name, SslVersion::TLS1_3);
+}
+
 #[test]
 fn an_upgrade_costs_no_handshake() {
     let all = one_of_each();

@@ -9,11 +9,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
 use crate::keys::message::{answered, Question, MESSAGE_BYTES_MAX};
-use crate::limits::{LIMIT_SILENCE_MS, SIGNATURE_DOUBTED_MS, SIGNATURE_MS};
+use crate::limits::{LIMIT_SILENCE_MS, SIGNATURE_AGAIN_MS, SIGNATURE_DOUBTED_MS, SIGNATURE_MS};
 use crate::sys::clock;
 use crate::sys::delegated::{set_signer, Kind, Name};
 
-/// Main has set how long a call on it may block (`SIGNATURE_AGAIN_MS`).
+/// Main has set how long a call on it may block (`SIGNATURE_DOUBTED_MS`).
 pub struct Desk {
     socket: UnixDatagram,
     sequence: u32,
@@ -56,7 +56,8 @@ impl Desk {
 
     /// An empty signature is a refusal: somebody is there.
     fn ask(&mut self, name: &Name, kind: Kind, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let until_ms = clock::monotonic_us() / 1000 + self.patience_ms;
+        let mut asked_ms = clock::monotonic_us() / 1000;
+        let until_ms = asked_ms + self.patience_ms;
         self.sequence = self.sequence.wrapping_add(1);
         let question = Question {
             sequence: self.sequence,
@@ -65,14 +66,19 @@ impl Desk {
             bytes: bytes.to_vec(),
         };
         let question = question.encode();
+        self.socket.send(&question)?;
         loop {
-            self.socket.send(&question)?;
             match self.hear() {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 heard => return heard,
             }
-            if clock::monotonic_us() / 1000 >= until_ms {
+            let now_ms = clock::monotonic_us() / 1000;
+            if now_ms >= until_ms {
                 return Err(io::Error::other("the key process does not answer"));
+            }
+            if now_ms >= asked_ms + SIGNATURE_AGAIN_MS {
+                asked_ms = now_ms;
+                self.socket.send(&question)?;
             }
         }
     }
@@ -100,7 +106,6 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::keys::message::answer;
-    use crate::limits::SIGNATURE_AGAIN_MS;
     use crate::sys::passing;
     use std::time::Duration;
 
@@ -108,8 +113,8 @@ mod tests {
         let (ours, theirs) = passing::pair().expect("a pair");
         let socket = UnixDatagram::from(ours);
         socket.set_nonblocking(false).expect("set");
-        let again = Duration::from_millis(SIGNATURE_AGAIN_MS);
-        socket.set_read_timeout(Some(again)).expect("set");
+        let blocks = Duration::from_millis(SIGNATURE_DOUBTED_MS);
+        socket.set_read_timeout(Some(blocks)).expect("set");
         let theirs = UnixDatagram::from(theirs);
         theirs.set_nonblocking(false).expect("set");
         (Desk::new(socket.into()), theirs)
@@ -153,7 +158,7 @@ mod tests {
         let begun_ms = clock::monotonic_us() / 1000;
         assert_eq!(desk.sign(&[1; 32], Kind::Ecdsa, b"x"), None);
         let waited_ms = clock::monotonic_us() / 1000 - begun_ms;
-        assert!(waited_ms < SIGNATURE_MS, "{waited_ms}");
+        assert!(waited_ms < SIGNATURE_MS / 2, "{waited_ms}");
         drop(keys);
         assert_eq!(desk.sign(&[1; 32], Kind::Ecdsa, b"x"), None);
     }

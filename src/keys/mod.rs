@@ -282,3 +282,50 @@ impl Desk {
         self.asked.1 <= SIGNATURES_PER_SECOND_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::passing;
+
+    fn desk() -> (Desk, UnixDatagram) {
+        let (theirs, ours) = passing::pair().expect("a pair");
+        let desk = Desk {
+            row: 0,
+            socket: UnixDatagram::from(ours),
+            waiting: None,
+            asked: (0, 0),
+        };
+        (desk, UnixDatagram::from(theirs))
+    }
+
+    #[test]
+    fn one_worker_has_so_many_signatures_in_a_second() {
+        let (mut desk, _worker) = desk();
+        for second in [1, 2] {
+            for n in 0..SIGNATURES_PER_SECOND_MAX + 9 {
+                let now_us = second * 1_000_000 + u64::from(n);
+                assert_eq!(desk.may_ask(now_us), n < SIGNATURES_PER_SECOND_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_question_counts_and_what_is_none_changes_nothing() {
+        let (mut desk, worker) = desk();
+        let question = |sequence| Question {
+            sequence,
+            kind: crate::sys::delegated::Kind::Ecdsa,
+            name: [1; 32],
+            bytes: vec![7; 32],
+        };
+        assert!(desk.listen() && desk.waiting.is_none());
+        for message in [question(1).encode(), question(2).encode(), vec![0; 4000]] {
+            worker.send(&message).expect("sent");
+            assert!(desk.listen());
+        }
+        assert_eq!(desk.waiting, Some(question(2)));
+        drop(worker);
+        assert!(!desk.listen());
+    }
+}

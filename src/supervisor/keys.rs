@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::channel::Channel;
-use crate::limits::{KEY_KEPT_MS, SIGNATURE_AGAIN_MS};
+use crate::limits::{KEY_KEPT_MS, SIGNATURE_DOUBTED_MS};
 use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
@@ -145,14 +145,14 @@ fn desk_line(row: usize) -> String {
     format!("desk row={row}")
 }
 
-/// The worker's end, on which it waits for so long, and the key process's.
+/// The worker's end, on which a call blocks for so long at most, and the key process's.
 fn desk() -> io::Result<(OwnedFd, OwnedFd)> {
     let (theirs, ours) = passing::pair()?;
     let theirs = UnixDatagram::from(theirs);
     theirs.set_nonblocking(false)?;
-    let again = Some(Duration::from_millis(SIGNATURE_AGAIN_MS));
-    theirs.set_read_timeout(again)?;
-    theirs.set_write_timeout(again)?;
+    let blocks = Some(Duration::from_millis(SIGNATURE_DOUBTED_MS));
+    theirs.set_read_timeout(blocks)?;
+    theirs.set_write_timeout(blocks)?;
     Ok((theirs.into(), ours))
 }
 
