@@ -254,3 +254,18 @@ pub const CANARY_REQUESTS_MIN: u64 = 100;
 pub const CANARY_SECONDS_MAX: u32 = 24 * 3600;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;
+
+// ---- keys ----------------------------------------------------------------
+
+/// Bytes that a worker asks to be signed, and those of a signature: an RSA key of 16384 bits, the most that OpenSSL takes.
+pub const SIGNATURE_BYTES_MAX: usize = 2048;
+/// How long a worker waits for a signature, and the handshake and all else with it.
+pub const SIGNATURE_MS: u64 = 1_000;
+/// … once one has not come, until one comes again.
+pub const SIGNATURE_DOUBTED_MS: u64 = 20;
+/// It asks again after so long: the key process may have died with the question.
+pub const SIGNATURE_AGAIN_MS: u64 = 100;
+/// Signatures for one worker in a second: more than its processor could use, and a bound for who has taken it over.
+pub const SIGNATURES_PER_SECOND_MAX: u32 = 20_000;
+/// A key goes so long after the certificate: handshakes that have begun with it end.
+pub const KEY_KEPT_MS: u64 = 60_000;

@@ -1,11 +1,11 @@
-//! The command line: `sozu start`, `sozu check`, and the worker's hidden role.
+//! The command line: `sozu start`, `sozu check`, and the hidden roles of workers and the key process.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sozu_lib::config::{self, Config};
 use sozu_lib::state::State;
-use sozu_lib::{supervisor, worker};
+use sozu_lib::{keys, supervisor, worker};
 
 const USAGE: &str = "\
 usage: sozu start -c FILE                      start the proxy with this configuration, in the foreground
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let last_known_good = rest.len() < words;
     match command.as_str() {
         supervisor::WORKER_ROLE => worker::main(),
+        supervisor::KEYS_ROLE => keys::main(),
         supervisor::REHEARSAL_ROLE => match supervisor::rehearse() {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {

@@ -233,7 +233,8 @@ const EXAMPLE: &str = "127.0.0.1:8080";
 
 /// Pids and times are not those of the document, nor is who has started it.
 fn without_numbers(line: &str) -> String {
-    if !line.starts_with("main ") && !line.starts_with("worker ") {
+    let of_processes = ["main ", "keys ", "worker "];
+    if !of_processes.iter().any(|noun| line.starts_with(noun)) {
         return line.to_string();
     }
     let number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! Nothing is allowed that nobody needs: workers are made to do all that they can do, strace
-//! writes down their calls, and each rule of the sandbox's table must have allowed one of them.
+//! Nothing is allowed that nobody needs: workers and key processes are made to do all that they can do, strace
+//! writes down their calls, and each rule of the table of their sandbox must have allowed one of them.
 
 #[path = "common/certificate.rs"]
 mod certificate;
@@ -11,8 +11,8 @@ use certificate::{Keys, Made, Secure};
 use common::{free_address, ok, pattern, refused_address, same_bytes, signal, wait_until};
 use common::{Backend, Broken, Proxy, Setup};
 use secure::{Authority, SecureBackend};
-use sozu_lib::sys::sandbox::filter::Arch;
-use sozu_lib::sys::sandbox::table::WORKER;
+use sozu_lib::sys::sandbox::filter::{Arch, Rule};
+use sozu_lib::sys::sandbox::table::{KEYS, WORKER};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where strace writes, beside the configuration.
@@ -107,29 +107,36 @@ fn number(text: &str) -> Option<u64> {
         .try_fold(0, |sum, text| Some(sum | one(text)?))
 }
 
-/// The rules that have allowed what workers did once they were confined. What none has allowed
-/// they have not lived to tell.
-fn needed(text: &str) -> BTreeSet<usize> {
+/// What strace has written down, and which process is the one with the keys.
+struct Seen {
+    text: String,
+    keys: u32,
+}
+
+/// The rules that have allowed what workers, or key processes, did once they were confined. What none has
+/// allowed they have not lived to tell.
+fn needed(seen: &Seen, rules: &[Rule], of_keys: bool) -> BTreeSet<usize> {
     let mut confined = BTreeSet::new();
     let mut needed = BTreeSet::new();
-    for call in calls(text) {
+    let of_role = |call: &Call| (call.pid == seen.keys) == of_keys;
+    for call in calls(&seen.text).into_iter().filter(of_role) {
         // SECCOMP_SET_MODE_FILTER
         if call.name == "seccomp" && call.arguments[0] == 1 && call.good {
             confined.insert(call.pid);
         } else if confined.contains(&call.pid) {
-            let of_name = |rule: &&sozu_lib::sys::sandbox::filter::Rule| rule.name == call.name;
-            let number = WORKER
+            let of_name = |rule: &&Rule| rule.name == call.name;
+            let number = rules
                 .iter()
                 .find(of_name)
                 .and_then(|rule| rule.number(Arch::OURS));
             let number = number.unwrap_or_else(|| panic!("{} is allowed?", call.name));
-            let allows = |at: &usize| WORKER[*at].allows(Arch::OURS, number, &call.arguments);
-            let found: Vec<usize> = (0..WORKER.len()).filter(allows).collect();
+            let allows = |at: &usize| rules[*at].allows(Arch::OURS, number, &call.arguments);
+            let found: Vec<usize> = (0..rules.len()).filter(allows).collect();
             assert_eq!(found.len(), 1, "{} {:x?}", call.name, call.arguments);
             needed.extend(found);
         }
     }
-    assert!(!confined.is_empty(), "no worker was seen");
+    assert!(!confined.is_empty(), "nobody was seen");
     needed
 }
 
@@ -143,16 +150,18 @@ fn trace(proxy: &Proxy, last: u32) -> String {
     })
 }
 
-fn stop(mut proxy: Proxy) -> String {
+fn stop(mut proxy: Proxy) -> Seen {
+    let keys = proxy.key_process().expect("a key process");
     proxy.steer().ok("shutdown hard");
     let pid = proxy.pid();
     assert!(proxy.wait_exit().success());
-    trace(&proxy, pid)
+    let text = trace(&proxy, pid);
+    Seen { text, keys }
 }
 
 /// Requests, bodies that are spliced, backends that are not there, a message that is cut, a large state, another
 /// log, a new listener; in the end main is gone and a signal ends the worker.
-fn plain() -> String {
+fn plain() -> Seen {
     let body = pattern(MIB);
     let (good, cut) = (
         Backend::answering(ok(&body)),
@@ -200,14 +209,19 @@ fn plain() -> String {
     let listener = format!("listener add protocol=http address={}", free_address());
     proxy.steer().ok(&listener);
     let worker = proxy.worker().pid;
+    let keys = proxy.key_process().expect("a key process");
     proxy.adopt(worker);
+    proxy.adopt(keys);
     proxy.kill_main();
+    proxy.wait_log("main has left; signing on");
     assert!(signal(worker, "TERM"));
-    trace(&proxy, worker)
+    trace(&proxy, worker);
+    let text = trace(&proxy, keys);
+    Seen { text, keys }
 }
 
 /// A tunnel that moves to the next worker, with what lies in its pipes.
-fn tunnel() -> String {
+fn tunnel() -> Seen {
     let bytes = pattern(8 * MIB);
     let sent = bytes.clone();
     let backend = Backend::scripted(move |peer, _| {
@@ -225,7 +239,7 @@ fn tunnel() -> String {
 }
 
 /// TLS with a client, and with a backend that the system's roots prove.
-fn tls() -> String {
+fn tls() -> Seen {
     let name = "example.com";
     let authority = Authority::new();
     let backend = SecureBackend::echo(&authority.issue(&[name]));
@@ -250,14 +264,15 @@ fn tls() -> String {
 
 #[test]
 fn every_rule_is_needed() {
-    let needed: BTreeSet<usize> = [plain(), tunnel(), tls()]
-        .iter()
-        .flat_map(|text| needed(text))
-        .collect();
-    let idle = WORKER
-        .iter()
-        .enumerate()
-        .filter(|(at, rule)| !needed.contains(at) && !rule.elsewhere);
-    let idle: Vec<_> = idle.map(|(_, rule)| (rule.name, rule.checks)).collect();
-    assert!(idle.is_empty(), "nobody needs {idle:?}");
+    let all = [plain(), tunnel(), tls()];
+    for (rules, of_keys) in [(WORKER, false), (KEYS, true)] {
+        let needed = all.iter().flat_map(|seen| needed(seen, rules, of_keys));
+        let needed: BTreeSet<usize> = needed.collect();
+        let idle = rules
+            .iter()
+            .enumerate()
+            .filter(|(at, rule)| !needed.contains(at) && !rule.elsewhere);
+        let idle: Vec<_> = idle.map(|(_, rule)| (rule.name, rule.checks)).collect();
+        assert!(idle.is_empty(), "nobody needs {idle:?}");
+    }
 }

@@ -7,6 +7,8 @@ mod config_property;
 mod control_property;
 #[path = "fuzz/handover_property.rs"]
 mod handover_property;
+#[path = "fuzz/keys_property.rs"]
+mod keys_property;
 #[path = "fuzz/properties.rs"]
 mod properties;
 
@@ -147,6 +149,11 @@ fn control_lines() {
 #[test]
 fn what_workers_say() {
     smoke("worker", control_property::worker);
+}
+
+#[test]
+fn questions_to_the_key_process() {
+    smoke("keys", keys_property::keys);
 }
 
 #[test]

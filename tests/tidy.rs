@@ -40,7 +40,15 @@ const PURE: &[&str] = &[
     "certificate",
     "version",
 ];
-const IO: &[&str] = &["worker", "net", "sys", "supervisor", "channel"];
+const IO: &[&str] = &[
+    "worker",
+    "keys",
+    "role",
+    "net",
+    "sys",
+    "supervisor",
+    "channel",
+];
 const FLOORS: &[(&[&str], &[&str])] = &[
     (PURE, IO),
     (&["limits"], PURE),
@@ -73,6 +81,12 @@ const FLOORS: &[(&[&str], &[&str])] = &[
     ),
     (&["sys"], ABOVE_PARSER),
     (&["worker"], &["supervisor"]),
+    (&["keys", "role"], &["worker", "supervisor"]),
+    (
+        &["keys"],
+        &["session", "http", "route", "balance", "health", "parser"],
+    ),
+    (&["role"], &["keys"]),
 ];
 const ABOVE_PARSER: &[&str] = &[
     "session", "http", "route", "balance", "health", "state", "config", "proto",

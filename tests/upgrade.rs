@@ -187,8 +187,9 @@ impl Witness<'_> {
         self.socket.send("over and over");
         assert_eq!(self.socket.exactly(13), Ok(b"over and over".to_vec()));
         assert_eq!(self.proxy.client().get("/new").status(), 200);
-        wait_until("only workers are left", || {
+        wait_until("only workers and a key process are left", || {
             let mut pids: Vec<u32> = self.proxy.workers().iter().map(|w| w.pid).collect();
+            pids.extend(self.proxy.key_process());
             pids.sort_unstable();
             (children(self.proxy.pid()) == pids).then_some(())
         });
@@ -595,7 +596,8 @@ fn again_while_old_workers_drain() {
         assert_eq!(client.response().status(), 200);
     }
     wait_until("the old ones to end", || {
-        (children(proxy.pid()).len() == 2).then_some(())
+        // Two, and the key process.
+        (children(proxy.pid()).len() == 3).then_some(())
     });
     // It is still a child of its main, which hears of its death.
     let worker = proxy.workers().remove(0);

@@ -195,6 +195,7 @@ pub static GLOBAL: &[Key] = &[
     key("user", Name, Empty, "Whom workers become when root starts sozu, a name or a number; nobody if it is not given."),
     key("group", Name, Empty, "Their group; that of the user if it is not given."),
     key("sandbox_allow_missing", Names, Empty, "What workers may lack of their sandbox where the machine does not have it: chroot, user, landlock, seccomp."),
+    key("key_process", Bool, Is("true"), "Whether a process of their own has the private keys and signs for workers; without it every worker has them all."),
     key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic; a reload starts more, or has some hand over and end."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
     key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),

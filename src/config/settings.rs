@@ -30,6 +30,8 @@ pub struct Settings {
     pub group: Option<String>,
     /// Of `SANDBOX_PARTS`.
     pub sandbox_allow_missing: Vec<String>,
+    /// Private keys are in a process of their own.
+    pub key_process: bool,
     pub worker_count: u32,
     /// Per worker; `None`: what the limit on open files allows.
     pub max_connections: Option<u32>,
@@ -99,6 +101,7 @@ impl Settings {
             user: fields.text_or_none("user"),
             group: fields.text_or_none("group"),
             sandbox_allow_missing,
+            key_process: fields.bool("key_process")?,
             worker_count: fields.int("worker_count")?,
             max_connections: fields.int_or_none("max_connections"),
             buffer_size: fields.int("buffer_size")?,
@@ -144,6 +147,7 @@ impl Settings {
             let names = self.sandbox_allow_missing.join(",");
             words.push(word("sandbox_allow_missing", names));
         }
+        words.push(word("key_process", self.key_process));
         words.push(word("worker_count", self.worker_count));
         words.extend(
             self.max_connections

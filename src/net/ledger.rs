@@ -33,6 +33,13 @@ pub enum Note {
     Missing,
     /// Times that another program took the place of main.
     Upgrades,
+    /// Made and refused by the key process, which writes these two …
+    Signatures,
+    SignaturesRefused,
+    /// … and where its sandbox notes the number of what it should not have done, plus one.
+    KeysViolation,
+    /// Key processes that died.
+    KeysDeaths,
 }
 
 /// Cells for notes, then one generation per series, then the pages.
@@ -62,12 +69,16 @@ impl Ledger {
         Ok(ledger)
     }
 
+    pub fn cell(&self, note: Note) -> &AtomicU64 {
+        &self.0.cells()[note as usize]
+    }
+
     pub fn note(&self, note: Note) -> u64 {
-        self.0.cells()[note as usize].load(Relaxed)
+        self.cell(note).load(Relaxed)
     }
 
     pub fn set_note(&self, note: Note, value: u64) {
-        self.0.cells()[note as usize].store(value, Relaxed);
+        self.cell(note).store(value, Relaxed);
     }
 
     fn generation(&self, index: u32) -> Option<&AtomicU64> {

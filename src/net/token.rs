@@ -26,9 +26,13 @@ pub enum Kind {
     Challenges,
     /// Another program that looks at what would be handed to it.
     Rehearsal,
+    /// Main's end of the channel to the key process.
+    Keys,
+    /// Where a worker asks the key process for signatures.
+    Desk,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 13] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -40,6 +44,8 @@ const KINDS: [Kind; 11] = [
     Kind::Legacy,
     Kind::Challenges,
     Kind::Rehearsal,
+    Kind::Keys,
+    Kind::Desk,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

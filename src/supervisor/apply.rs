@@ -110,6 +110,7 @@ impl Supervisor {
         self.litter.add(steps.len(), self.now_ms);
         self.expiry.due_ms = self.now_ms;
         let warnings = self.warn_of(&done.changes);
+        self.tell_keys(&done);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
         self.store.follow(&self.sockets, &self.given);
@@ -160,7 +161,7 @@ impl Supervisor {
         let mut lines = Vec::with_capacity(changes.len() + 1);
         for change in changes {
             let series = self.roster.follow(change, &self.ledger);
-            lines.push(series::told(series, change));
+            lines.push(series::told(series, change, !self.settings.key_process));
         }
         lines.push(revision.trim_end().to_string());
         let blocks = channel::blocks(lines.into_iter());

@@ -101,6 +101,7 @@ impl Supervisor {
         let line = reply::data("logging", &[("level", level.clone())]);
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
+        self.say_to_keys(line.trim_end(), Vec::new());
         line.trim_end().to_string()
     }
 

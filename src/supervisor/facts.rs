@@ -7,7 +7,7 @@ use std::fs;
 
 use crate::proto::reply;
 use crate::supervisor::sandbox::Sandbox;
-use crate::supervisor::workers::{Life, Process};
+use crate::supervisor::workers::Life;
 use crate::supervisor::Supervisor;
 use crate::sys::process;
 use crate::sys::sandbox::Part;
@@ -42,16 +42,20 @@ impl Supervisor {
         let mut all = true;
         let processes = self.workers.processes.iter().map(|(_, process)| process);
         // One that starts has not given up everything yet.
-        for process in processes.filter(|process| process.life != Life::Starting) {
-            for fact in self.sandbox.facts(process) {
+        let workers = processes.filter(|process| process.life != Life::Starting);
+        let workers = workers.map(|process| (process.id.to_string(), process.child.id()));
+        let keys = self.keys.pid().filter(|_| self.keys.are_ready());
+        let keys = keys.map(|pid| ("keys".to_string(), pid));
+        for (who, pid) in keys.into_iter().chain(workers) {
+            for fact in self.sandbox.facts(pid) {
                 let holds = fact.holds();
                 all &= holds != Some(false);
                 let shown = |value: Option<String>, none: &str| value.unwrap_or(none.into());
                 lines += &reply::data(
                     "sandbox",
                     &[
-                        ("worker", process.id.to_string()),
-                        ("pid", process.child.id().to_string()),
+                        ("worker", who.clone()),
+                        ("pid", pid.to_string()),
                         ("what", fact.what.to_string()),
                         (
                             "holds",
@@ -68,10 +72,8 @@ impl Supervisor {
 }
 
 impl Sandbox {
-    fn facts(&self, process: &Process) -> Vec<Fact> {
-        let file = |name| {
-            fs::read_to_string(format!("/proc/{}/{name}", process.child.id())).unwrap_or_default()
-        };
+    fn facts(&self, pid: u32) -> Vec<Fact> {
+        let file = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let (status, limits) = (file("status"), file("limits"));
         let of_status = STATUS.map(|(what, name)| Fact {
             what,
@@ -90,7 +92,7 @@ impl Sandbox {
             is: after(&limits, name).map(bounds),
             meant: Some("0 0".into()),
         });
-        let root = fs::read_link(format!("/proc/{}/root", process.child.id()));
+        let root = fs::read_link(format!("/proc/{pid}/root"));
         let root = Fact {
             what: "root",
             is: root.ok().map(|path| path.display().to_string()),

@@ -52,6 +52,10 @@ impl Logs {
 impl Supervisor {
     /// Each worker gets descriptors of its own.
     pub(super) fn hand_out_logs(&mut self) {
+        match self.logs.log() {
+            Ok(log) => self.say_to_keys("log", vec![log]),
+            Err(e) => log::error!("the key process keeps its old log: {e}"),
+        }
         for (_, channel) in self.workers.channels() {
             let fds = || Ok::<_, io::Error>((self.logs.log()?, self.logs.access()?));
             match fds() {

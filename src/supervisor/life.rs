@@ -2,10 +2,8 @@
 
 use crate::channel::Channel;
 use crate::slab::Key;
+use crate::supervisor::restarts;
 use crate::sys::process::{self, Child};
-
-/// One that lived shorter died young.
-const YOUNG_MS: u64 = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
@@ -75,7 +73,7 @@ impl Process {
     }
 
     pub(super) fn is_young(&self, now_ms: u64) -> bool {
-        now_ms < self.started_ms + YOUNG_MS
+        restarts::is_young(self.started_ms, now_ms)
     }
 
     /// When to look after it again.

@@ -19,6 +19,7 @@ mod facts;
 mod files;
 pub mod handover;
 mod inquiry;
+mod keys;
 mod life;
 mod losses;
 mod memory;
@@ -32,6 +33,7 @@ mod progress;
 mod rehearsal;
 mod reload;
 mod resize;
+mod restarts;
 mod roles;
 mod roots;
 mod sandbox;
@@ -76,6 +78,7 @@ use control::Control;
 use dumps::Dumps;
 use files::Logs;
 use inquiry::Inquiry;
+use keys::Keys;
 use losses::Losses;
 use memory::Litter;
 use orders::Orders;
@@ -98,6 +101,8 @@ use workers::Workers;
 
 /// The hidden argument with which this program is started as a worker.
 pub const WORKER_ROLE: &str = "--worker";
+/// … as the process that has the private keys,
+pub const KEYS_ROLE: &str = "--keys";
 /// … and to see whether it understands what would be handed to it.
 pub const REHEARSAL_ROLE: &str = "--rehearse";
 /// Behind `start`: the descriptor of what the program before has handed over.
@@ -142,6 +147,7 @@ struct Supervisor {
     logs: Logs,
     /// What workers give up.
     sandbox: Sandbox,
+    keys: Keys,
     workers: Workers,
     now_ms: u64,
     /// Why the proxy could not be started.
@@ -212,6 +218,7 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
     let board = orphans.take_whole_board()?;
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, board)?;
     supervisor.watch_challenges();
+    supervisor.start_keys()?;
     supervisor.adopt(orphans)?;
     // Before anybody shares them: should main die now, the next one cannot bind what a worker holds open.
     supervisor.keep_all();
@@ -313,6 +320,7 @@ impl Supervisor {
             store: parts.store,
             logs: parts.logs,
             sandbox: parts.sandbox,
+            keys: Keys::default(),
             now_ms,
             failure: None,
             revision: 0,
@@ -354,6 +362,7 @@ impl Supervisor {
                     Some((Kind::Signals, _)) => self.take_signals(),
                     Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
+                    Some((Kind::Keys, _)) => self.keys_ready(),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
@@ -361,6 +370,7 @@ impl Supervisor {
                 }
             }
             self.look_after_workers();
+            self.look_after_keys();
             self.look_at_trial();
             self.look_at_tickets();
             self.look_at_expiry();
@@ -409,6 +419,7 @@ impl Supervisor {
         let (save, control) = (self.save_due_ms(), self.control.paused_until_ms);
         let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
+        let keys = self.keys.due_ms(self.settings.worker_timeout);
         let (pauses, drain) = (
             self.pauses.due_ms(),
             self.draining.as_ref().map(Progress::due_ms),
@@ -418,7 +429,7 @@ impl Supervisor {
         let challenges = self.challenges.due_ms;
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, stage, trial, save, control, litter, workers, pauses, drain, waits,
+            challenges, stage, trial, save, control, litter, workers, keys, pauses, drain, waits,
             tickets, expiry, upgrade,
         ]
         .into_iter()
@@ -485,7 +496,7 @@ impl Supervisor {
             Stage::Stopping { until_ms } if self.now_ms >= until_ms => self.kill_workers(),
             Stage::Draining { .. } | Stage::Stopping { .. } => {}
         }
-        self.workers.is_empty()
+        self.workers.is_empty() && self.keys_have_ended()
     }
 
     fn say_good_bye(&mut self) {
@@ -507,7 +518,16 @@ impl Supervisor {
         }
     }
 
-    /// Every worker accepts: control clients are let in, and told what one should know.
+    /// Once every worker accepts, and has its signatures.
+    fn announce_if_ready(&mut self) {
+        let signs = !self.settings.key_process || self.keys.are_ready();
+        if signs && self.workers.all_accept() {
+            self.stage = Stage::Serving;
+            self.announce();
+        }
+    }
+
+    /// Control clients are let in, and told what one should know.
     fn announce(&mut self) {
         self.control.open(&self.poll);
         for listener in self.state.listeners() {
@@ -519,6 +539,9 @@ impl Supervisor {
         }
         for (id, pid) in self.workers.that_accept() {
             log::info!("worker {id} accepts, pid {pid}");
+        }
+        if let Some(pid) = self.keys.pid() {
+            log::info!("the key process signs, pid {pid}");
         }
         self.sandbox.tell();
         log::info!(

@@ -224,9 +224,8 @@ fn find<'t>(text: &'t str, name: &str) -> Option<[&'t str; 4]> {
 }
 
 impl Supervisor {
-    /// Whether a worker has died of what it should not have done; the call's name.
-    fn violation(&mut self, row: usize, status: Option<ExitStatus>) -> Option<String> {
-        let number = self.board.get(row, Cell::Violation);
+    /// Whether a process has died of what it should not have done, by what it has noted; the call's name.
+    pub(super) fn violation(&mut self, number: u64, status: Option<ExitStatus>) -> Option<String> {
         let by_signal = status.and_then(|status| status.signal()) == Some(SIGSYS);
         let name = match number.checked_sub(1) {
             Some(number) => sandbox::name(number),
@@ -245,7 +244,8 @@ impl Supervisor {
         how: &str,
         status: Option<ExitStatus>,
     ) -> String {
-        let Some(call) = self.violation(process.row, status) else {
+        let number = self.board.get(process.row, Cell::Violation);
+        let Some(call) = self.violation(number, status) else {
             return how.to_string();
         };
         if let Some(place) = self.workers.places.get_mut(process.id) {

@@ -189,16 +189,20 @@ impl Roster {
     }
 }
 
-/// What a worker is told of a change: the row first.
-pub fn told(series: Series, change: &Change) -> String {
+/// What a worker is told of a change: the row first. The keys of certificates only where there is no key process.
+pub fn told(series: Series, change: &Change, secrets: bool) -> String {
+    let line = match secrets {
+        true => change.encode_with_secrets(),
+        false => change.encode(),
+    };
     let Some(Key { index, generation }) = series else {
-        return change.encode_with_secrets();
+        return line;
     };
     let pairs = [
         ("index", index.to_string()),
         ("generation", generation.to_string()),
     ];
-    reply::data("series", &pairs) + &change.encode_with_secrets()
+    reply::data("series", &pairs) + &line
 }
 
 impl Supervisor {

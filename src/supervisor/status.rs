@@ -40,7 +40,8 @@ impl Supervisor {
         let main = reply::data("main", &pairs);
         let upgrade = self.upgrade.as_ref().map(Upgrade::line);
         let main = main + &upgrade.unwrap_or_default();
-        main + &self.worker_lines()
+        main + &self.keys_line()
+            + &self.worker_lines()
             + &self.pauses.lines(self.now_ms)
             + &self.challenge_lines()
             + &self.expiry_lines()

@@ -23,6 +23,7 @@ use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
 use crate::supervisor::handover::*;
 use crate::supervisor::inquiry::{Inquiry, Topic};
+use crate::supervisor::keys::Keys;
 use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
@@ -74,6 +75,7 @@ impl Supervisor {
             rolls: self.roll_notes(),
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
+            keys: self.keys.pids(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -300,6 +302,10 @@ impl Supervisor {
         main.expiry = handover.expiry;
         main.saver.due_ms = handover.saving.due_ms;
         main.saver.rests_until_ms = handover.saving.rests_until_ms;
+        if main.settings.key_process {
+            main.keys = Keys::due(main.now_ms);
+        }
+        main.keys.took(&handover.keys);
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {

@@ -28,14 +28,11 @@ use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 pub use crate::supervisor::life::{Life, Process};
 use crate::supervisor::losses::Losses;
-use crate::supervisor::{notify, roots, series, worker_name, worker_role, Stage, Supervisor};
+use crate::supervisor::{
+    notify, restarts, roots, series, worker_name, worker_role, Stage, Supervisor,
+};
 use crate::sys::epoll;
 use crate::sys::process;
-
-/// The pause after a second death in youth; each further one doubles it. After the first there is none:
-/// somebody killed it, or a client that comes once.
-const PAUSE_MS: u64 = 100;
-const PAUSE_MS_MAX: u64 = 10_000;
 
 #[derive(Default)]
 pub struct Place {
@@ -87,7 +84,7 @@ impl Workers {
         accept.map(|process| (process.id, process.child.id()))
     }
 
-    fn all_accept(&self) -> bool {
+    pub fn all_accept(&self) -> bool {
         let accepts = |id| self.with_life(id, Life::Accepting).is_some();
         (0..self.places.len()).all(accepts)
     }
@@ -157,11 +154,11 @@ impl Supervisor {
     /// The state as a new worker is told it.
     pub(super) fn state_blocks(&mut self) -> Vec<Block> {
         let mut count = 0;
-        let roster = &self.roster;
+        let (roster, secrets) = (&self.roster, !self.settings.key_process);
         let lines = self
             .state
             .dump()
-            .map(|change| series::told(roster.of(&change), &change));
+            .map(|change| series::told(roster.of(&change), &change, secrets));
         let blocks = channel::blocks(lines.inspect(|_| count += 1));
         self.litter.add(count, self.now_ms);
         blocks
@@ -191,6 +188,9 @@ impl Supervisor {
         }
         if let Some(roots) = roots::open() {
             channel.send_with("roots", vec![roots]);
+        }
+        if let Some(desk) = self.open_desk(row)? {
+            channel.send_with("desk", vec![desk]);
         }
         channel.send(&self.settings.encode());
         for (address, socket) in &self.sockets {
@@ -314,14 +314,14 @@ impl Supervisor {
                 "worker_accepts",
                 &[("id", id.to_string()), ("pid", pid.to_string())],
             );
-        } else if self.workers.all_accept() {
-            self.stage = Stage::Serving;
-            self.announce();
+        } else {
+            self.announce_if_ready();
         }
     }
 
     /// Workers that have died.
     pub(super) fn reap(&mut self) {
+        self.reap_keys();
         self.dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         for key in self.workers.processes.keys() {
@@ -356,6 +356,7 @@ impl Supervisor {
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
+        self.close_desk(process.row);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.store.forget_worker(process.child.id());
@@ -400,10 +401,7 @@ impl Supervisor {
         let place = &mut self.workers.places[id];
         place.failures = if young { place.failures + 1 } else { 0 };
         place.restarts += 1;
-        let pause_ms = match place.failures {
-            0 | 1 => 0,
-            n => (PAUSE_MS << (n - 2).min(10)).min(PAUSE_MS_MAX),
-        };
+        let pause_ms = restarts::pause_ms(place.failures);
         if !taken_over {
             place.due_ms = Some(now_ms + pause_ms);
         }
@@ -431,7 +429,7 @@ impl Supervisor {
                 let state = self.state_blocks();
                 if let Err(e) = self.spawn(id, &state) {
                     log::error!("cannot start worker {id}: {e}");
-                    self.workers.places[id].due_ms = Some(self.now_ms + PAUSE_MS_MAX);
+                    self.workers.places[id].due_ms = Some(self.now_ms + restarts::PAUSE_MS_MAX);
                 }
             }
         }

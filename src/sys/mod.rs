@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod delegated;
 pub mod epoll;
 pub mod exec;
 pub mod inotify;

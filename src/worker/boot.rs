@@ -4,8 +4,7 @@
 //! `accepting` when it does.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 
 use crate::channel::Channel;
 use crate::config::Settings;
@@ -14,12 +13,11 @@ use crate::net::board::Board;
 use crate::net::ledger::Ledger;
 use crate::net::logging;
 use crate::net::sink::Sink;
-use crate::net::token::{self, Kind};
+use crate::role::{live, plan, value, Begun};
 use crate::state::Timeouts;
-use crate::sys::epoll::{self, Epoll, Events};
-use crate::sys::process::{self, Signals};
+use crate::sys::process;
 use crate::sys::sandbox::{self, table, Plan};
-use crate::worker::link::{take_challenges, take_tickets, value, Batch};
+use crate::worker::link::{take_challenges, take_desk, take_tickets, Batch};
 use crate::worker::{Outfit, Worker};
 
 /// What main says before the worker can begin.
@@ -43,38 +41,20 @@ struct Boot {
 
 /// The life of a worker process; its standard input is the channel.
 pub fn main() -> ! {
-    process::leave(match run() {
-        Ok(()) => 0,
-        Err(e) => {
-            log::error!("{e}");
-            eprintln!("sozu worker: {e}");
-            1
-        }
-    })
+    live("sozu worker", run)
 }
 
 fn run() -> io::Result<()> {
-    process::close_inherited()?;
-    process::set_name(c"sozu");
-    process::leave_on_panic();
-    // Before any other descriptor: the sandbox knows it by its number.
-    let signals = Signals::open()?;
-    if u32::try_from(signals.as_fd().as_raw_fd()) != Ok(table::SIGNALS) {
-        return Err(io::Error::other(
-            "standard input, output or error is not open",
-        ));
-    }
-    let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut channel = Channel::new(channel)?;
-    let poll = Epoll::new()?;
-    poll.add(
-        channel.as_fd(),
-        epoll::IN,
-        token::pack_single(Kind::Channel),
-    )?;
-    let Some(mut boot) = listen_to_main(&mut channel, &poll)? else {
+    let mut begun = Begun::new()?;
+    let mut boot = Boot::default();
+    if !begun.listen(|line, channel| boot.take(line, channel))? {
         return Ok(());
-    };
+    }
+    let Begun {
+        channel,
+        poll,
+        signals,
+    } = begun;
     let missing = || io::Error::other("main did not say all that a worker needs");
     let id = boot.id.ok_or_else(missing)?;
     let settings = boot.settings.take().ok_or_else(missing)?;
@@ -118,24 +98,6 @@ fn run() -> io::Result<()> {
     worker.run()
 }
 
-/// `None`: main has gone before it had said all.
-fn listen_to_main(channel: &mut Channel, poll: &Epoll) -> io::Result<Option<Boot>> {
-    let mut boot = Boot::default();
-    let mut events = Events::with_capacity(1);
-    loop {
-        while let Some(line) = channel.next_line() {
-            if line == "start" {
-                return Ok(Some(boot));
-            }
-            boot.take(&line, channel)?;
-        }
-        poll.wait(&mut events, -1)?;
-        if !channel.receive()? {
-            return Ok(None);
-        }
-    }
-}
-
 impl Boot {
     fn take(&mut self, line: &str, channel: &mut Channel) -> io::Result<()> {
         let (noun, _) = line.split_once(' ').unwrap_or((line, ""));
@@ -148,7 +110,7 @@ impl Boot {
                 self.log = channel.take_fd();
             }
             "access" => self.access = channel.take_fd(),
-            "sandbox" => self.plan = Some(plan(line, channel)),
+            "sandbox" => self.plan = Some(plan(line, channel, table::WORKER)),
             "roots" => self.roots = channel.take_fd(),
             "settings" => {
                 let settings =
@@ -158,6 +120,7 @@ impl Boot {
             "supervised" => self.supervised = true,
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
+            "desk" => take_desk(channel),
             "tickets" => take_tickets(line),
             "challenges" => self.challenges = take_challenges(line),
             "pause" => self.pauses.push(line.to_string()),
@@ -169,19 +132,6 @@ impl Boot {
             }
         }
         Ok(())
-    }
-}
-
-/// What is to be given up: `sandbox chroot=true uid=… gid=… landlock=VERSION seccomp=true`, each if
-/// there is something to give up.
-fn plan(line: &str, channel: &mut Channel) -> Plan {
-    let number = |key| value(line, key).and_then(|text| text.parse().ok());
-    let root = value(line, "chroot").and_then(|_| channel.take_fd());
-    Plan {
-        root,
-        user: number("uid").zip(number("gid")),
-        landlock: number("landlock"),
-        rules: value(line, "seccomp").map(|_| table::WORKER),
     }
 }
 

@@ -10,14 +10,15 @@ use std::os::fd::AsFd;
 
 use crate::channel::Channel;
 use crate::http::challenge::Challenges;
+use crate::keys::desk::Desk;
 use crate::limits::LITTER_MIN;
 use crate::metrics::Series;
 use crate::net::logging;
 use crate::net::sink::Sink;
 use crate::net::token::{self, Kind};
 use crate::proto::command::Command;
-use crate::proto::line::{split, value_of};
 use crate::proto::reply;
+use crate::role::value;
 use crate::session::Stay;
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused, Timeouts};
@@ -85,9 +86,11 @@ fn start(line: &str) -> &str {
 /// So much of a line of main's, at most, stands in the log.
 const LINE_SHOWN_BYTES: usize = 64;
 
-/// The value of a key on a line.
-pub(super) fn value(line: &str, wanted: &str) -> Option<String> {
-    value_of(&split(line).ok()?, wanted).map(str::to_string)
+/// The desk where this worker has its signatures from now on.
+pub(super) fn take_desk(channel: &mut Channel) {
+    if let Some(socket) = channel.take_fd() {
+        Desk::new(socket).open();
+    }
 }
 
 /// The keys of session tickets; the first one makes new ones.
@@ -342,6 +345,7 @@ impl Worker {
                     self.inherit(link);
                 }
             }
+            "desk" => self.channel.iter_mut().for_each(take_desk),
             _ if line.starts_with("tickets ") => take_tickets(line),
             _ if line.starts_with("challenges ") => {
                 self.tools.challenges = take_challenges(line);

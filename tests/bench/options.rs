@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use crate::peers::{self, Peer};
 use crate::rows::{Row, ROWS};
 
-pub const USAGE: &str = "usage: bench [--rows http64,…] [--peers floor,haproxy,nginx,sozu] [--seconds N] [--runs N] [--quick]
+pub const USAGE: &str = "usage: bench [--rows http64,…] [--peers floor,haproxy,nginx,sozu,inside] [--seconds N] [--runs N] [--quick]
              [--strict] [--strace] [--sozu FILE]
   --quick    one run, short windows, 2,000 idle connections
   --strict   exit with 1 if a bar is missed
   --strace   only count system calls per request, 64 kept-alive clients
   --sozu     the binary to measure, instead of the one built beside this program
-rows: http64 http512 httpnew http64k http10m tcp1k tcp10m changes idle rest";
+rows: http64 http512 httpnew http64k http10m tcp1k tcp10m changes idle
+      https1k tlsfull tlskeys tlsresumed https10m idletls rest";
 
 pub struct Options {
     pub rows: Vec<Row>,

@@ -23,9 +23,17 @@ pub enum Peer {
     Haproxy,
     Nginx,
     Sozu,
+    /// sozu with its private keys in its worker.
+    Inside,
 }
 
-pub const ALL: [Peer; 4] = [Peer::Floor, Peer::Haproxy, Peer::Nginx, Peer::Sozu];
+pub const ALL: [Peer; 5] = [
+    Peer::Floor,
+    Peer::Haproxy,
+    Peer::Nginx,
+    Peer::Sozu,
+    Peer::Inside,
+];
 
 impl Peer {
     pub fn name(self) -> &'static str {
@@ -34,6 +42,7 @@ impl Peer {
             Peer::Haproxy => "haproxy",
             Peer::Nginx => "nginx",
             Peer::Sozu => "sozu",
+            Peer::Inside => "inside",
         }
     }
 
@@ -41,7 +50,7 @@ impl Peer {
     pub fn version(self, sozu: &Path) -> Option<String> {
         let program = match self {
             Peer::Floor => return Some("bytes relayed unread".to_string()),
-            Peer::Sozu => {
+            Peer::Sozu | Peer::Inside => {
                 return sozu
                     .is_file()
                     .then(|| env!("CARGO_PKG_VERSION").to_string())
@@ -91,7 +100,8 @@ impl Running {
             Peer::Floor => floor(lab, ports),
             Peer::Haproxy => haproxy(lab, ports)?,
             Peer::Nginx => nginx(lab, ports)?,
-            Peer::Sozu => ours(lab, ports, sozu)?,
+            Peer::Sozu => ours(lab, ports, sozu, &lab.control_socket(), true)?,
+            Peer::Inside => ours(lab, ports, sozu, &lab.dir.join("inside.sock"), false)?,
         };
         let Ports { http, tcp, https } = ports;
         let mut process = Process::start(peer.name(), command, &lab.dir)?;
@@ -237,11 +247,17 @@ fn nginx(lab: &Lab, ports: Ports) -> Result<Command, String> {
     Ok(command)
 }
 
-fn ours(lab: &Lab, ports: Ports, sozu: &Path) -> Result<Command, String> {
+fn ours(
+    lab: &Lab,
+    ports: Ports,
+    sozu: &Path,
+    socket: &Path,
+    key_process: bool,
+) -> Result<Command, String> {
     let Ports { http, tcp, https } = ports;
-    let conf = lab.dir.join("sozu.toml");
+    let conf = socket.with_extension("toml");
     let text = format!(
-        "worker_count = 1\ncommand_socket = \"{}\"\nlog_level = \"warn\"\nlog_target = \"stderr\"\n\
+        "worker_count = 1\nkey_process = {key_process}\ncommand_socket = \"{}\"\nlog_level = \"warn\"\nlog_target = \"stderr\"\n\
          log_access_target = \"none\"\n\
          [[listeners]]\nprotocol = \"http\"\naddress = \"127.0.0.1:{http}\"\n\
          [[listeners]]\nprotocol = \"https\"\naddress = \"127.0.0.1:{https}\"\n\
@@ -253,7 +269,7 @@ fn ours(lab: &Lab, ports: Ports, sozu: &Path) -> Result<Command, String> {
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n\
          [clusters.echo]\nprotocol = \"tcp\"\nfrontends = [{{ address = \"127.0.0.1:{tcp}\" }}]\n\
          backends = [{{ address = \"127.0.0.1:{}\" }}]\n",
-        lab.control_socket().display(),
+        socket.display(),
         lab.http_backend,
         lab.tcp_backend,
         dir = lab.dir.display()

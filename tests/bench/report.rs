@@ -139,6 +139,7 @@ fn bar(line: &Line) -> String {
         Bar::Haproxy => "≤ haproxy".to_string(),
         Bar::Nginx => "≤ nginx".to_string(),
         Bar::Floor(times) => format!("≤ {times:.2} floor"),
+        Bar::Inside(times) => format!("≤ {times:.2} inside"),
         Bar::Below(limit) => return format!("< {limit:.0}"),
         Bar::Open => return NONE.to_string(),
     };

@@ -42,6 +42,8 @@ pub enum Bar {
     Nginx,
     /// So many times the floor.
     Floor(f64),
+    /// So many times what it costs with private keys in the worker.
+    Inside(f64),
     Below(f64),
     Open,
 }
@@ -68,7 +70,7 @@ const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Loa
 /// Well below what one core can do.
 const CHANGES_RATE: u32 = 4_000;
 
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 16] = [
     Row {
         id: "http64",
         title: "HTTP kept alive, 1 KiB, 64 clients",
@@ -147,6 +149,13 @@ pub const ROWS: [Row; 15] = [
         floor: false,
     },
     Row {
+        id: "tlskeys",
+        title: "a whole handshake each, signed by the key process",
+        what: What::PerAnswer(load(Kind::TlsFull, 32, "/1k", KIB)),
+        bar: Bar::Inside(1.08),
+        floor: false,
+    },
+    Row {
         id: "tlsresumed",
         title: "HTTPS, a resumed handshake each",
         what: What::PerAnswer(load(Kind::TlsResume, 32, "/1k", KIB)),
@@ -188,9 +197,11 @@ impl Row {
     }
 
     pub fn concerns(&self, peer: Peer) -> bool {
-        match self.what {
+        match (self.what, self.bar) {
             // The others have no such thing.
-            What::Changes(_) => peer == Peer::Sozu,
+            (What::Changes(_), _) => peer == Peer::Sozu,
+            (_, Bar::Inside(_)) => matches!(peer, Peer::Sozu | Peer::Inside),
+            _ if peer == Peer::Inside => false,
             _ => self.floor || peer != Peer::Floor,
         }
     }

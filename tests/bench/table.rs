@@ -108,6 +108,7 @@ impl Line {
             Bar::Haproxy => self.cost(Peer::Haproxy),
             Bar::Nginx => self.cost(Peer::Nginx),
             Bar::Floor(times) => Some(self.cost(Peer::Floor)? * times),
+            Bar::Inside(times) => Some(self.cost(Peer::Inside)? * times),
             Bar::Below(limit) => Some(limit),
             Bar::Open => None,
         }

@@ -25,6 +25,8 @@ pub enum Keys {
     /// With which a signature takes long.
     RsaLarge,
     Ecdsa,
+    /// P-384.
+    EcdsaLarge,
 }
 
 /// A certificate, with those behind it, and its key.
@@ -143,12 +145,15 @@ fn key(keys: Keys) -> PKey<Private> {
     match keys {
         Keys::Rsa => PKey::from_rsa(Rsa::generate(2048).expect("a key")),
         Keys::RsaLarge => PKey::from_rsa(Rsa::generate(4096).expect("a key")),
-        Keys::Ecdsa => {
-            let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
-            PKey::from_ec_key(EcKey::generate(&group).expect("a key"))
-        }
+        Keys::Ecdsa => ecdsa(Nid::X9_62_PRIME256V1),
+        Keys::EcdsaLarge => ecdsa(Nid::SECP384R1),
     }
     .expect("a key")
+}
+
+fn ecdsa(curve: Nid) -> Result<PKey<Private>, openssl::error::ErrorStack> {
+    let group = EcGroup::from_curve_name(curve)?;
+    PKey::from_ec_key(EcKey::generate(&group)?)
 }
 
 /// A client that trusts everyone.

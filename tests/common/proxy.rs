@@ -507,6 +507,17 @@ impl Proxy {
         }
     }
 
+    /// The pid of the process that has the private keys, if there is one.
+    #[track_caller]
+    pub fn key_process(&self) -> Option<u32> {
+        let status = self.control("status").data;
+        let line = status
+            .iter()
+            .find_map(|line| line.strip_prefix("keys pid="));
+        let pid = line?.split(' ').next()?.parse().ok();
+        pid.filter(|pid| *pid > 0)
+    }
+
     /// The first `count` lines of the access log with that text.
     #[track_caller]
     pub fn wait_access(&self, count: usize, text: &str) -> Vec<String> {

@@ -24,7 +24,7 @@ use openssl::x509::{X509VerifyResult, X509};
 
 use super::stream::TlsStream;
 use super::{without_waiting, Proof};
-use crate::certificate::{matched, Checked};
+use crate::certificate::matched;
 use crate::limits::{BACKEND_SESSIONS_MAX, SYSTEM_AUTHORITIES_BYTES_MAX};
 use crate::slab::Key;
 use crate::state::{BackendTls, OwnCertificate, Protocol};
@@ -121,12 +121,10 @@ impl Dialers {
     }
 }
 
-/// The text of a certificate and its key, as OpenSSL has them.
+/// The text of a certificate and its key, as OpenSSL has them. Without a key the key process signs.
 fn proof(own: &OwnCertificate) -> Result<Proof, String> {
     let key = own.key.as_ref().map(|key| &*key.0);
-    let Checked { leaf, chain, key } = matched(&own.chain, "", key)?;
-    let key = key.ok_or("tls_key is not known")?;
-    Ok(Proof { leaf, chain, key })
+    Proof::new(matched(&own.chain, "", key)?)
 }
 
 fn once(

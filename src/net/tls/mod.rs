@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{Id, PKey, Private};
 use openssl::sha::sha256;
 use openssl::ssl::{
     AlpnError, ClientHelloResponse, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod,
@@ -25,21 +25,55 @@ use openssl::ssl::{
 };
 use openssl::x509::X509;
 
+use crate::certificate::Checked;
 use crate::state::{HostRule, Names, Tls, TlsVersion};
+use crate::sys::delegated::Delegated;
 use crate::sys::ssl::{client_hello_extension, set_session_context, use_ticket_keys};
 use stream::TlsStream;
 
 /// What proves that we are who we say: the leaf, what leads from it to a root, the key.
 pub struct Proof {
-    pub leaf: X509,
-    pub chain: Vec<X509>,
-    pub key: PKey<Private>,
+    leaf: X509,
+    chain: Vec<X509>,
+    key: ProofKey,
+}
+
+/// By what it signs.
+enum ProofKey {
+    Here(PKey<Private>),
+    /// In the key process.
+    Elsewhere(Delegated),
 }
 
 impl Proof {
+    /// Of one that came without its key the key process signs. An error is a sentence.
+    pub fn new(checked: Checked) -> Result<Proof, String> {
+        let Checked { leaf, chain, key } = checked;
+        let delegated = || {
+            let public = leaf.public_key().ok()?;
+            Delegated::new(&public).map(ProofKey::Elsewhere)
+        };
+        let key = match key {
+            Some(key) => ProofKey::Here(key),
+            None => delegated().ok_or("the key process cannot sign with keys of this kind")?,
+        };
+        Ok(Proof { leaf, chain, key })
+    }
+
+    /// RSA or EC.
+    fn kind(&self) -> Id {
+        match &self.key {
+            ProofKey::Here(key) => key.id(),
+            ProofKey::Elsewhere(key) => key.id(),
+        }
+    }
+
     fn hand_to(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         ssl.set_certificate(&self.leaf)?;
-        ssl.set_private_key(&self.key)?;
+        match &self.key {
+            ProofKey::Here(key) => ssl.set_private_key(key)?,
+            ProofKey::Elsewhere(key) => key.hand_to(ssl)?,
+        }
         let mut links = self.chain.iter();
         links.try_for_each(|link| ssl.add_chain_cert(link.clone()))
     }
@@ -243,10 +277,7 @@ impl Entry {
         // Of two with the same kind of key the one that is valid longer.
         let mut proofs: Vec<Arc<Proof>> = Vec::new();
         for proof in all.iter().map(|one| &one.proof) {
-            match proofs
-                .iter_mut()
-                .find(|other| other.key.id() == proof.key.id())
-            {
+            match proofs.iter_mut().find(|other| other.kind() == proof.kind()) {
                 Some(other) if other.leaf.not_after() >= proof.leaf.not_after() => {}
                 Some(other) => *other = Arc::clone(proof),
                 None => proofs.push(Arc::clone(proof)),
@@ -341,8 +372,9 @@ fn policy(tls: &Tls) -> Result<SslContextBuilder, String> {
     context
         .set_max_proto_version(last.copied().map(version))
         .map_err(wrong("tls_versions"))?;
+    // Key exchange by RSA is no signature, and what is encrypted by it is read by who gets the key later.
     context
-        .set_cipher_list(&tls.cipher_list)
+        .set_cipher_list(&format!("{}:!kRSA", tls.cipher_list))
         .map_err(wrong("cipher_list"))?;
     context
         .set_ciphersuites(&tls.cipher_suites)

@@ -67,7 +67,7 @@ fn proof(names: &[&str], key: PKey<Private>) -> Proof {
     Proof {
         leaf: builder.build(),
         chain: Vec::new(),
-        key,
+        key: ProofKey::Here(key),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Handover {
     pub rolls: Vec<RollNote>,
     pub trial: Option<Trial>,
     pub expiry: Expiry,
+    /// The pids of key processes.
+    pub keys: Vec<u32>,
     pub saving: Saving,
 }
 

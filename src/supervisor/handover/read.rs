@@ -44,6 +44,7 @@ struct Reader {
     rolls: Vec<RollNote>,
     trial: Option<Trial>,
     expiry: Expiry,
+    keys: Vec<u32>,
     saving: Saving,
     ended: bool,
 }
@@ -176,6 +177,7 @@ impl Reader {
                 let roll = self.take_roll(it)?;
                 self.rolls.push(roll);
             }
+            "keys" => self.keys.push(it.value("pid")?),
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
@@ -252,6 +254,7 @@ impl Reader {
             rolls: self.rolls,
             trial: self.trial,
             expiry: self.expiry,
+            keys: self.keys,
             saving: self.saving,
         };
         check(&handover)?;

@@ -62,6 +62,7 @@ fn sample(seed: u64) -> Handover {
             seconds: 9,
         }),
         expiry,
+        keys: vec![78, 79],
         saving: Saving {
             due_ms: Some(4),
             rests_until_ms: 5,
@@ -247,6 +248,7 @@ fn what_is_optional_may_be_missing_or_unknown() {
         .collect();
     let less = Handover::decode((some.join("\n") + "\n").as_bytes()).expect("a default");
     assert_eq!((less.expiry.due_ms, less.saving.rests_until_ms), (0, 0));
+    assert!(less.keys.is_empty());
     let more = text.replace(
         "\nend\n",
         "\noptional moon phase=3\noptional expiry due_ms=1 x=y\nend\n",

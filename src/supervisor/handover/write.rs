@@ -233,6 +233,10 @@ fn write_optional(all: &Handover, out: &mut String) {
     let mut pairs = vec![("rests_until_ms", all.saving.rests_until_ms.to_string())];
     given(&mut pairs, "due_ms", all.saving.due_ms);
     *out += &format!("optional {}", reply::data("saving", &pairs));
+    for pid in &all.keys {
+        let pairs = vec![("pid", pid.to_string())];
+        *out += &format!("optional {}", reply::data("keys", &pairs));
+    }
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
     for worker in &all.workers {

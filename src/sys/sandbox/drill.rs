@@ -1,6 +1,6 @@
-//! Whoever has taken over a worker tries what he would try; each in a process of its own.
+//! Whoever has taken over a worker or the key process tries what he would try; each in a process of its own.
 //!
-//! The process enters a worker's sandbox by the function and the table that workers use, does one thing, and
+//! The process enters the sandbox by the function and the table that its role uses, does one thing, and
 //! ends. It counts as held if the kernel refused or killed. There are two kinds of sandboxes, a root's and an
 //! ordinary user's, and each layer is tried without the last one as well. In no program that is shipped.
 
@@ -11,9 +11,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use self::acts::{files, kernel, network, processes, without_filter, ANONYMOUS, WRITE};
+use self::acts::{files, kernel, network, processes, what_workers_may};
+use self::acts::{without_filter, ANONYMOUS, WRITE};
 use super::filter::FOREIGN_NUMBERS;
-use super::table::WORKER;
+use super::table::{KEYS, WORKER};
 use super::*;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -72,10 +73,18 @@ fn empty_directory() -> OwnedFd {
     open.into()
 }
 
+thread_local! {
+    /// Where children of this thread, which come one after another, have their forbidden calls noted.
+    static NOTED: &'static AtomicU64 = {
+        let shared: &'static Shared = Box::leak(Box::new(Shared::create(1).expect("a page")));
+        &shared.cells()[0]
+    };
+}
+
 /// Forks; the child enters the sandbox, does it, and ends. What it returns is the result of a system call.
 fn inside(starter: Starter, rules: Option<&'static [Rule]>, act: &dyn Fn() -> i64) -> End {
-    let shared: &'static Shared = Box::leak(Box::new(Shared::create(1).expect("a page")));
-    let note: &'static AtomicU64 = &shared.cells()[0];
+    let note = NOTED.with(|note| *note);
+    note.store(0, Relaxed);
     let plan = plan(starter, rules);
     // SAFETY: the child is a copy with this one thread; it allocates, which glibc allows after a fork, and ends in `leave`.
     let pid = unsafe { libc::fork() };
@@ -176,33 +185,39 @@ fn act(what: &'static str, dies_of: &'static str, number: libc::c_long, argument
     (what, dies_of, Box::new(move || call(number, all)))
 }
 
-/// Each dies of the very call that it needs first.
+/// Each dies of the very call that it needs first, in either role; in the key process some more do.
 #[test]
-fn what_a_hijacked_worker_would_try() {
+fn what_a_hijacked_process_would_try() {
     for starter in starters() {
         let sibling = Sibling::of(*starter);
-        let all = [files(), processes(sibling.0.into()), network(), kernel()];
-        for (what, dies_of, act) in all.iter().flatten() {
-            let end = inside(*starter, Some(WORKER), act);
-            assert_eq!(end, End::Killed(dies_of.to_string()), "{what}, {starter:?}");
+        let tried = || [files(), processes(sibling.0.into()), network(), kernel()];
+        let of_keys = tried().into_iter().chain([what_workers_may()]);
+        let roles: [(_, Vec<_>); 2] = [(WORKER, tried().into()), (KEYS, of_keys.collect())];
+        for (rules, all) in roles {
+            for (what, dies_of, act) in all.iter().flatten() {
+                let end = inside(*starter, Some(rules), act);
+                assert_eq!(end, End::Killed(dies_of.to_string()), "{what}, {starter:?}");
+            }
         }
         assert!(sibling.lives());
     }
 }
 
-/// Every call that this machine has a name for, and that the table does not allow without a condition.
+/// Every call that this machine has a name for, and that the role's table does not allow without a condition.
 #[test]
 fn what_nobody_has_thought_of() {
     let starter = starters()[0];
-    let free = |number| {
-        let mut rules = WORKER.iter();
-        rules.any(|rule| rule.number(Arch::OURS) == Some(number) && rule.checks.is_empty())
-    };
-    for number in (0..480).filter(|number| !free(*number)) {
-        let end = inside(starter, Some(WORKER), &|| call(number.into(), [-1; 6]));
-        let killed = end == End::Killed(name(number.into()));
-        let held = killed || PROBES.contains(&number) && end != End::Done;
-        assert!(held, "{number}: {end:?}");
+    for rules in [WORKER, KEYS] {
+        let free = |number| {
+            let mut rules = rules.iter();
+            rules.any(|rule| rule.number(Arch::OURS) == Some(number) && rule.checks.is_empty())
+        };
+        for number in (0..480).filter(|number| !free(*number)) {
+            let end = inside(starter, Some(rules), &|| call(number.into(), [-1; 6]));
+            let killed = end == End::Killed(name(number.into()));
+            let held = killed || PROBES.contains(&number) && end != End::Done;
+            assert!(held, "{number}: {end:?}");
+        }
     }
 }
 

@@ -157,7 +157,7 @@ fn block(rule: &Rule, number: u32, steps: &mut Vec<Step>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::sandbox::table::WORKER;
+    use crate::sys::sandbox::table::{KEYS, WORKER};
 
     /// What the kernel would answer.
     fn run(steps: &[Step], arch: u32, number: u32, arguments: &[u64; 6]) -> u32 {
@@ -204,10 +204,13 @@ mod tests {
 
     #[test]
     fn each_rule_allows_what_it_says_and_no_more() {
-        for arch in [Arch::X86_64, Arch::Aarch64] {
-            let steps = program(arch, WORKER);
+        for (arch, rules) in [Arch::X86_64, Arch::Aarch64]
+            .map(|arch| [(arch, WORKER), (arch, KEYS)])
+            .concat()
+        {
+            let steps = program(arch, rules);
             let allowed = |number, arguments: &[u64; 6]| {
-                let by_table = WORKER
+                let by_table = rules
                     .iter()
                     .any(|rule| rule.allows(arch, number, arguments));
                 let answer = run(&steps, arch.word(), number, arguments);
@@ -218,7 +221,7 @@ mod tests {
                 );
                 by_table
             };
-            for rule in WORKER {
+            for rule in rules {
                 let Some(number) = rule.number(arch) else {
                     continue;
                 };
@@ -232,7 +235,7 @@ mod tests {
                     assert!(!allowed(number, &arguments), "{} {check:?}", rule.name);
                 }
             }
-            let numbers = WORKER.iter().filter_map(|rule| rule.number(arch));
+            let numbers = rules.iter().filter_map(|rule| rule.number(arch));
             let known: Vec<u32> = numbers.collect();
             for number in (0..600).filter(|number| !known.contains(number)) {
                 assert!(!allowed(number, &[0; 6]));

@@ -109,3 +109,30 @@ pub static WORKER: &[Rule] = &[
     rule("gettimeofday", 96, 169, &[], "the same, for OpenSSL").elsewhere(),
     old("time", 201, &[], "the same").elsewhere(),
 ];
+
+/// What the key process may do: less than a worker, and nothing that makes or finds a socket.
+#[rustfmt::skip]
+pub static KEYS: &[Rule] = &[
+    rule("recvfrom", 45, 207, &[], "what workers want to be signed"),
+    rule("write", 1, 64, &[], "the signature, and lines of the log"),
+    old("epoll_wait", 232, &[], "waits for either"),
+    rule("epoll_pwait", 281, 22, &[], "the same, where the C library has no other way").elsewhere(),
+    rule("recvmsg", 47, 212, &[], "what main says, and descriptors with it"),
+    rule("sendmsg", 46, 211, &[], "the answers"),
+    rule("epoll_ctl", 233, 21, &[], "the desk of another worker, or of one less"),
+    rule("close", 3, 57, &[], "a worker has gone"),
+    rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
+    rule("getrandom", 318, 278, &[], "randomness for signatures"),
+    rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it"),
+    rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "the same, for thousands of keys; never of a file, never executable").elsewhere(),
+    rule("munmap", 11, 215, &[], "gives it back").elsewhere(),
+    old("poll", 7, &[], "asks whether the log takes a line now"),
+    rule("ppoll", 271, 73, &[], "the same, where there is no poll").elsewhere(),
+    rule("lseek", 8, 62, &[Is(1, 0), Is(2, SEEK_CUR)], "whether a log that is opened again is a regular file"),
+    rule("fcntl", 72, 25, &[Is(1, F_GETFD)], "debug builds check that what they close is open").elsewhere(),
+    rule("futex", 202, 98, &[Is(1, WAKE_PRIVATE)], "OpenSSL has set something up, and tells threads that there are not"),
+    rule("exit_group", 231, 94, &[], "the end"),
+    rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
+    rule("gettimeofday", 96, 169, &[], "the same, for OpenSSL").elsewhere(),
+    old("time", 201, &[], "the same").elsewhere(),
+];

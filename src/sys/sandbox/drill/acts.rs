@@ -91,6 +91,22 @@ pub fn network() -> Vec<Act> {
     ]
 }
 
+/// What a worker needs for its work, and the key process does not.
+#[rustfmt::skip]
+pub fn what_workers_may() -> Vec<Act> {
+    let stream = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as i64;
+    vec![
+        act("a connection", "socket", libc::SYS_socket, &[libc::AF_INET as i64, stream, 0]),
+        act("the same over IPv6", "socket", libc::SYS_socket, &[libc::AF_INET6 as i64, stream, 0]),
+        act("connect", "connect", libc::SYS_connect, &[0, 0, 0]),
+        act("accept", "accept4", libc::SYS_accept4, &[0, 0, 0, (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as i64]),
+        act("a pipe", "pipe2", libc::SYS_pipe2, &[0, (libc::O_NONBLOCK | libc::O_CLOEXEC) as i64]),
+        act("splice", "splice", libc::SYS_splice, &[0, 0, 0, 0, 0, 0]),
+        act("read a file that is open", "pread64", libc::SYS_pread64, &[0, 0, 0, 0]),
+        act("read signals", "read", libc::SYS_read, &[3, 0, 0]),
+    ]
+}
+
 #[rustfmt::skip]
 pub fn kernel() -> Vec<Act> {
     vec![

@@ -1,0 +1,470 @@
+//! The key process, as main sees it: started before the workers, told of keys and of desks, replaced.
+//!
+//! ```text
+//!   main ──channel── key process ══desk══ worker 0        a desk: a pair of sockets, one message each way
+//!     │                    ╚═════desk══ worker 1        for a signature; its end here is in main as well
+//!     └─── certificates without keys ──▶ workers
+//! ```
+//! A key is told before the certificate is, and forgotten a while after no certificate has it any more. One
+//! that dies is replaced at once, or after a pause if its successors die young: the next one gets the same desks,
+//! hence the questions that nobody has answered. After an upgrade there are new desks for all; the
+//! process of the program before serves the old ones until workers have left them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::channel::Channel;
+use crate::limits::{KEY_KEPT_MS, SIGNATURE_DOUBTED_MS};
+use crate::net::ledger::Note;
+use crate::net::token::{self, Kind};
+use crate::proto::reply;
+use crate::slab::Key;
+use crate::state::{Certificate, Change, OwnCertificate, Secret};
+use crate::supervisor::apply::Done;
+use crate::supervisor::restarts::{is_young, pause_ms, PAUSE_MS_MAX};
+use crate::supervisor::workers::Life;
+use crate::supervisor::{Stage, Supervisor, KEYS_ROLE};
+use crate::sys::process::{self, Child, OWN_PROGRAM};
+use crate::sys::{epoll, passing};
+
+/// A key process.
+struct Clerk {
+    child: Child,
+    channel: Channel,
+    /// It has every key, and is in its sandbox.
+    ready: bool,
+    started_ms: u64,
+    /// The last thing that it said, and a ping that it has not answered.
+    heard_ms: u64,
+    asked_ms: Option<u64>,
+}
+
+/// What main has of it. Nothing, with `key_process = false`.
+#[derive(Default)]
+pub struct Keys {
+    clerk: Option<Clerk>,
+    /// Those of programs before this one: each signs on for the workers that it has, and ends behind
+    /// the last one.
+    former: Vec<Child>,
+    /// A process is started then.
+    due_ms: Option<u64>,
+    /// Deaths in youth, one after another.
+    failures: u32,
+    /// By row of the board: the key process's end of each worker's desk.
+    desks: BTreeMap<usize, OwnedFd>,
+    /// Certificates that are not shown any more, and when their keys are forgotten.
+    leaving: VecDeque<(u64, Rc<str>)>,
+}
+
+impl Keys {
+    /// A process is to be started then.
+    pub fn due(now_ms: u64) -> Keys {
+        Keys {
+            due_ms: Some(now_ms),
+            ..Keys::default()
+        }
+    }
+
+    /// Whether signatures can be had.
+    pub fn are_ready(&self) -> bool {
+        self.clerk.as_ref().is_some_and(|clerk| clerk.ready)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.clerk.as_ref().map(|clerk| clerk.child.id())
+    }
+
+    /// Of all that have not ended.
+    pub fn pids(&self) -> Vec<u32> {
+        let former = self.former.iter().map(Child::id);
+        self.pid().into_iter().chain(former).collect()
+    }
+
+    /// What the program before has left.
+    pub fn took(&mut self, pids: &[u32]) {
+        let former = pids.iter().map(|pid| Child::known(*pid));
+        self.former.extend(former);
+    }
+
+    /// When to look after it again.
+    pub fn due_ms(&self, worker_timeout: u32) -> Option<u64> {
+        let patience_ms = u64::from(worker_timeout) * 1000;
+        let of_clerk = |clerk: &Clerk| match clerk.asked_ms {
+            Some(asked_ms) => asked_ms + patience_ms,
+            None => clerk.heard_ms + patience_ms / 2,
+        };
+        let clerk = self.clerk.as_ref().map(of_clerk);
+        let leaving = self.leaving.front().map(|(due_ms, _)| *due_ms);
+        [clerk, self.due_ms, leaving].into_iter().flatten().min()
+    }
+
+    /// A failure means that it died, which SIGCHLD tells.
+    fn say(&mut self, line: &str, fds: Vec<OwnedFd>) {
+        if let Some(clerk) = &mut self.clerk {
+            clerk.channel.send_with(line, fds);
+            let _ = clerk.channel.flush();
+        }
+    }
+}
+
+/// The key of a certificate: what it is called, and the text.
+fn key_of(fingerprint: &Rc<str>, key: Option<&Secret>) -> Option<(Rc<str>, Secret)> {
+    Some((Rc::clone(fingerprint), key?.clone()))
+}
+
+fn key_of_shown(one: &Certificate) -> Option<(Rc<str>, Secret)> {
+    key_of(one.fingerprint(), one.key.as_ref())
+}
+
+fn key_of_own(one: &OwnCertificate) -> Option<(Rc<str>, Secret)> {
+    key_of(&one.facts.fingerprint, one.key.as_ref())
+}
+
+/// The key that comes with a change, or goes with what it undoes.
+fn key_in(change: &Change) -> Option<(Rc<str>, Secret)> {
+    let shown = change.certificate().and_then(|one| key_of_shown(one));
+    shown.or_else(|| key_of_own(change.own_certificate()?.1))
+}
+
+fn key_line((certificate, key): &(Rc<str>, Secret)) -> String {
+    let pairs = [
+        ("certificate", certificate.to_string()),
+        ("pem", key.0.to_string()),
+    ];
+    reply::data("key", &pairs).trim_end().to_string()
+}
+
+fn desk_line(row: usize) -> String {
+    format!("desk row={row}")
+}
+
+/// The worker's end, on which a call blocks for so long at most, and the key process's.
+fn desk() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (theirs, ours) = passing::pair()?;
+    let theirs = UnixDatagram::from(theirs);
+    theirs.set_nonblocking(false)?;
+    let blocks = Some(Duration::from_millis(SIGNATURE_DOUBTED_MS));
+    theirs.set_read_timeout(blocks)?;
+    theirs.set_write_timeout(blocks)?;
+    Ok((theirs.into(), ours))
+}
+
+impl Supervisor {
+    /// The first one: if it cannot be started, nothing is.
+    pub(super) fn start_keys(&mut self) -> Result<(), String> {
+        if !self.settings.key_process {
+            return Ok(());
+        }
+        let started = self.spawn_keys();
+        started.map_err(|e| format!("cannot start the key process from /proc/self/exe: {e}"))
+    }
+
+    fn spawn_keys(&mut self) -> io::Result<()> {
+        let (mut channel, end) = Channel::pair()?;
+        let boot = reply::data("keys", &[("level", self.settings.log_level.clone())]);
+        let ledger = self.ledger.as_fd().try_clone_to_owned()?;
+        channel.send_with(boot.trim_end(), vec![ledger, self.logs.log()?]);
+        let (order, root) = self.sandbox.order()?;
+        channel.send_with(&order, root);
+        channel.send("start");
+        let shown = self
+            .state
+            .certificates()
+            .filter_map(|one| key_of_shown(one));
+        let own = self
+            .state
+            .clusters()
+            .filter_map(|one| key_of_own(one.own_certificate()?));
+        shown
+            .chain(own)
+            .for_each(|key| channel.send(&key_line(&key)));
+        for (row, end) in &self.keys.desks {
+            channel.send_with(&desk_line(*row), vec![end.try_clone()?]);
+        }
+        channel.send("ready");
+        self.ledger.set_note(Note::KeysViolation, 0);
+        let role = OsStr::new(KEYS_ROLE);
+        let child = process::start(Path::new(OWN_PROGRAM), "sozu keys", role, end)?;
+        log::debug!("the key process started, pid {}", child.id());
+        let token = token::pack_single(Kind::Keys);
+        self.poll
+            .add(channel.as_fd(), epoll::IN | epoll::OUT, token)?;
+        self.keys.due_ms = None;
+        self.keys.clerk = Some(Clerk {
+            child,
+            channel,
+            ready: false,
+            started_ms: self.now_ms,
+            heard_ms: self.now_ms,
+            asked_ms: None,
+        });
+        Ok(())
+    }
+
+    /// A new desk for the worker in a row: the end that it gets, if there is a key process.
+    pub(super) fn open_desk(&mut self, row: usize) -> io::Result<Option<OwnedFd>> {
+        if !self.settings.key_process {
+            return Ok(None);
+        }
+        let (theirs, ours) = desk()?;
+        self.keys.say(&desk_line(row), vec![ours.try_clone()?]);
+        self.watch_keys();
+        self.keys.desks.insert(row, ours);
+        Ok(Some(theirs))
+    }
+
+    /// A worker that runs and has no desk of this main's gets one.
+    pub(super) fn give_desk(&mut self, worker: Key) {
+        let Some(row) = self.workers.processes.get(worker).map(|one| one.row) else {
+            return;
+        };
+        match self.open_desk(row) {
+            Ok(Some(desk)) => {
+                if let Some(process) = self.workers.processes.get_mut(worker) {
+                    process.channel.send_with("desk", vec![desk]);
+                    // A failure means that it died, which SIGCHLD tells.
+                    let _ = process.channel.flush();
+                }
+                self.watch_blocked_workers();
+            }
+            Ok(None) => {}
+            Err(e) => log::error!("a worker has no signatures: {e}"),
+        }
+    }
+
+    /// Its worker is gone; the key process sees that by itself.
+    pub(super) fn close_desk(&mut self, row: usize) {
+        self.keys.desks.remove(&row);
+    }
+
+    /// Before workers are told of these changes.
+    pub(super) fn tell_keys(&mut self, done: &Done) {
+        if !self.settings.key_process {
+            return;
+        }
+        for key in done.changes.iter().filter_map(key_in) {
+            self.keys.say(&key_line(&key), Vec::new());
+        }
+        let due_ms = self.now_ms + KEY_KEPT_MS;
+        for (certificate, _) in done.undo.iter().filter_map(key_in) {
+            self.keys.leaving.push_back((due_ms, certificate));
+        }
+        self.watch_keys();
+    }
+
+    /// What all processes are told.
+    pub(super) fn say_to_keys(&mut self, line: &str, fds: Vec<OwnedFd>) {
+        self.keys.say(line, fds);
+        self.watch_keys();
+    }
+
+    /// epoll says when it takes what it does not take now.
+    fn watch_keys(&self) {
+        let Some(clerk) = &self.keys.clerk else {
+            return;
+        };
+        let more = if clerk.channel.is_blocked() {
+            epoll::OUT
+        } else {
+            0
+        };
+        let token = token::pack_single(Kind::Keys);
+        // An error: it is closed, and watched no more.
+        let _ = self
+            .poll
+            .modify(clerk.channel.as_fd(), epoll::IN | more, token);
+    }
+
+    /// It has something to say, or takes more of what we say.
+    pub(super) fn keys_ready(&mut self) {
+        let Some(clerk) = &mut self.keys.clerk else {
+            return;
+        };
+        let open = clerk.channel.receive().unwrap_or(false) && clerk.channel.flush().is_ok();
+        clerk.channel.refuse_fds();
+        let mut accepting = false;
+        while let Some(line) = clerk.channel.next_line() {
+            clerk.heard_ms = self.now_ms;
+            clerk.asked_ms = None;
+            accepting |= line == "accepting";
+        }
+        match open {
+            true => self.watch_keys(),
+            // Its death is told by SIGCHLD.
+            false => drop(self.poll.remove(clerk.channel.as_fd())),
+        }
+        if accepting {
+            self.keys_accept();
+        }
+    }
+
+    fn keys_accept(&mut self) {
+        let Some(clerk) = &mut self.keys.clerk else {
+            return;
+        };
+        clerk.ready = true;
+        let pid = clerk.child.id();
+        // Those of the program before have theirs still with the process before.
+        let running = self.workers.processes.iter();
+        let running = running.filter(|(_, one)| one.life == Life::Accepting && !one.closed);
+        let without = running.filter(|(_, one)| !self.keys.desks.contains_key(&one.row));
+        let without: Vec<Key> = without.map(|(key, _)| key).collect();
+        without.into_iter().for_each(|key| self.give_desk(key));
+        match self.stage {
+            Stage::Starting => self.announce_if_ready(),
+            _ => log::info!("the key process signs, pid {pid}"),
+        }
+    }
+
+    /// Whether it has died.
+    pub(super) fn reap_keys(&mut self) {
+        let lives = |child: &Child| matches!(child.try_wait(), Ok(None));
+        self.keys.former.retain(lives);
+        let Some(clerk) = &self.keys.clerk else {
+            return;
+        };
+        let how = match clerk.child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => self.keys_death(status),
+            Err(e) => e.to_string(),
+        };
+        let Some(clerk) = self.keys.clerk.take() else {
+            return;
+        };
+        let pid = clerk.child.id();
+        if self.no_worker_is_left() {
+            return;
+        }
+        if self.stage == Stage::Starting {
+            let what =
+                format!("the key process died before it was ready ({how}); the log says why");
+            self.failure = Some(what);
+            return;
+        }
+        let young = is_young(clerk.started_ms, self.now_ms);
+        self.keys.failures = if young { self.keys.failures + 1 } else { 0 };
+        let pause_ms = pause_ms(self.keys.failures);
+        self.keys.due_ms = Some(self.now_ms + pause_ms);
+        let deaths = self.ledger.note(Note::KeysDeaths) + 1;
+        self.ledger.set_note(Note::KeysDeaths, deaths);
+        log::error!("the key process, pid {pid}, died ({how}); a new one starts in {pause_ms} ms, handshakes wait for a moment");
+        let pairs = [("pid", pid.to_string()), ("how", how)];
+        self.tell_event("keys_died", &pairs);
+    }
+
+    /// How it died: of what its sandbox forbids, if that is so.
+    fn keys_death(&mut self, status: ExitStatus) -> String {
+        let number = self.ledger.note(Note::KeysViolation);
+        match self.violation(number, Some(status)) {
+            Some(call) => format!("{status}, its sandbox forbids {call}"),
+            None => status.to_string(),
+        }
+    }
+
+    /// Starts it when it is due, asks it when it is silent, kills it when it does not answer; lets keys go.
+    pub(super) fn look_after_keys(&mut self) {
+        if self.keys.due_ms.is_some_and(|due| due <= self.now_ms) {
+            if let Err(e) = self.spawn_keys() {
+                log::error!("cannot start the key process: {e}");
+                self.keys.due_ms = Some(self.now_ms + PAUSE_MS_MAX);
+            }
+        }
+        let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
+        if let Some(clerk) = &mut self.keys.clerk {
+            match clerk.asked_ms {
+                Some(asked_ms) if asked_ms + patience_ms <= self.now_ms => {
+                    log::error!("the key process does not answer: killed");
+                    clerk.asked_ms = Some(self.now_ms);
+                    if let Err(e) = clerk.child.kill(process::SIGKILL) {
+                        log::error!("kill {}: {e}", clerk.child.id());
+                    }
+                }
+                None if clerk.heard_ms + patience_ms / 2 <= self.now_ms => {
+                    clerk.asked_ms = Some(self.now_ms);
+                    self.say_to_keys("ping", Vec::new());
+                }
+                _ => {}
+            }
+        }
+        self.forget_keys();
+    }
+
+    fn forget_keys(&mut self) {
+        let over = |(due_ms, _): &mut (u64, Rc<str>)| *due_ms <= self.now_ms;
+        let mut gone = Vec::new();
+        while let Some((_, certificate)) = self.keys.leaving.pop_front_if(over) {
+            gone.push(certificate);
+        }
+        if gone.is_empty() {
+            return;
+        }
+        // Another listener or cluster may have it, or it has come back.
+        for one in self.state.certificates() {
+            gone.retain(|gone| gone != one.fingerprint());
+        }
+        for one in self
+            .state
+            .clusters()
+            .filter_map(|one| one.own_certificate())
+        {
+            gone.retain(|gone| *gone != one.facts.fingerprint);
+        }
+        for certificate in gone {
+            self.say_to_keys(&format!("forget certificate={certificate}"), Vec::new());
+        }
+    }
+
+    /// The end has come, and nobody needs a signature any more: it need not be asked.
+    fn no_worker_is_left(&self) -> bool {
+        let ends = matches!(self.stage, Stage::Draining { .. } | Stage::Stopping { .. });
+        ends && self.workers.is_empty()
+    }
+
+    /// Behind the last worker it ends as well. Whether it has.
+    pub(super) fn keys_have_ended(&mut self) -> bool {
+        self.keys.due_ms = None;
+        let clerk = self.keys.clerk.iter().map(|clerk| &clerk.child);
+        let left: Vec<&Child> = clerk.chain(&self.keys.former).collect();
+        for child in &left {
+            // That it is dead already is told by SIGCHLD.
+            let _ = child.kill(process::SIGKILL);
+        }
+        left.is_empty()
+    }
+
+    /// The data line of `status`.
+    pub(super) fn keys_line(&self) -> String {
+        if !self.settings.key_process {
+            return String::new();
+        }
+        let clerk = self.keys.clerk.as_ref();
+        let state = match clerk {
+            Some(clerk) if clerk.ready => "running",
+            Some(_) => "starting",
+            None => "waiting",
+        };
+        let started_ms = clerk.map_or(self.now_ms, |clerk| clerk.started_ms);
+        let pairs = [
+            ("pid", self.keys.pid().unwrap_or(0).to_string()),
+            ("state", state.to_string()),
+            (
+                "uptime_s",
+                (self.now_ms.saturating_sub(started_ms) / 1000).to_string(),
+            ),
+            ("signatures", self.ledger.note(Note::Signatures).to_string()),
+            (
+                "refused",
+                self.ledger.note(Note::SignaturesRefused).to_string(),
+            ),
+            ("restarts", self.ledger.note(Note::KeysDeaths).to_string()),
+        ];
+        reply::data("keys", &pairs)
+    }
+}
