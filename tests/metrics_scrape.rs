@@ -134,10 +134,20 @@ fn who_does_not_read_is_cut_and_blamed() {
 
 // ---- many --------------------------------------------------------------
 
+/// The name of a backend: so long that all that is told of thousands does not fit what sockets hold.
+fn named(n: usize) -> String {
+    format!("b{n}-{}", "x".repeat(100))
+}
+
 /// A cluster with that many backends, in one transaction.
 fn many(control: &mut Control, count: usize) {
     let mut lines = vec!["cluster add id=big".to_string()];
-    let backend = |n| format!("backend add cluster=big id=b{n} address=127.0.0.1:1");
+    let backend = |n| {
+        format!(
+            "backend add cluster=big id={} address=127.0.0.1:1",
+            named(n)
+        )
+    };
     lines.extend((0..count).map(backend));
     control.transact(&lines);
 }
@@ -151,10 +161,10 @@ fn a_big_scrape_is_right_while_backends_come_and_go() {
     let mut client = Peer::connect(metrics);
     client.send("GET /metrics HTTP/1.0\r\n\r\n").head();
     // It cannot go on before somebody reads. Some change their places, some go, some come.
-    let remove = |n: usize| format!("backend remove cluster=big id=b{n}");
+    let remove = |n: usize| format!("backend remove cluster=big id={}", named(n));
     let add = |id: String| format!("backend add cluster=big id={id} address=127.0.0.1:2");
     let mut lines: Vec<String> = (0..1500).map(|n| remove(n * 2)).collect();
-    lines.extend((0..750).map(|n| add(format!("b{}", n * 2))));
+    lines.extend((0..750).map(|n| add(named(n * 2))));
     lines.extend((0..750).map(|n| add(format!("new{n}"))));
     control.transact(&lines);
     let (text, end) = client.rest();
