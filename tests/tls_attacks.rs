@@ -323,13 +323,13 @@ fn silence_holds_a_place_for_a_while() {
     }
 }
 
-/// What a worker holds: kilobytes that are its own, and descriptors.
+/// What a worker holds: kilobytes that are its own, whoever else runs the same program, and descriptors.
 fn holds(pid: u32) -> (usize, usize) {
     let file = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(file).expect("smaps");
-    let line = text.lines().find(|line| line.starts_with("Pss:"));
+    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    let kib = kib.and_then(|kib| kib.parse().ok()).expect("Pss");
+    let kib = kib.and_then(|kib| kib.parse().ok()).expect("Anonymous");
     let folder = format!("/proc/{pid}/fd");
     let descriptors = std::fs::read_dir(folder).expect("descriptors").count();
     (kib, descriptors)
