@@ -156,3 +156,28 @@ fn both_are_bad() {
     let proxy = proxy.again(&[]).expect("it starts");
     assert_eq!(proxy.steer().dump(), dump);
 }
+
+#[test]
+fn what_cannot_be_saved_goes_along_with_an_upgrade() {
+    let backends = ["127.0.0.1:1".parse().expect("an address")];
+    let setup = Setup::http().top("worker_count", 1);
+    let folder = setup.path("folder");
+    fs::create_dir(&folder).expect("a folder");
+    let saved = format!("{:?}", folder.join("state"));
+    let setup = setup
+        .top("saved_state", saved)
+        .top("automatic_state_save", true);
+    let proxy = setup.backends(&backends).start();
+    // Nothing can be written there from now on, by root neither.
+    fs::remove_dir_all(&folder).expect("it goes");
+    fs::write(&folder, "").expect("a file");
+    proxy.steer().ok("cluster add id=more");
+    proxy.steer().ok("upgrade");
+    proxy.steer().ok("cluster remove id=more");
+    let told = proxy.log();
+    let complaints = told
+        .iter()
+        .filter(|line| line.contains("is not saved"))
+        .count();
+    assert!(complaints > 0 && complaints < 9, "{told:?}");
+}

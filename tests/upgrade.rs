@@ -350,32 +350,6 @@ fn programs_that_are_no_good() {
     witness.sees_all_well(NEXT);
 }
 
-/// What cannot be saved goes along all the same.
-#[test]
-fn with_a_disk_that_takes_nothing() {
-    let backend = backend();
-    let setup = Setup::http().top("worker_count", 1);
-    let folder = setup.path("folder");
-    fs::create_dir(&folder).expect("a folder");
-    let saved = format!("{:?}", folder.join("state"));
-    let setup = setup
-        .top("saved_state", saved)
-        .top("automatic_state_save", true);
-    let proxy = setup.backends(&[backend.address()]).start();
-    // Nothing can be written there from now on, by root neither.
-    fs::remove_dir_all(&folder).expect("it goes");
-    fs::write(&folder, "").expect("a file");
-    proxy.steer().ok("cluster add id=more");
-    proxy.steer().ok("upgrade");
-    proxy.steer().ok("cluster remove id=more");
-    let told = proxy.log();
-    let complaints = told
-        .iter()
-        .filter(|line| line.contains("is not saved"))
-        .count();
-    assert!(complaints > 0 && complaints < 9, "{told:?}");
-}
-
 /// The last step of all: nothing is left of what came before it.
 #[test]
 fn a_program_that_cannot_be_run_in_the_end() {

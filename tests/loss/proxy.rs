@@ -63,6 +63,12 @@ pub struct Held {
     pub worker_pss: u64,
 }
 
+/// The process that has the private keys: what it holds is counted with the workers, itself it is none.
+fn has_keys(pid: u32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == b"--keys")
+}
+
 impl Proxy {
     pub fn start(sozu: &Path, backends: Backends) -> Result<Proxy, String> {
         let mut said = String::new();
@@ -142,7 +148,7 @@ impl Proxy {
                 held.main_descriptors += open;
                 held.main_pss += pss;
             } else {
-                held.workers += 1;
+                held.workers += usize::from(!has_keys(pid));
                 held.worker_descriptors += open;
                 held.worker_pss += pss;
             }
