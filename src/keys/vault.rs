@@ -1,7 +1,8 @@
 //! The private keys, and what they sign.
 //!
-//! Nothing but signatures: a padded block is signed only if the padding is that of a signature (RSA-PSS), so that
-//! nobody decrypts with a key what was encrypted to it. A key never leaves.
+//! Nothing but signatures: a padded block is signed only if the padding is that of a signature (RSA-PSS), and is padded
+//! here only around a digest and its name. With bytes of his choice around which this pads, an attacker
+//! would decrypt what was encrypted to the key: two questions are enough. A key never leaves.
 
 use std::collections::HashMap;
 
@@ -61,7 +62,9 @@ impl Vault {
     /// `None`: it is refused.
     pub fn sign(&self, name: &Name, kind: Kind, bytes: &[u8]) -> Option<Vec<u8>> {
         let signed = match (self.keys.get(name)?, kind) {
-            (Secret::Rsa(key), Kind::RsaPkcs1) => rsa(key, bytes, Padding::PKCS1),
+            (Secret::Rsa(key), Kind::RsaPkcs1) if is_digest_info(bytes) => {
+                rsa(key, bytes, Padding::PKCS1)
+            }
             (Secret::Rsa(key), Kind::RsaRaw) if is_pss(bytes, key) => {
                 rsa(key, bytes, Padding::NONE)
             }
@@ -83,6 +86,16 @@ fn rsa(key: &Rsa<Private>, bytes: &[u8], padding: Padding) -> Result<Vec<u8>, Er
     let len = key.private_encrypt(bytes, &mut signed, padding)?;
     signed.truncate(len);
     Ok(signed)
+}
+
+/// How what is signed begins by PKCS #1 version 1.5 (RFC 8017, section 9.2, note 1): for SHA-256, SHA-384 and
+/// SHA-512 alike but for the lengths and the last number of the name.
+fn is_digest_info(bytes: &[u8]) -> bool {
+    [(32, 1), (48, 2), (64, 3)].iter().any(|(len, number)| {
+        let algorithm = [0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, *number, 5, 0];
+        let head = [&[0x30, 17 + len, 0x30, 13][..], &algorithm, &[4, *len]].concat();
+        bytes.len() == head.len() + usize::from(*len) && bytes.starts_with(&head)
+    })
 }
 
 /// Whether it is the padding of RSA-PSS (RFC 8017, section 9.1) around some digest, with a salt as long as
@@ -206,6 +219,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_padded_here_is_a_digest_with_its_name() {
+        let mut vault = Vault::default();
+        let key = rsa_key(2048);
+        vault.add("a", &pem(&key)).expect("a key");
+        let name = name_of(&key).expect("a name");
+        for digest in [
+            MessageDigest::sha256(),
+            MessageDigest::sha384(),
+            MessageDigest::sha512(),
+        ] {
+            // What OpenSSL itself makes of it.
+            let mut signer = Signer::new(digest, &key).expect("a signer");
+            let expected = signer.sign_oneshot_to_vec(b"x").expect("signed");
+            let rsa = key.rsa().expect("RSA");
+            let mut info = vec![0; rsa.size() as usize];
+            let len = rsa.public_decrypt(&expected, &mut info, Padding::PKCS1);
+            info.truncate(len.expect("a block"));
+            let signed = vault.sign(&name, Kind::RsaPkcs1, &info);
+            assert_eq!(signed.as_ref(), Some(&expected));
+            for at in 0..info.len() - digest.size() {
+                let mut other = info.clone();
+                other[at] ^= 1;
+                assert_eq!(vault.sign(&name, Kind::RsaPkcs1, &other), None, "{at}");
+            }
+            let longer = [&info[..], b"x"].concat();
+            for other in [&longer, &info[1..], &info[..info.len() - 1], b""] {
+                assert_eq!(vault.sign(&name, Kind::RsaPkcs1, other), None);
+            }
+        }
+    }
+
+    #[test]
     fn a_key_is_there_as_long_as_a_certificate_has_it() {
         let mut vault = Vault::default();
         let key = ec_key();
@@ -244,7 +289,7 @@ mod tests {
             let bytes: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
             for name in names.iter().chain([&[0; 32]]) {
                 assert_eq!(vault.sign(name, Kind::RsaRaw, &bytes), None);
-                vault.sign(name, Kind::RsaPkcs1, &bytes);
+                assert_eq!(vault.sign(name, Kind::RsaPkcs1, &bytes), None);
                 vault.sign(name, Kind::Ecdsa, &bytes);
                 assert_eq!(ErrorStack::get().errors().len(), 0);
             }
