@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use crate::proto::line::LineReader;
-use crate::sys::passing;
+use crate::sys::{epoll, passing};
 
 /// Who sends goes on where another one has left off, perhaps within a line: of that line nothing holds,
 /// nor of the descriptors before. It stands in no other line, for they hold no control characters.
@@ -149,6 +149,14 @@ impl Channel {
         !self.queue.is_empty()
     }
 
+    /// What epoll is to watch for: what comes, and room for what waits.
+    pub fn interest(&self) -> u32 {
+        match self.is_blocked() {
+            true => epoll::IN | epoll::OUT,
+            false => epoll::IN,
+        }
+    }
+
     /// Takes what has come, once. False: the other side is gone.
     pub fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; MESSAGE_BYTES];
@@ -176,14 +184,9 @@ impl Channel {
     /// The next whole line; what is no line is left out.
     pub fn next_line(&mut self) -> Option<String> {
         loop {
-            let cancelled = |line: &String| line.as_bytes().contains(&CANCEL);
-            if let Some(line) = self
-                .reader
-                .next_line()?
-                .ok()
-                .filter(|line| !cancelled(line))
-            {
-                return Some(line);
+            match self.reader.next_line()? {
+                Ok(line) if !line.as_bytes().contains(&CANCEL) => return Some(line),
+                _ => {}
             }
         }
     }

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    control, control_at, ok, program, signal, wait_until, Backend, Gate, Guard, Peer, Reply, Setup,
+    control, control_at, free_address, ok, program, signal, wait_until, Backend, Gate, Guard, Peer,
+    Reply, Setup,
 };
 use sozu_lib::sys::passing;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -79,6 +80,12 @@ impl Activated {
 
     fn control(&self, line: &str) -> Reply {
         control(&self.socket(), line)
+    }
+
+    /// The pids of its workers.
+    fn workers(&self) -> Vec<u32> {
+        let workers = self.control("workers").workers();
+        workers.iter().map(|worker| worker.pid).collect()
     }
 
     fn log(&self) -> String {
@@ -183,9 +190,7 @@ fn sockets_for_another_process_are_left_alone() {
 fn a_number_that_is_none_is_said() {
     let backend = Backend::named("a");
     let setup = Setup::http().backends(&[backend.address()]);
-    let (listener, address) = bound();
-    drop(listener);
-    let sockets = vec![useless()];
+    let (address, sockets) = (free_address(), vec![useless()]);
     let proxy = Activated::start(setup, address, sockets, "many", "", "-").ready();
     let log = proxy.log();
     assert!(
@@ -194,18 +199,23 @@ fn a_number_that_is_none_is_said() {
     );
 }
 
-/// The part of systemd that is told things and keeps descriptors.
+/// The part of systemd that starts main, is told things and keeps descriptors.
 struct Manager {
+    setup: Rc<Setup>,
+    /// Where the proxy listens.
+    address: SocketAddr,
     socket: UnixDatagram,
     kept: Vec<(String, OwnedFd)>,
 }
 
 impl Manager {
-    fn of(setup: &Setup) -> Manager {
+    fn of(setup: Setup) -> Manager {
         let socket = UnixDatagram::bind(setup.path(NOTIFY)).expect("bind");
         let time = Some(common::DEADLINE);
         socket.set_read_timeout(time).expect("a time limit");
         Manager {
+            setup: Rc::new(setup),
+            address: free_address(),
             socket,
             kept: Vec::new(),
         }
@@ -241,9 +251,9 @@ impl Manager {
         while !self.one().starts_with(&store) {}
     }
 
-    fn hears(&self, setup: &Setup, text: &str) {
+    fn hears(&self, text: &str) {
         let sender = UnixDatagram::unbound().expect("a socket");
-        let sent = sender.send_to(text.as_bytes(), setup.path(NOTIFY));
+        let sent = sender.send_to(text.as_bytes(), self.setup.path(NOTIFY));
         sent.expect("it is sent");
     }
 
@@ -252,8 +262,8 @@ impl Manager {
         names.collect()
     }
 
-    /// What the next main is given, and keeps, of all or of those with that prefix.
-    fn give(&self, prefix: &str) -> (Vec<OwnedFd>, String, String) {
+    /// A main with what is kept, all or that with the prefix.
+    fn start(&self, prefix: &str) -> Activated {
         let given = self
             .kept
             .iter()
@@ -261,8 +271,16 @@ impl Manager {
         let (names, fds): (Vec<&str>, Vec<OwnedFd>) = given
             .map(|(name, fd)| (name.as_str(), fd.try_clone().expect("dup")))
             .unzip();
-        let count = fds.len().to_string();
-        (fds, count, names.join(":"))
+        let (count, names) = (fds.len().to_string(), names.join(":"));
+        Activated::start(self.setup.clone(), self.address, fds, &count, &names, "-")
+    }
+
+    /// The first main, and its workers.
+    fn begin(&mut self) -> (Activated, Vec<u32>) {
+        let first = self.start("").ready();
+        self.until("READY=1");
+        let workers = first.workers();
+        (first, workers)
     }
 }
 
@@ -303,32 +321,23 @@ fn kill(proxy: &mut Activated, pids: &[u32]) {
 #[test]
 fn listening_sockets_outlive_a_main_that_is_killed() {
     let backend = Backend::named("a");
-    let setup = Rc::new(Setup::http().backends(&[backend.address()]));
-    let mut manager = Manager::of(&setup);
-    let (listener, address) = bound();
-    drop(listener);
-    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
-    manager.until("READY=1");
+    let mut manager = Manager::of(Setup::http().backends(&[backend.address()]));
+    let address = manager.address;
+    let (mut first, pids) = manager.begin();
     let name = stored(address);
     assert!(
         manager.names().contains(&name.as_str()),
         "{:?}",
         manager.names()
     );
-    let pids: Vec<u32> = first
-        .control("workers")
-        .workers()
-        .iter()
-        .map(|w| w.pid)
-        .collect();
     kill(&mut first, &pids);
     let mut waiting = Peer::connect(address);
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
 
     // A worker that is dead is no longer in the store.
-    let (fds, count, names) = manager.give("listener-");
+    let second = manager.start("listener-");
     manager.kept.clear();
-    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
+    let mut second = second.ready();
     assert_eq!(waiting.response().status(), 200);
     // Main is the only one that holds it now, and lets it go.
     let disabled = second.control(&format!("listener disable address={address}"));
@@ -357,18 +366,9 @@ fn workers_outlive_a_main_that_is_killed_and_hand_over_to_those_of_the_next() {
         &["hostname = \"*\", path = \"/chat\""],
         &[format!("address = \"{}\"", echo.address())],
     );
-    let setup = Rc::new(setup);
-    let mut manager = Manager::of(&setup);
-    let (listener, address) = bound();
-    drop(listener);
-    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
-    manager.until("READY=1");
-    let old: Vec<u32> = first
-        .control("workers")
-        .workers()
-        .iter()
-        .map(|w| w.pid)
-        .collect();
+    let mut manager = Manager::of(setup);
+    let address = manager.address;
+    let (mut first, old) = manager.begin();
     let mut idle = Peer::connect(address);
     assert_eq!(idle.get("/").status(), 200);
     let mut tunnel = Peer::connect(address);
@@ -381,8 +381,7 @@ fn workers_outlive_a_main_that_is_killed_and_hand_over_to_those_of_the_next() {
     assert_eq!(idle.get("/").status(), 200);
     goes_round(&mut tunnel, "between");
 
-    let (fds, count, names) = manager.give("");
-    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
+    let mut second = manager.start("").ready();
     for pid in &old {
         wait_until("an old worker has handed over all and is gone", || {
             (!common::is_alive(*pid)).then_some(())
@@ -391,12 +390,7 @@ fn workers_outlive_a_main_that_is_killed_and_hand_over_to_those_of_the_next() {
     }
     assert_eq!(idle.get("/").status(), 200);
     goes_round(&mut tunnel, "after..");
-    let new: Vec<u32> = second
-        .control("workers")
-        .workers()
-        .iter()
-        .map(|w| w.pid)
-        .collect();
+    let new = second.workers();
     assert!(new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");
     drop(tunnel);
     drop(idle);
@@ -414,20 +408,15 @@ fn a_worker_of_a_dead_main_goes_along_with_an_upgrade_and_ends_with_the_proxy() 
         Ok(())
     });
     let setup = Setup::http().top("worker_count", 1);
-    let setup = Rc::new(setup.backends(&[backend.address()]));
-    let mut manager = Manager::of(&setup);
-    let (listener, address) = bound();
-    drop(listener);
-    let mut first = Activated::start(setup.clone(), address, vec![], "0", "", "-").ready();
-    manager.until("READY=1");
-    let old = first.control("workers").workers()[0].pid;
-    let mut slow = Peer::connect(address);
+    let mut manager = Manager::of(setup.backends(&[backend.address()]));
+    let (mut first, workers) = manager.begin();
+    let old = workers[0];
+    let mut slow = Peer::connect(manager.address);
     slow.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     backend.wait_requests(1);
     kill(&mut first, &[]);
 
-    let (fds, count, names) = manager.give("");
-    let mut second = Activated::start(setup, address, fds, &count, &names, "-").ready();
+    let mut second = manager.start("").ready();
     let retires = |proxy: &Activated| {
         let workers = proxy.control("workers").workers();
         let states = workers
@@ -452,28 +441,21 @@ fn a_worker_of_a_dead_main_goes_along_with_an_upgrade_and_ends_with_the_proxy() 
 fn nobody_is_left_over_whenever_main_dies() {
     let backend = Backend::named("a");
     let setup = Setup::http().top("worker_count", 4);
-    let setup = Rc::new(setup.backends(&[backend.address()]));
-    let mut manager = Manager::of(&setup);
-    let (listener, address) = bound();
-    drop(listener);
-    let mut given = manager.give("");
+    let mut manager = Manager::of(setup.backends(&[backend.address()]));
     for _ in 0..5 {
-        let (fds, count, names) = given;
-        let mut main = Activated::start(setup.clone(), address, fds, &count, &names, "-");
+        let mut main = manager.start("");
         // The first of its workers is started, and has not accepted.
         manager.until_stored("worker-");
         kill(&mut main, &[]);
         // Whatever it had still to say.
-        manager.hears(&setup, "MARK");
+        manager.hears("MARK");
         manager.until("MARK");
-        given = manager.give("");
     }
-    let (fds, count, names) = given;
-    let mut last = Activated::start(setup.clone(), address, fds, &count, &names, "-").ready();
+    let mut last = manager.start("").ready();
     wait_until("nobody is left of those before", || {
-        let known = last.control("workers").workers().len();
+        let known = last.workers().len();
         // Main, its workers, the process that has the keys.
-        (known == 4 && processes(&setup) == 6).then_some(())
+        (known == 4 && processes(&manager.setup) == 6).then_some(())
     });
     assert!(last.end().success(), "{}", last.log());
 }
@@ -537,20 +519,10 @@ fn the_unit_lets_workers_confine_themselves() {
 #[test]
 fn workers_that_no_main_will_find_end_by_themselves() {
     let backend = Backend::named("a");
-    let setup = Rc::new(Setup::http().backends(&[backend.address()]));
-    let mut manager = Manager::of(&setup);
-    let (listener, address) = bound();
-    drop(listener);
-    let mut first = Activated::start(setup, address, vec![], "0", "", "-").ready();
-    manager.until("READY=1");
-    let old: Vec<u32> = first
-        .control("workers")
-        .workers()
-        .iter()
-        .map(|w| w.pid)
-        .collect();
+    let mut manager = Manager::of(Setup::http().backends(&[backend.address()]));
+    let (mut first, old) = manager.begin();
     kill(&mut first, &[]);
-    assert_eq!(Peer::connect(address).get("/").status(), 200);
+    assert_eq!(Peer::connect(manager.address).get("/").status(), 200);
     // As at the end of the unit.
     drop(manager);
     for pid in old {

@@ -180,11 +180,24 @@ mod tests {
         let signed = signer
             .sign_oneshot_to_vec(b"what is signed")
             .expect("signed");
+        opened(key, &signed, Padding::NONE)
+    }
+
+    /// What was signed, without that padding.
+    fn opened(key: &PKey<Private>, signed: &[u8], padding: Padding) -> Vec<u8> {
         let rsa = key.rsa().expect("RSA");
         let mut block = vec![0; rsa.size() as usize];
-        rsa.public_decrypt(&signed, &mut block, Padding::NONE)
-            .expect("a block");
+        let len = rsa.public_decrypt(signed, &mut block, padding);
+        block.truncate(len.expect("a block"));
         block
+    }
+
+    fn digests() -> [MessageDigest; 3] {
+        [
+            MessageDigest::sha256(),
+            MessageDigest::sha384(),
+            MessageDigest::sha512(),
+        ]
     }
 
     #[test]
@@ -195,11 +208,7 @@ mod tests {
             let key = rsa_key(bits);
             vault.add("a", &pem(&key)).expect("a key");
             let name = name_of(&key).expect("a name");
-            for digest in [
-                MessageDigest::sha256(),
-                MessageDigest::sha384(),
-                MessageDigest::sha512(),
-            ] {
+            for digest in digests() {
                 let block = padded(&key, digest);
                 assert!(vault.sign(&name, Kind::RsaRaw, &block).is_some(), "{bits}");
                 for at in [0, 9, block.len() - 2, block.len() - 1] {
@@ -224,18 +233,11 @@ mod tests {
         let key = rsa_key(2048);
         vault.add("a", &pem(&key)).expect("a key");
         let name = name_of(&key).expect("a name");
-        for digest in [
-            MessageDigest::sha256(),
-            MessageDigest::sha384(),
-            MessageDigest::sha512(),
-        ] {
+        for digest in digests() {
             // What OpenSSL itself makes of it.
             let mut signer = Signer::new(digest, &key).expect("a signer");
             let expected = signer.sign_oneshot_to_vec(b"x").expect("signed");
-            let rsa = key.rsa().expect("RSA");
-            let mut info = vec![0; rsa.size() as usize];
-            let len = rsa.public_decrypt(&expected, &mut info, Padding::PKCS1);
-            info.truncate(len.expect("a block"));
+            let info = opened(&key, &expected, Padding::PKCS1);
             let signed = vault.sign(&name, Kind::RsaPkcs1, &info);
             assert_eq!(signed.as_ref(), Some(&expected));
             for at in 0..info.len() - digest.size() {

@@ -40,8 +40,6 @@ pub struct Conn {
     pub blocked: bool,
     /// TLS is not agreed upon yet: what the handshake waits for.
     shaking: Option<Shaken>,
-    /// What has come of the PROXY header that is to come before anything else.
-    introduction: Option<Vec<u8>>,
 }
 
 /// So many bytes of a PROXY header are looked at together; it seldom has more.
@@ -56,7 +54,6 @@ impl Conn {
             readable,
             blocked: false,
             shaking: None,
-            introduction: None,
         }
     }
 
@@ -68,29 +65,17 @@ impl Conn {
             readable,
             blocked: false,
             shaking: Some(Shaken::WantsRead),
-            introduction: None,
         }
     }
 
-    /// A PROXY header comes before anything else.
-    pub fn introduced(mut self) -> Conn {
-        self.introduction = Some(Vec::new());
-        self
-    }
-
-    pub fn is_being_introduced(&self) -> bool {
-        self.introduction.is_some()
-    }
-
-    /// Takes what has come of the PROXY header, and no byte behind it; returns how many bytes. `header` is
-    /// shown all of them and what is behind, and says how long it is, `None` if it is not whole.
+    /// Takes what has come of the PROXY header, before TLS, and no byte behind it; returns how many bytes.
+    /// `known` is what was taken before; `header` is shown all of them and what is behind, and says how long
+    /// it is, `None` if it is not whole.
     pub fn introduce(
         &mut self,
+        known: &mut Vec<u8>,
         header: impl FnOnce(&[u8]) -> Result<Option<usize>, &'static str>,
     ) -> io::Result<usize> {
-        let Some(known) = &mut self.introduction else {
-            return Ok(0);
-        };
         let mut room = [0; PEEK_BYTES];
         let mut stream = self.transport.stream();
         let seen = match stream.peek(&mut room) {
@@ -108,9 +93,6 @@ impl Conn {
         let own = whole.map_or(seen, |len| len.saturating_sub(before).min(seen));
         // They are there.
         stream.read_exact(&mut room[..own])?;
-        if whole.is_some() {
-            self.introduction = None;
-        }
         Ok(own)
     }
 

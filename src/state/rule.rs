@@ -81,18 +81,13 @@ pub fn check_path(path: &str) -> Result<(), String> {
 impl Listener {
     /// Whether what this client says about its own client is believed.
     pub fn trusts(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        self.trusted_proxies
-            .iter()
-            .any(|range| range.contains(client))
+        is_within(client, &self.trusted_proxies)
     }
 
     /// Whether who connects from there begins with a header of the PROXY protocol.
     pub fn expects_proxy(&self, from: IpAddr) -> bool {
-        let from = from.to_canonical();
         let sources = &self.proxy_sources;
-        self.expect_proxy
-            && (sources.is_empty() || sources.iter().any(|range| range.contains(from)))
+        self.expect_proxy && (sources.is_empty() || is_within(from, sources))
     }
 
     /// What is revoked of the certificates of its clients, if it is told.
@@ -123,6 +118,12 @@ impl FrontendId {
         let any_path = matches!(&self.path, PathRule::Prefix(path) if **path == *"/");
         self.hostname == HostRule::Any && any_path && self.method.is_none()
     }
+}
+
+/// Whether one of the ranges has it, IPv4 in either spelling.
+fn is_within(address: IpAddr, ranges: &[Cidr]) -> bool {
+    let address = address.to_canonical();
+    ranges.iter().any(|range| range.contains(address))
 }
 
 impl Cidr {

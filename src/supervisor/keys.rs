@@ -26,8 +26,9 @@ use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::Key;
-use crate::state::{Certificate, Change, OwnCertificate, Secret};
+use crate::state::{Certificate, Change, OwnCertificate, Secret, State};
 use crate::supervisor::apply::Done;
+use crate::supervisor::life::{Pulse, Silence};
 use crate::supervisor::restarts::{is_young, pause_ms, PAUSE_MS_MAX};
 use crate::supervisor::workers::Life;
 use crate::supervisor::{Stage, Supervisor, KEYS_ROLE};
@@ -41,9 +42,7 @@ struct Clerk {
     /// It has every key, and is in its sandbox.
     ready: bool,
     started_ms: u64,
-    /// The last thing that it said, and a ping that it has not answered.
-    heard_ms: u64,
-    asked_ms: Option<u64>,
+    pulse: Pulse,
 }
 
 /// What main has of it. Nothing, with `key_process = false`.
@@ -96,13 +95,17 @@ impl Keys {
     /// When to look after it again.
     pub fn due_ms(&self, worker_timeout: u32) -> Option<u64> {
         let patience_ms = u64::from(worker_timeout) * 1000;
-        let of_clerk = |clerk: &Clerk| match clerk.asked_ms {
-            Some(asked_ms) => asked_ms + patience_ms,
-            None => clerk.heard_ms + patience_ms / 2,
-        };
+        let of_clerk = |clerk: &Clerk| clerk.pulse.due_ms(patience_ms);
         let clerk = self.clerk.as_ref().map(of_clerk);
         let leaving = self.leaving.front().map(|(due_ms, _)| *due_ms);
         [clerk, self.due_ms, leaving].into_iter().flatten().min()
+    }
+
+    /// Main itself did not run for so long.
+    pub fn forgive(&mut self, late_ms: u64) {
+        if let Some(clerk) = &mut self.clerk {
+            clerk.pulse.forgive(late_ms);
+        }
     }
 
     /// A failure means that it died, which SIGCHLD tells.
@@ -125,6 +128,13 @@ fn key_of_shown(one: &Certificate) -> Option<(Rc<str>, Secret)> {
 
 fn key_of_own(one: &OwnCertificate) -> Option<(Rc<str>, Secret)> {
     key_of(&one.facts.fingerprint, one.key.as_ref())
+}
+
+/// Those of all that is configured.
+fn keys_of(state: &State) -> impl Iterator<Item = (Rc<str>, Secret)> + '_ {
+    let shown = state.certificates().filter_map(|one| key_of_shown(one));
+    let clusters = state.clusters();
+    shown.chain(clusters.filter_map(|one| key_of_own(one.own_certificate()?)))
 }
 
 /// The key that comes with a change, or goes with what it undoes.
@@ -174,17 +184,7 @@ impl Supervisor {
         let (order, root) = self.sandbox.order()?;
         channel.send_with(&order, root);
         channel.send("start");
-        let shown = self
-            .state
-            .certificates()
-            .filter_map(|one| key_of_shown(one));
-        let own = self
-            .state
-            .clusters()
-            .filter_map(|one| key_of_own(one.own_certificate()?));
-        shown
-            .chain(own)
-            .for_each(|key| channel.send(&key_line(&key)));
+        keys_of(&self.state).for_each(|key| channel.send(&key_line(&key)));
         for (row, end) in &self.keys.desks {
             channel.send_with(&desk_line(*row), vec![end.try_clone()?]);
         }
@@ -202,8 +202,7 @@ impl Supervisor {
             channel,
             ready: false,
             started_ms: self.now_ms,
-            heard_ms: self.now_ms,
-            asked_ms: None,
+            pulse: Pulse::new(self.now_ms),
         });
         Ok(())
     }
@@ -228,9 +227,7 @@ impl Supervisor {
         match self.open_desk(row) {
             Ok(Some(desk)) => {
                 if let Some(process) = self.workers.processes.get_mut(worker) {
-                    process.channel.send_with("desk", vec![desk]);
-                    // A failure means that it died, which SIGCHLD tells.
-                    let _ = process.channel.flush();
+                    process.say_with("desk", vec![desk]);
                 }
                 self.watch_blocked_workers();
             }
@@ -270,16 +267,9 @@ impl Supervisor {
         let Some(clerk) = &self.keys.clerk else {
             return;
         };
-        let more = if clerk.channel.is_blocked() {
-            epoll::OUT
-        } else {
-            0
-        };
-        let token = token::pack_single(Kind::Keys);
+        let (channel, token) = (&clerk.channel, token::pack_single(Kind::Keys));
         // An error: it is closed, and watched no more.
-        let _ = self
-            .poll
-            .modify(clerk.channel.as_fd(), epoll::IN | more, token);
+        let _ = self.poll.modify(channel.as_fd(), channel.interest(), token);
     }
 
     /// It has something to say, or takes more of what we say.
@@ -291,8 +281,7 @@ impl Supervisor {
         clerk.channel.refuse_fds();
         let mut accepting = false;
         while let Some(line) = clerk.channel.next_line() {
-            clerk.heard_ms = self.now_ms;
-            clerk.asked_ms = None;
+            clerk.pulse.beats(self.now_ms);
             accepting |= line == "accepting";
         }
         match open {
@@ -378,19 +367,19 @@ impl Supervisor {
         }
         let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
         if let Some(clerk) = &mut self.keys.clerk {
-            match clerk.asked_ms {
-                Some(asked_ms) if asked_ms + patience_ms <= self.now_ms => {
+            match clerk.pulse.silence(self.now_ms, patience_ms) {
+                Silence::TooLong => {
                     log::error!("the key process does not answer: killed");
-                    clerk.asked_ms = Some(self.now_ms);
+                    clerk.pulse.ask(self.now_ms);
                     if let Err(e) = clerk.child.kill(process::SIGKILL) {
                         log::error!("kill {}: {e}", clerk.child.id());
                     }
                 }
-                None if clerk.heard_ms + patience_ms / 2 <= self.now_ms => {
-                    clerk.asked_ms = Some(self.now_ms);
+                Silence::Long => {
+                    clerk.pulse.ask(self.now_ms);
                     self.say_to_keys("ping", Vec::new());
                 }
-                _ => {}
+                Silence::Short => {}
             }
         }
         self.forget_keys();
@@ -406,15 +395,8 @@ impl Supervisor {
             return;
         }
         // Another listener or cluster may have it, or it has come back.
-        for one in self.state.certificates() {
-            gone.retain(|gone| gone != one.fingerprint());
-        }
-        for one in self
-            .state
-            .clusters()
-            .filter_map(|one| one.own_certificate())
-        {
-            gone.retain(|gone| *gone != one.facts.fingerprint);
+        for (certificate, _) in keys_of(&self.state) {
+            gone.retain(|gone| *gone != certificate);
         }
         for certificate in gone {
             self.say_to_keys(&format!("forget certificate={certificate}"), Vec::new());

@@ -1,4 +1,7 @@
-//! A worker's process, as main sees it: how far it has come, when it was heard last, when it is killed.
+//! A worker's process, as main sees it: how far it has come, when it is killed; and the pulse of that and of
+//! others: when it was heard last.
+
+use std::os::fd::OwnedFd;
 
 use crate::channel::Channel;
 use crate::slab::Key;
@@ -32,10 +35,7 @@ pub struct Process {
     /// The other end of the channel is gone: its death will be told by SIGCHLD.
     pub closed: bool,
     pub started_ms: u64,
-    /// The last thing that it said.
-    pub(super) heard_ms: u64,
-    /// A ping that was not answered yet.
-    pub(super) asked_ms: Option<u64>,
+    pub(super) pulse: Pulse,
     /// Who is told what becomes of its connections, once it has handed over what it can.
     pub(super) reports_to: Option<Key>,
     /// It was killed: nothing that it says counts any more.
@@ -64,8 +64,7 @@ impl Process {
             watched_out: false,
             closed: false,
             started_ms: now_ms,
-            heard_ms: now_ms,
-            asked_ms: None,
+            pulse: Pulse::new(now_ms),
             reports_to: None,
             doomed: false,
             news: (0, 0),
@@ -78,26 +77,25 @@ impl Process {
 
     /// When to look after it again.
     pub(super) fn due_ms(&self, patience_ms: u64) -> Option<u64> {
-        let asks_ms = self.heard_ms + ping_ms(patience_ms);
-        match (self.life, self.asked_ms) {
+        let pulse_ms = self.pulse.due_ms(patience_ms);
+        match self.life {
             _ if self.doomed => None,
-            (Life::Starting, _) => Some(self.started_ms + patience_ms),
-            (_, Some(asked_ms)) => Some(asked_ms + patience_ms),
-            (Life::Accepting, None) => Some(asks_ms),
-            (Life::Retiring { until_ms }, None) => Some(until_ms.min(asks_ms)),
+            Life::Starting => Some(self.started_ms + patience_ms),
+            Life::Retiring { until_ms } => Some(until_ms.min(pulse_ms)),
+            Life::Accepting => Some(pulse_ms),
         }
     }
 
     pub(super) fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
         let id = self.id;
-        match (self.life, self.asked_ms) {
+        match (self.life, self.pulse.silence(now_ms, patience_ms)) {
             _ if self.doomed => {}
             (Life::Starting, _) if self.started_ms + patience_ms <= now_ms => {
                 log::error!("worker {id} does not get ready: killed");
                 self.doom();
             }
             (Life::Starting, _) => {}
-            (_, Some(asked_ms)) if asked_ms + patience_ms <= now_ms => {
+            (_, Silence::TooLong) => {
                 log::error!("worker {id} does not answer: killed");
                 self.doom();
             }
@@ -108,16 +106,20 @@ impl Process {
                     until_ms: now_ms + patience_ms,
                 };
             }
-            (_, None) if self.heard_ms + ping_ms(patience_ms) <= now_ms => {
-                self.asked_ms = Some(now_ms);
+            (_, Silence::Long) => {
+                self.pulse.ask(now_ms);
                 self.say("ping");
             }
-            _ => {}
+            (_, Silence::Short) => {}
         }
     }
 
     pub(super) fn say(&mut self, line: &str) {
-        self.channel.send(line);
+        self.say_with(line, Vec::new());
+    }
+
+    pub(super) fn say_with(&mut self, line: &str, fds: Vec<OwnedFd>) {
+        self.channel.send_with(line, fds);
         // A failure means that it died, which SIGCHLD tells.
         let _ = self.channel.flush();
     }
@@ -127,11 +129,10 @@ impl Process {
         self.kill();
     }
 
-    /// While main itself did not run, nobody was silent.
+    /// Main itself did not run for so long.
     pub(super) fn forgive(&mut self, late_ms: u64) {
         self.started_ms += late_ms;
-        self.heard_ms += late_ms;
-        self.asked_ms = self.asked_ms.map(|asked_ms| asked_ms + late_ms);
+        self.pulse.forgive(late_ms);
     }
 
     pub(super) fn kill(&self) {
@@ -141,7 +142,59 @@ impl Process {
     }
 }
 
-/// How long a worker may be silent before it is asked.
-fn ping_ms(patience_ms: u64) -> u64 {
-    patience_ms / 2
+/// When a process was heard last, and since when it is waited for. How long it may take to answer is
+/// its patience (`worker_timeout`); silent for half of that it is asked.
+pub struct Pulse {
+    heard_ms: u64,
+    /// A ping that was not answered yet.
+    asked_ms: Option<u64>,
+}
+
+/// How long nothing was heard.
+pub enum Silence {
+    Short,
+    /// It should be asked.
+    Long,
+    /// It was asked.
+    TooLong,
+}
+
+impl Pulse {
+    pub fn new(now_ms: u64) -> Pulse {
+        Pulse {
+            heard_ms: now_ms,
+            asked_ms: None,
+        }
+    }
+
+    /// It has said something.
+    pub fn beats(&mut self, now_ms: u64) {
+        *self = Pulse::new(now_ms);
+    }
+
+    pub fn ask(&mut self, now_ms: u64) {
+        self.asked_ms = Some(now_ms);
+    }
+
+    /// When the silence is longer than that.
+    pub fn due_ms(&self, patience_ms: u64) -> u64 {
+        match self.asked_ms {
+            Some(asked_ms) => asked_ms + patience_ms,
+            None => self.heard_ms + patience_ms / 2,
+        }
+    }
+
+    pub fn silence(&self, now_ms: u64, patience_ms: u64) -> Silence {
+        match self.asked_ms {
+            _ if now_ms < self.due_ms(patience_ms) => Silence::Short,
+            Some(_) => Silence::TooLong,
+            None => Silence::Long,
+        }
+    }
+
+    /// While main itself did not run, nobody was silent.
+    pub fn forgive(&mut self, late_ms: u64) {
+        self.heard_ms += late_ms;
+        self.asked_ms = self.asked_ms.map(|asked_ms| asked_ms + late_ms);
+    }
 }

@@ -354,7 +354,7 @@ impl Supervisor {
             let last_ms = std::mem::replace(&mut self.now_ms, clock::monotonic_us() / 1000);
             let due_ms = last_ms + u64::try_from(timeout_ms).unwrap_or(u64::MAX - last_ms);
             if self.now_ms > due_ms + LATE_MS {
-                self.forgive_workers(self.now_ms - due_ms);
+                self.forgive_silence(self.now_ms - due_ms);
             }
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);

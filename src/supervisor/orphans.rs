@@ -17,18 +17,12 @@ use crate::limits::WORKERS_MAX;
 use crate::net::board::{Board, Cell};
 use crate::net::token::{self, Kind};
 use crate::slab::Key;
+use crate::supervisor::takeover::CONNECTION;
 use crate::supervisor::workers::{Life, Process};
 use crate::supervisor::Supervisor;
 use crate::sys::epoll;
 use crate::sys::process::{self, Child};
-use crate::sys::socket::{self, Nature};
-
-/// A worker's end of a channel, as it is in main.
-const CHANNEL: Nature = Nature {
-    unix: true,
-    stream: true,
-    listens: false,
-};
+use crate::sys::socket;
 
 #[derive(Default)]
 struct Orphan {
@@ -57,7 +51,7 @@ impl Orphans {
     /// By what the kernel says that it is.
     pub fn take(&mut self, pid: u32, fd: OwnedFd) -> Result<(), String> {
         let orphan = self.workers.entry(pid).or_default();
-        if socket::nature(fd.as_fd()).is_ok_and(|nature| nature == CHANNEL) {
+        if socket::nature(fd.as_fd()).is_ok_and(|nature| nature == CONNECTION) {
             orphan.channel = Some(UnixStream::from(fd));
         } else if process::pid_of_handle(fd.as_fd()) == Some(pid) {
             orphan.handle = Some(fd);

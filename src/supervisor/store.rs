@@ -83,7 +83,10 @@ impl Store {
 
     /// Should main die, the next one finds it. Where the kernel has no handles it does not, and the worker ends.
     pub fn keep_worker(&self, child: &Child, channel: &Channel) {
-        if let Some(handle) = child.handle().ok().filter(|_| notify::is_asked()) {
+        if !notify::is_asked() {
+            return;
+        }
+        if let Ok(handle) = child.handle() {
             let name = format!("{WORKER}{}", child.id());
             store(&name, &[channel.as_fd(), handle.as_fd()]);
         }

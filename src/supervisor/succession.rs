@@ -110,12 +110,10 @@ impl Supervisor {
                 self.board.set(process.row, Cell::Alive, 0);
             }
             match end {
-                Some(end) => process.channel.send_with(&line, vec![end]),
-                None if key == old => process.channel.send("retire"),
+                Some(end) => process.say_with(&line, vec![end]),
+                None if key == old => process.say("retire"),
                 None => {}
             }
-            // A failure means that it died, which SIGCHLD tells.
-            let _ = process.channel.flush();
         }
         self.watch_blocked_workers();
     }

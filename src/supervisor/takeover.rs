@@ -231,7 +231,8 @@ const CONTROL: Nature = Nature {
     stream: true,
     listens: true,
 };
-const CONNECTION: Nature = Nature {
+/// A worker's end of a channel, as it is in main, or that of a control client.
+pub const CONNECTION: Nature = Nature {
     unix: true,
     stream: true,
     listens: false,

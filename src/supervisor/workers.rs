@@ -237,11 +237,7 @@ impl Supervisor {
         // Main takes no descriptor from a worker, however many one sends.
         process.channel.refuse_fds();
         let blocked = process.channel.is_blocked();
-        let interest = if blocked {
-            epoll::IN | epoll::OUT
-        } else {
-            epoll::IN
-        };
+        let interest = process.channel.interest();
         let channel = process.channel.as_fd();
         let watched = match open {
             true if blocked == process.watched_out => Ok(()),
@@ -265,8 +261,7 @@ impl Supervisor {
             if process.doomed {
                 continue;
             }
-            process.heard_ms = now_ms;
-            process.asked_ms = None;
+            process.pulse.beats(now_ms);
             accepting |= line == "accepting";
             swept |= line == "swept";
             if let Some(revision) = line.strip_prefix("done revision=") {
@@ -411,7 +406,8 @@ impl Supervisor {
     }
 
     /// Main was to go on at one moment and did so much later: it was stopped, or the machine slept.
-    pub(super) fn forgive_workers(&mut self, late_ms: u64) {
+    pub(super) fn forgive_silence(&mut self, late_ms: u64) {
+        self.keys.forgive(late_ms);
         for key in self.workers.processes.keys() {
             if let Some(process) = self.workers.processes.get_mut(key) {
                 process.forgive(late_ms);

@@ -18,6 +18,7 @@ use crate::sys::{epoll, socket};
 use crate::worker::accept::Verdict;
 use crate::worker::drive::Slot;
 use crate::worker::inherit::made_up;
+use crate::worker::intro::Intro;
 use crate::worker::Worker;
 
 /// A listener as this worker has it.
@@ -46,14 +47,6 @@ impl Entrance {
     /// A client that has connected has mostly spoken as well: worth a read, but under TLS, where others may
     /// wait for a step of the handshake that would find nothing.
     fn conn_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
-        let conn = self.transport_of(stream, peer)?;
-        Some(match self.door.listener.expects_proxy(peer.ip()) {
-            true => conn.introduced(),
-            false => conn,
-        })
-    }
-
-    fn transport_of(&self, stream: TcpStream, peer: SocketAddr) -> Option<Conn> {
         match (&self.tls, self.door.listener.protocol) {
             (Some(doorman), _) => {
                 let made = doorman.accept(stream);
@@ -446,7 +439,8 @@ impl Worker {
         row.add(Count::Connections, 1);
         row.add(Count::Open, 1);
         let mut world = self.tools.world(&entrance.door, self.now_us, self.stay);
-        let slot = Slot::new(Session::new(peer, &mut world), front, key, self.now_us);
+        let mut slot = Slot::new(Session::new(peer, &mut world), front, key, self.now_us);
+        slot.intro = Intro::of(&entrance.door.listener, peer);
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
         self.drive(slot, false);

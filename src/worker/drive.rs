@@ -4,7 +4,6 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
@@ -23,6 +22,7 @@ use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
 use crate::worker::hold::{Admission, Holds};
+use crate::worker::intro::Intro;
 use crate::worker::lend::Lanes;
 use crate::worker::line::Line;
 use crate::worker::pool::{Asked, Backs, Found, Made};
@@ -37,8 +37,8 @@ pub struct Slot {
     pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
-    /// The address that the client connected to, as the proxy before us has said.
-    pub came_to: Option<SocketAddr>,
+    /// What a proxy before this one says of the client, where one does.
+    pub intro: Option<Box<Intro>>,
     /// Backends to which this request found no connection.
     pub tried: Vec<Key>,
     /// The paused cluster that it waits for.
@@ -64,7 +64,7 @@ impl Slot {
             back: None,
             accepted_us,
             door,
-            came_to: None,
+            intro: None,
             tried: Vec::new(),
             held: None,
             lanes: None,
@@ -189,7 +189,7 @@ impl Turn<'_> {
 
     /// Returns how many bytes came, or 1 for an end.
     fn read(&mut self, side: Side) -> usize {
-        if side == Side::Front && self.slot.front.is_being_introduced() {
+        if side == Side::Front && self.slot.is_being_introduced() {
             return self.introduce();
         }
         if side == Side::Front && self.slot.front.is_shaking() {
@@ -425,8 +425,7 @@ impl Turn<'_> {
         let Some(back) = self.backs.conns.get_mut(key) else {
             return;
         };
-        if back.introduced {
-            // It speaks for this client alone.
+        if back.speaks_for_one() {
             return self.backs.close(key);
         }
         if back.conn.is_silent() {
@@ -466,7 +465,11 @@ impl Turn<'_> {
         let asked = Asked {
             cluster: target.key,
             host: std::str::from_utf8(host).unwrap_or_default(),
-            reuse,
+            reuse: if preface.is_some() {
+                Reuse::Never
+            } else {
+                reuse
+            },
             owner: self.key,
             preface: preface.as_deref(),
         };

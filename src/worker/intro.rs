@@ -1,11 +1,29 @@
 //! Who the client is, where a proxy before this one says so, and who is told behind it (the PROXY protocol).
 
 use std::io::{Error, ErrorKind::UnexpectedEof};
+use std::net::SocketAddr;
 
 use crate::metrics::Count;
 use crate::parser::proxy_protocol::{read, write, Ends, Header, Tls, Version};
 use crate::session::{Event, Secured, Side};
+use crate::state::Listener;
 use crate::worker::drive::{Slot, Turn};
+
+/// What is known of who the client is.
+pub enum Intro {
+    /// A header is still to come; so much of it is here.
+    Coming(Vec<u8>),
+    /// It has come, and says where the client connected to.
+    Came(SocketAddr),
+}
+
+impl Intro {
+    /// Of a client that has connected from there; mostly there is nothing to come.
+    pub fn of(listener: &Listener, from: SocketAddr) -> Option<Box<Intro>> {
+        let coming = || Box::new(Intro::Coming(Vec::new()));
+        listener.expects_proxy(from.ip()).then(coming)
+    }
+}
 
 impl Turn<'_> {
     /// Takes what has come of the header. Returns how many bytes, or 1 for an end.
@@ -13,8 +31,12 @@ impl Turn<'_> {
         if !self.slot.front.readable {
             return 0;
         }
+        let Slot { front, intro, .. } = &mut *self.slot;
+        let Some(Intro::Coming(known)) = intro.as_deref_mut() else {
+            return 0;
+        };
         let mut whole = None;
-        let taken = self.slot.front.introduce(|bytes| {
+        let taken = front.introduce(known, |bytes| {
             Ok(match read(bytes)? {
                 Header::Part => None,
                 Header::Whole { len, ends } => {
@@ -49,9 +71,9 @@ impl Turn<'_> {
 
     /// `None`: the client is who has connected.
     fn introduced(&mut self, ends: Option<Ends>) {
+        self.slot.intro = ends.map(|ends| Box::new(Intro::Came(ends.destination)));
         if let Some(ends) = ends {
             self.slot.session.speaks_for(ends.source);
-            self.slot.came_to = Some(ends.destination);
         }
         if !self.slot.front.is_shaking() {
             self.on(Event::Secured(Secured::default()));
@@ -60,12 +82,18 @@ impl Turn<'_> {
 }
 
 impl Slot {
+    pub fn is_being_introduced(&self) -> bool {
+        matches!(self.intro.as_deref(), Some(Intro::Coming(_)))
+    }
+
     /// What a backend is told first of this client.
     pub fn preface(&self, version: Version) -> Vec<u8> {
         let source = self.session.peer();
         // A socket that does not say where it was connected to is about to fail anyway.
-        let own = || self.front.tcp().local_addr().unwrap_or(source);
-        let destination = self.came_to.unwrap_or_else(own);
+        let destination = match self.intro.as_deref() {
+            Some(Intro::Came(to)) => *to,
+            _ => self.front.tcp().local_addr().unwrap_or(source),
+        };
         let ends = Ends {
             source,
             destination,

@@ -157,9 +157,8 @@ impl Worker {
     /// epoll says when main takes what it does not take now.
     pub(super) fn watch_channel(&self) {
         if let Some(channel) = &self.channel {
-            let more = if channel.is_blocked() { epoll::OUT } else { 0 };
-            let token = token::pack_single(Kind::Channel);
-            if let Err(e) = self.poll.modify(channel.as_fd(), epoll::IN | more, token) {
+            let (interest, token) = (channel.interest(), token::pack_single(Kind::Channel));
+            if let Err(e) = self.poll.modify(channel.as_fd(), interest, token) {
                 log::error!("epoll_ctl for the channel to main: {e}");
             }
         }

@@ -49,8 +49,7 @@ pub struct Back {
     shook: bool,
     /// What it was made for, under TLS.
     identity: Option<Identity>,
-    /// The backend is told first for whom we speak; what is still to be said of that.
-    pub introduced: bool,
+    /// What is said first on it, of the client for whom it speaks; empty once it is said.
     preface: Option<Box<[u8]>>,
     idle_since_ms: u64,
 }
@@ -257,7 +256,6 @@ impl Backs {
             connecting: false,
             shook: false,
             identity: None,
-            introduced: false,
             preface: None,
             idle_since_ms: 0,
         });

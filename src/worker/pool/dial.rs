@@ -105,8 +105,10 @@ impl Backs {
             self.failed(backend, &error.to_string(), now_ms);
             return Made::No(Unconnected::Refused);
         }
-        let preface = back.preface.take();
-        if preface.is_some_and(|preface| !back.conn.say_first(&preface)) {
+        // Said, it is empty.
+        let preface = back.preface.as_mut().map(std::mem::take);
+        let unsaid = preface.filter(|preface| !preface.is_empty());
+        if unsaid.is_some_and(|preface| !back.conn.say_first(&preface)) {
             self.failed(backend, "it takes no PROXY header", now_ms);
             return Made::No(Unconnected::Refused);
         }
@@ -205,11 +207,7 @@ impl Backs {
             let Some(chosen) = self.choose(asked.cluster, tried, now_ms) else {
                 return Found::Nothing(Unconnected::NoBackend);
             };
-            let reuse = match asked.preface {
-                Some(_) => Reuse::Never,
-                None => asked.reuse,
-            };
-            if let Some(key) = self.take_pooled(chosen, wanted, reuse, now_ms) {
+            if let Some(key) = self.take_pooled(chosen, wanted, asked.reuse, now_ms) {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(asked.owner);
                 }
@@ -321,7 +319,6 @@ impl Backs {
             connecting: true,
             shook: false,
             identity,
-            introduced: asked.preface.is_some(),
             preface: asked.preface.map(Box::from),
             idle_since_ms: 0,
         });
@@ -339,6 +336,11 @@ impl Backs {
 }
 
 impl Back {
+    /// The backend was told for which client, and takes all that comes for that one's.
+    pub fn speaks_for_one(&self) -> bool {
+        self.preface.is_some()
+    }
+
     /// Made for what is wanted, and for nothing else.
     fn is_for(&self, wanted: Wanted) -> bool {
         match (&self.identity, wanted) {
