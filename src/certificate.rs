@@ -12,7 +12,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::x509::{X509Crl, X509NameRef, X509Ref, X509};
 
-use crate::limits::{AUTHORITIES_BYTES_MAX, CERTIFICATE_CHAIN_MAX};
+use crate::limits::{AUTHORITIES_BYTES_MAX, CERTIFICATE_CHAIN_MAX, RSA_BITS_MAX, RSA_BITS_MIN};
 use crate::state::{Crls, Facts, HostRule};
 
 /// A certificate with what leads to its root, and its key: parsed, and fitting together.
@@ -237,8 +237,8 @@ fn seconds(time: &Asn1TimeRef) -> i64 {
 fn key_type(key: &PKeyRef<Public>) -> Result<String, String> {
     let curve = || key.ec_key().ok()?.group().curve_name();
     match key.id() {
-        Id::RSA if key.bits() < 2048 => Err(format!(
-            "the RSA key has {} bits, 2048 are the least",
+        Id::RSA if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&key.bits()) => Err(format!(
+            "the RSA key has {} bits, {RSA_BITS_MIN} are the least and {RSA_BITS_MAX} the most",
             key.bits()
         )),
         Id::RSA => Ok(format!("RSA {}", key.bits())),
@@ -376,7 +376,7 @@ mod tests {
             (
                 &short,
                 &["a.test"][..],
-                "the RSA key has 1024 bits, 2048 are the least",
+                "the RSA key has 1024 bits, 2048 are the least and 8192 the most",
             ),
             (
                 &odd,

@@ -52,9 +52,10 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Our end, and the other one for a new process.
+    /// Our end, and the other one for a new process, which gets descriptors and gives none.
     pub fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
+        passing::refuse(&ours);
         Ok((Channel::new(ours)?, theirs.into()))
     }
 
@@ -237,6 +238,23 @@ mod tests {
         assert!(b.take_fd().is_none());
         drop(a);
         assert!(!b.receive().unwrap());
+    }
+
+    /// Where the kernel cannot refuse it, it is closed.
+    #[test]
+    fn who_gives_descriptors_takes_none() {
+        let (mut a, end) = Channel::pair().unwrap();
+        let mut b = Channel::new(UnixStream::from(end)).unwrap();
+        b.send_with(
+            "one",
+            vec![std::fs::File::open("/dev/null").unwrap().into()],
+        );
+        if b.flush().is_ok() {
+            assert!(a.receive().unwrap());
+            assert_eq!(a.next_line().as_deref(), Some("one"));
+            a.refuse_fds();
+        }
+        assert!(a.take_fd().is_none());
     }
 
     #[test]

@@ -257,8 +257,12 @@ pub const FAREWELL_MS: u64 = 1_000;
 
 // ---- keys ----------------------------------------------------------------
 
-/// Bytes that a worker asks to be signed, and those of a signature: an RSA key of 16384 bits, the most that OpenSSL takes.
-pub const SIGNATURE_BYTES_MAX: usize = 2048;
+/// Bits of an RSA key: what no public CA signs is less …
+pub const RSA_BITS_MIN: u32 = 2048;
+/// … and twice what public CAs sign by default; a signature takes some 50 ms then, and eight times that with twice the bits.
+pub const RSA_BITS_MAX: u32 = 8192;
+/// Bytes that a worker asks to be signed, and those of a signature.
+pub const SIGNATURE_BYTES_MAX: usize = RSA_BITS_MAX as usize / 8;
 /// How long a worker waits for a signature, and the handshake and all else with it.
 pub const SIGNATURE_MS: u64 = 1_000;
 /// … once one has not come, until one comes again.

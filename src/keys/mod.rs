@@ -19,13 +19,12 @@ mod vault;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use self::message::{answer, Question, MESSAGE_BYTES_MAX};
 use self::vault::Vault;
 use crate::channel::Channel;
 use crate::limits::SIGNATURES_PER_SECOND_MAX;
-use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::role::{live, plan, value, Begun};
@@ -33,9 +32,25 @@ use crate::slab::{Key, Slab};
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::sandbox::{self, table, Plan};
+use crate::sys::shared::Shared;
 
 /// Events of a turn: every desk may have one.
 const EVENTS: usize = 64;
+
+/// What it counts, in memory that main and no worker sees.
+#[derive(Clone, Copy)]
+pub enum Cell {
+    Signed,
+    Refused,
+    /// Where its sandbox notes the number of what it should not have done, plus one.
+    Violation,
+}
+
+pub const CELLS: usize = 3;
+
+pub fn cell(page: &Shared, cell: Cell) -> &AtomicU64 {
+    &page.cells()[cell as usize]
+}
 
 /// The end of a worker's desk that is here.
 struct Desk {
@@ -51,7 +66,7 @@ struct Desk {
 struct Clerk {
     channel: Option<Channel>,
     poll: Epoll,
-    ledger: &'static Ledger,
+    page: &'static Shared,
     vault: Vault,
     desks: Slab<Desk>,
 }
@@ -59,7 +74,7 @@ struct Clerk {
 /// What main says before the process is confined.
 #[derive(Default)]
 struct Boot {
-    ledger: Option<OwnedFd>,
+    page: Option<OwnedFd>,
     log: Option<OwnedFd>,
     level: String,
     plan: Option<Plan>,
@@ -78,18 +93,17 @@ fn run() -> io::Result<()> {
     }
     let missing = || io::Error::other("main did not say all that the key process needs");
     logging::start(&boot.level, "keys", boot.log.take().ok_or_else(missing)?);
-    let ledger = Ledger::map(boot.ledger.take().ok_or_else(missing)?)?;
+    let page = Shared::map(boot.page.take().ok_or_else(missing)?)?;
     // Noted there until the very end of the process.
-    let ledger: &'static Ledger = Box::leak(Box::new(ledger));
+    let page: &'static Shared = Box::leak(Box::new(page));
     let plan = boot.plan.take().ok_or_else(missing)?;
     sandbox::warm_up();
-    let note: &'static AtomicU64 = ledger.cell(Note::KeysViolation);
-    sandbox::enter(&plan, note).map_err(io::Error::other)?;
+    sandbox::enter(&plan, cell(page, Cell::Violation)).map_err(io::Error::other)?;
     drop(plan);
     let mut clerk = Clerk {
         channel: Some(begun.channel),
         poll: begun.poll,
-        ledger,
+        page,
         vault: Vault::default(),
         desks: Slab::default(),
     };
@@ -102,7 +116,7 @@ impl Boot {
         match line.split(' ').next() {
             Some("keys") => {
                 self.level = value(line, "level").unwrap_or_default();
-                self.ledger = channel.take_fd();
+                self.page = channel.take_fd();
                 self.log = channel.take_fd();
             }
             Some("sandbox") => self.plan = Some(plan(line, channel, table::KEYS)),
@@ -242,11 +256,10 @@ impl Clerk {
             false => None,
         };
         let counted = match signed {
-            Some(_) => Note::Signatures,
-            None => Note::SignaturesRefused,
+            Some(_) => Cell::Signed,
+            None => Cell::Refused,
         };
-        self.ledger
-            .set_note(counted, self.ledger.note(counted).wrapping_add(1));
+        cell(self.page, counted).fetch_add(1, Relaxed);
         // Who does not take his answers gets none.
         let message = answer(question.sequence, signed.as_deref());
         let _ = desk.socket.send(&message);

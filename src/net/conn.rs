@@ -252,11 +252,11 @@ impl Conn {
         }
     }
 
-    /// The peer will see a reset when this connection is dropped.
+    /// The peer sees a reset, and whatever is still to be sent to it is not.
     pub fn reset(&mut self) {
         self.cut();
         // As above.
-        let _ = socket::reset_on_close(self.transport.stream());
+        let _ = socket::reset(self.transport.stream());
     }
 
     /// Whether nothing waits to be read. Asks the kernel only where the last receive may have left something.

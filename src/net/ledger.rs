@@ -33,11 +33,9 @@ pub enum Note {
     Missing,
     /// Times that another program took the place of main.
     Upgrades,
-    /// Made and refused by the key process, which writes these two …
+    /// Made and refused by the key process.
     Signatures,
     SignaturesRefused,
-    /// … and where its sandbox notes the number of what it should not have done, plus one.
-    KeysViolation,
     /// Key processes that died.
     KeysDeaths,
 }
@@ -69,7 +67,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    pub fn cell(&self, note: Note) -> &AtomicU64 {
+    fn cell(&self, note: Note) -> &AtomicU64 {
         &self.0.cells()[note as usize]
     }
 

@@ -18,11 +18,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::channel::Channel;
+use crate::keys::{self, cell, Cell};
 use crate::limits::{KEY_KEPT_MS, SIGNATURE_DOUBTED_MS};
-use crate::net::ledger::Note;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
 use crate::slab::Key;
@@ -33,12 +34,15 @@ use crate::supervisor::restarts::{is_young, pause_ms, PAUSE_MS_MAX};
 use crate::supervisor::workers::Life;
 use crate::supervisor::{Stage, Supervisor, KEYS_ROLE};
 use crate::sys::process::{self, Child, OWN_PROGRAM};
+use crate::sys::shared::Shared;
 use crate::sys::{epoll, passing};
 
 /// A key process.
 struct Clerk {
     child: Child,
     channel: Channel,
+    /// What it counts and notes.
+    page: Shared,
     /// It has every key, and is in its sandbox.
     ready: bool,
     started_ms: u64,
@@ -52,6 +56,8 @@ pub struct Keys {
     /// Those of programs before this one: each signs on for the workers that it has, and ends behind
     /// the last one.
     former: Vec<Child>,
+    /// They are killed then: no worker waits for one any more.
+    former_until_ms: Option<u64>,
     /// A process is started then.
     due_ms: Option<u64>,
     /// Deaths in youth, one after another.
@@ -80,6 +86,10 @@ impl Keys {
         self.clerk.as_ref().map(|clerk| clerk.child.id())
     }
 
+    pub(super) fn page(&self) -> Option<&Shared> {
+        self.clerk.as_ref().map(|clerk| &clerk.page)
+    }
+
     /// Of all that have not ended.
     pub fn pids(&self) -> Vec<u32> {
         let former = self.former.iter().map(Child::id);
@@ -98,7 +108,10 @@ impl Keys {
         let of_clerk = |clerk: &Clerk| clerk.pulse.due_ms(patience_ms);
         let clerk = self.clerk.as_ref().map(of_clerk);
         let leaving = self.leaving.front().map(|(due_ms, _)| *due_ms);
-        [clerk, self.due_ms, leaving].into_iter().flatten().min()
+        [clerk, self.due_ms, leaving, self.former_until_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Main itself did not run for so long.
@@ -158,6 +171,7 @@ fn desk_line(row: usize) -> String {
 /// The worker's end, on which a call blocks for so long at most, and the key process's.
 fn desk() -> io::Result<(OwnedFd, OwnedFd)> {
     let (theirs, ours) = passing::pair()?;
+    passing::refuse(&ours);
     let theirs = UnixDatagram::from(theirs);
     theirs.set_nonblocking(false)?;
     let blocks = Some(Duration::from_millis(SIGNATURE_DOUBTED_MS));
@@ -179,8 +193,9 @@ impl Supervisor {
     fn spawn_keys(&mut self) -> io::Result<()> {
         let (mut channel, end) = Channel::pair()?;
         let boot = reply::data("keys", &[("level", self.settings.log_level.clone())]);
-        let ledger = self.ledger.as_fd().try_clone_to_owned()?;
-        channel.send_with(boot.trim_end(), vec![ledger, self.logs.log()?]);
+        let page = Shared::create(keys::CELLS)?;
+        let its_page = page.as_fd().try_clone_to_owned()?;
+        channel.send_with(boot.trim_end(), vec![its_page, self.logs.log()?]);
         let (order, root) = self.sandbox.order()?;
         channel.send_with(&order, root);
         channel.send("start");
@@ -189,7 +204,6 @@ impl Supervisor {
             channel.send_with(&desk_line(*row), vec![end.try_clone()?]);
         }
         channel.send("ready");
-        self.ledger.set_note(Note::KeysViolation, 0);
         let role = OsStr::new(KEYS_ROLE);
         let child = process::start(Path::new(OWN_PROGRAM), "sozu keys", role, end)?;
         log::debug!("the key process started, pid {}", child.id());
@@ -200,6 +214,7 @@ impl Supervisor {
         self.keys.clerk = Some(Clerk {
             child,
             channel,
+            page,
             ready: false,
             started_ms: self.now_ms,
             pulse: Pulse::new(self.now_ms),
@@ -306,6 +321,9 @@ impl Supervisor {
         let without = running.filter(|(_, one)| !self.keys.desks.contains_key(&one.row));
         let without: Vec<Key> = without.map(|(key, _)| key).collect();
         without.into_iter().for_each(|key| self.give_desk(key));
+        if !self.keys.former.is_empty() {
+            self.keys.former_until_ms = Some(self.now_ms + KEY_KEPT_MS);
+        }
         match self.stage {
             Stage::Starting => self.announce_if_ready(),
             _ => log::info!("the key process signs, pid {pid}"),
@@ -324,6 +342,7 @@ impl Supervisor {
             Ok(Some(status)) => self.keys_death(status),
             Err(e) => e.to_string(),
         };
+        self.counts = self.counted();
         let Some(clerk) = self.keys.clerk.take() else {
             return;
         };
@@ -341,8 +360,7 @@ impl Supervisor {
         self.keys.failures = if young { self.keys.failures + 1 } else { 0 };
         let pause_ms = pause_ms(self.keys.failures);
         self.keys.due_ms = Some(self.now_ms + pause_ms);
-        let deaths = self.ledger.note(Note::KeysDeaths) + 1;
-        self.ledger.set_note(Note::KeysDeaths, deaths);
+        self.counts.key_deaths += 1;
         log::error!("the key process, pid {pid}, died ({how}); a new one starts in {pause_ms} ms, handshakes wait for a moment");
         let pairs = [("pid", pid.to_string()), ("how", how)];
         self.tell_event("keys_died", &pairs);
@@ -350,7 +368,8 @@ impl Supervisor {
 
     /// How it died: of what its sandbox forbids, if that is so.
     fn keys_death(&mut self, status: ExitStatus) -> String {
-        let number = self.ledger.note(Note::KeysViolation);
+        let noted = |page| cell(page, Cell::Violation).load(Relaxed);
+        let number = self.keys.page().map_or(0, noted);
         match self.violation(number, Some(status)) {
             Some(call) => format!("{status}, its sandbox forbids {call}"),
             None => status.to_string(),
@@ -382,7 +401,24 @@ impl Supervisor {
                 Silence::Short => {}
             }
         }
+        self.end_former_keys();
         self.forget_keys();
+    }
+
+    /// Those of the programs before end by themselves when no worker has a desk there any more. One that does
+    /// not, because it was stopped or taken over, is no use to anybody.
+    fn end_former_keys(&mut self) {
+        let over = |due_ms: &mut u64| *due_ms <= self.now_ms;
+        if self.keys.former_until_ms.take_if(over).is_some() {
+            for child in &self.keys.former {
+                log::warn!(
+                    "the key process of the program before, pid {}, has not ended: killed",
+                    child.id()
+                );
+                // That it is dead already is told by SIGCHLD.
+                let _ = child.kill(process::SIGKILL);
+            }
+        }
     }
 
     fn forget_keys(&mut self) {
@@ -433,6 +469,7 @@ impl Supervisor {
             None => "waiting",
         };
         let started_ms = clerk.map_or(self.now_ms, |clerk| clerk.started_ms);
+        let counts = self.counted();
         let pairs = [
             ("pid", self.keys.pid().unwrap_or(0).to_string()),
             ("state", state.to_string()),
@@ -440,12 +477,9 @@ impl Supervisor {
                 "uptime_s",
                 (self.now_ms.saturating_sub(started_ms) / 1000).to_string(),
             ),
-            ("signatures", self.ledger.note(Note::Signatures).to_string()),
-            (
-                "refused",
-                self.ledger.note(Note::SignaturesRefused).to_string(),
-            ),
-            ("restarts", self.ledger.note(Note::KeysDeaths).to_string()),
+            ("signatures", counts.signed.to_string()),
+            ("refused", counts.refused.to_string()),
+            ("restarts", counts.key_deaths.to_string()),
         ];
         reply::data("keys", &pairs)
     }

@@ -12,6 +12,7 @@ mod check;
 mod commands;
 mod connections;
 mod control;
+mod counts;
 mod crowd;
 mod dumps;
 mod explain;
@@ -75,6 +76,7 @@ pub use crate::sys::process::{keep_no_cores, keep_no_large_pieces};
 use activation::Given;
 use apply::{Pending, Trial};
 use control::Control;
+use counts::Counts;
 use dumps::Dumps;
 use files::Logs;
 use inquiry::Inquiry;
@@ -141,6 +143,7 @@ struct Supervisor {
     store: Store,
     board: Board,
     ledger: Ledger,
+    counts: Counts,
     roster: Roster,
     tickets: Tickets,
     expiry: Expiry,
@@ -307,6 +310,7 @@ impl Supervisor {
             workers: parts.workers,
             board: parts.board,
             ledger: parts.ledger,
+            counts: Counts::default(),
             roster: parts.roster,
             tickets: parts.tickets,
             expiry: Expiry::default(),
@@ -371,6 +375,7 @@ impl Supervisor {
             }
             self.look_after_workers();
             self.look_after_keys();
+            self.show_counts();
             self.look_at_trial();
             self.look_at_tickets();
             self.look_at_expiry();
@@ -378,11 +383,8 @@ impl Supervisor {
             self.look_at_pauses();
             self.look_at_waits();
             self.look_at_drain();
-            if self
-                .control
-                .paused_until_ms
-                .is_some_and(|until| until <= self.now_ms)
-            {
+            let over = |until| until <= self.now_ms;
+            if self.control.paused_until_ms.is_some_and(over) {
                 self.control.open(&self.poll);
             }
             self.settle_pending();

@@ -12,7 +12,6 @@ use std::process::ExitStatus;
 
 use crate::config::Settings;
 use crate::net::board::Cell;
-use crate::net::ledger::Note;
 use crate::proto::reply;
 use crate::supervisor::workers::Process;
 use crate::supervisor::Supervisor;
@@ -232,8 +231,7 @@ impl Supervisor {
             None if by_signal => "a call that no table has".into(),
             None => return None,
         };
-        let count = self.ledger.note(Note::Violations) + 1;
-        self.ledger.set_note(Note::Violations, count);
+        self.counts.violations += 1;
         Some(name)
     }
 

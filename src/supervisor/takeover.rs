@@ -13,7 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use crate::channel::Channel;
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::net::board::Board;
-use crate::net::ledger::{Ledger, Note};
+use crate::net::ledger::Ledger;
 use crate::net::token::{self, Kind};
 use crate::proto::line::LineReader;
 use crate::slab::Key;
@@ -76,6 +76,7 @@ impl Supervisor {
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
             keys: self.keys.pids(),
+            counts: self.counted(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -307,6 +308,7 @@ impl Supervisor {
             main.keys = Keys::due(main.now_ms);
         }
         main.keys.took(&handover.keys);
+        main.counts = handover.counts;
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {
@@ -445,8 +447,7 @@ impl Supervisor {
 
     /// The program has changed: who asked for it is told, and what was left undone meanwhile is done.
     fn upgraded(&mut self, task: Task, from: &str, clients: &HashMap<RawFd, Key>) {
-        self.ledger
-            .set_note(Note::Upgrades, self.ledger.note(Note::Upgrades) + 1);
+        self.counts.upgrades += 1;
         let version = crate::version::version();
         let ms = self.now_ms.saturating_sub(task.begun_ms);
         let who = &task.who;

@@ -267,6 +267,9 @@ extern "C" fn sign_rsa(
             bytes(from, len),
         )
     };
+    if to.is_null() {
+        return FAILED_RSA;
+    }
     let size = key.size() as usize;
     let name = known_name(rsa).unwrap_or_else(|| rsa_name(key));
     let signed = asked.and_then(|asked| ask(&name, kind, asked));
@@ -300,6 +303,9 @@ extern "C" fn sign_ec(
             bytes(digest, len),
         )
     };
+    if to.is_null() || size.is_null() {
+        return FAILED_EC;
+    }
     let name = known_name(ec).or_else(|| ec_name(key).ok());
     let signed = name
         .zip(asked)

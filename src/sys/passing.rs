@@ -4,6 +4,7 @@ use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::socket::set_option;
 use super::{check, check_size};
 
 /// Most descriptors that travel with one message; the kernel's own bound is 253.
@@ -49,6 +50,16 @@ pub fn send(socket: &impl AsFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: `message` points at `iov`, `bytes` and `control`, which live across the call and are only read.
     check_size(unsafe { libc::sendmsg(socket, &message, libc::MSG_NOSIGNAL) })
+}
+
+/// SO_PASSRIGHTS of asm-generic/socket.h: whether a unix socket takes descriptors (Linux 6.16).
+pub const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// From now on no descriptor comes over this socket: who sends one gets EPERM. Older kernels know no such thing;
+/// there a descriptor comes and is closed by who gets it.
+pub fn refuse(socket: &impl AsFd) {
+    // ENOPROTOOPT.
+    let _ = set_option(socket.as_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, 0i32);
 }
 
 /// What came.

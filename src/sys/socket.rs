@@ -97,7 +97,7 @@ fn stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set_option<T>(fd: BorrowedFd, level: i32, name: i32, value: T) -> io::Result<()> {
+pub(super) fn set_option<T>(fd: BorrowedFd, level: i32, name: i32, value: T) -> io::Result<()> {
     let pointer = &value as *const T as *const libc::c_void;
     // SAFETY: pointer and length describe `value`, which lives across the call and is only read.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, pointer, socklen::<T>()) })?;
@@ -145,6 +145,12 @@ fn set_inherited(listener: BorrowedFd) -> io::Result<()> {
 /// Makes a listening socket that somebody else bound like one of `listen`.
 pub fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    // Inherited as well: no close may wait until bytes are sent (`table::WORKER`).
+    let never = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    set_option(listener.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, never)?;
     set_inherited(listener.as_fd())
 }
 
@@ -160,13 +166,17 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Makes the coming close a reset: the peer sees that the message was cut.
-pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
-    let now = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
+/// Ends a connection at once by a reset: the peer sees that the message was cut. What was not sent yet is not.
+pub fn reset(stream: &TcpStream) -> io::Result<()> {
+    // connect(2) to no family is what a close with SO_LINGER of no time does, without the option.
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
     };
-    set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, now)
+    let len = socklen::<libc::sockaddr>();
+    // SAFETY: pointer and length describe `nowhere`, which lives across the call and is only read.
+    check(unsafe { libc::connect(stream.as_raw_fd(), &nowhere, len) })?;
+    Ok(())
 }
 
 /// Whether a send failed only because the connection is not made yet (connect(2) still in progress).

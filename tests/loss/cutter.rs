@@ -76,7 +76,7 @@ impl Cutter {
     fn cut(&mut self, now_us: u64) {
         if let Some(wire) = self.wire.take() {
             if self.dice.between((0, 1)) == 0 {
-                wire.reset_on_drop();
+                wire.reset();
             }
             self.field.tally.count(self.kind, |row| row.right += 1);
         }

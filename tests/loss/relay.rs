@@ -154,7 +154,7 @@ impl Relay {
                 Item::Bytes(bytes) => self.back.iter_mut().for_each(|back| back.send(&bytes)),
                 Item::Close => self.back.iter_mut().for_each(Wire::finish),
                 Item::Reset => {
-                    self.back.iter().for_each(Wire::reset_on_drop);
+                    self.back.iter().for_each(Wire::reset);
                     return false;
                 }
             }
@@ -169,7 +169,7 @@ impl Relay {
                 }
                 Item::Close => self.front.finish(),
                 Item::Reset => {
-                    self.front.reset_on_drop();
+                    self.front.reset();
                     return false;
                 }
             }

@@ -124,9 +124,9 @@ impl Wire {
         self.finish = true;
     }
 
-    /// The other side gets a reset when this is dropped.
-    pub fn reset_on_drop(&self) {
-        let _best_effort = socket::reset_on_close(self.tcp());
+    /// The other side gets a reset.
+    pub fn reset(&self) {
+        let _best_effort = socket::reset(self.tcp());
     }
 
     /// Sends and receives what is possible without waiting. What came has to be looked at afterwards: nothing tells of it again.

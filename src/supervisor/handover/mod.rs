@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use crate::config::Settings;
 use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
+use crate::supervisor::counts::Counts;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::roles::Role;
 use crate::supervisor::secure::Expiry;
@@ -69,6 +70,7 @@ pub struct Handover {
     pub expiry: Expiry,
     /// The pids of key processes.
     pub keys: Vec<u32>,
+    pub counts: Counts,
     pub saving: Saving,
 }
 
@@ -177,7 +179,8 @@ pub struct Saving {
 }
 
 /// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
-const FLEETING: [&str; 6] = [
+const FLEETING: [&str; 7] = [
+    "optional counts ",
     "optional saving ",
     "pause ",
     "wait ",

@@ -45,6 +45,7 @@ struct Reader {
     trial: Option<Trial>,
     expiry: Expiry,
     keys: Vec<u32>,
+    counts: Counts,
     saving: Saving,
     ended: bool,
 }
@@ -178,6 +179,15 @@ impl Reader {
                 self.rolls.push(roll);
             }
             "keys" => self.keys.push(it.value("pid")?),
+            "counts" => {
+                self.counts = Counts {
+                    signed: it.value("signed")?,
+                    refused: it.value("refused")?,
+                    key_deaths: it.value("key_deaths")?,
+                    violations: it.value("violations")?,
+                    upgrades: it.value("upgrades")?,
+                };
+            }
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
@@ -255,6 +265,7 @@ impl Reader {
             trial: self.trial,
             expiry: self.expiry,
             keys: self.keys,
+            counts: self.counts,
             saving: self.saving,
         };
         check(&handover)?;

@@ -63,6 +63,13 @@ fn sample(seed: u64) -> Handover {
         }),
         expiry,
         keys: vec![78, 79],
+        counts: Counts {
+            signed: 1,
+            refused: 2,
+            key_deaths: 3,
+            violations: 4,
+            upgrades: 5,
+        },
         saving: Saving {
             due_ms: Some(4),
             rests_until_ms: 5,
@@ -228,6 +235,7 @@ fn what_is_fleeting_makes_no_other_text() {
     };
     let fleeting = other(|it| {
         it.saving.due_ms = None;
+        it.counts.signed += 1;
         it.pauses[0].waiting.clear();
         it.clients[0].missed += 1;
         it.clients[0].unread.push(b"more".to_vec());
@@ -249,6 +257,7 @@ fn what_is_optional_may_be_missing_or_unknown() {
     let less = Handover::decode((some.join("\n") + "\n").as_bytes()).expect("a default");
     assert_eq!((less.expiry.due_ms, less.saving.rests_until_ms), (0, 0));
     assert!(less.keys.is_empty());
+    assert_eq!(less.counts, Counts::default());
     let more = text.replace(
         "\nend\n",
         "\noptional moon phase=3\noptional expiry due_ms=1 x=y\nend\n",

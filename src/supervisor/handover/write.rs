@@ -237,6 +237,7 @@ fn write_optional(all: &Handover, out: &mut String) {
         let pairs = vec![("pid", pid.to_string())];
         *out += &format!("optional {}", reply::data("keys", &pairs));
     }
+    *out += &format!("optional {}", reply::data("counts", &all.counts.pairs()));
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
     for worker in &all.workers {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{act, path, socket, Act, Refusal};
+use crate::sys::passing::SO_PASSRIGHTS;
 
 const AT: i64 = libc::AT_FDCWD as i64;
 pub const WRITE: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
@@ -83,6 +84,8 @@ pub fn network() -> Vec<Act> {
         act("a pair of sockets", "socketpair", libc::SYS_socketpair, &[1, 1, 0, 0]),
         act("a filter of packets", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_ATTACH_FILTER as i64, 0, 0]),
         act("a device of a socket", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_BINDTODEVICE as i64, 0, 0]),
+        act("a close that waits", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_LINGER as i64, 0, 0]),
+        act("take descriptors", "setsockopt", libc::SYS_setsockopt, &[0, 1, SO_PASSRIGHTS as i64, 0, 0]),
         act("who is there", "getsockopt", libc::SYS_getsockopt, &[0, 1, libc::SO_PEERCRED as i64, 0, 0]),
         act("type into a terminal", "ioctl", libc::SYS_ioctl, &[0, libc::TIOCSTI as i64, 0]),
         act("addresses of the machine", "ioctl", libc::SYS_ioctl, &[0, 0x8912, 0]),

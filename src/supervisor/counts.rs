@@ -1,0 +1,62 @@
+//! What main itself has counted since the proxy started, over upgrades too. The ledger shows it to workers, who might
+//! write there what they like: main reads none of it back.
+
+use crate::keys::{cell, Cell};
+use crate::net::ledger::Note;
+use crate::supervisor::Supervisor;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Signatures made and refused by key processes that are no more.
+    pub signed: u64,
+    pub refused: u64,
+    /// Key processes that died.
+    pub key_deaths: u64,
+    /// Processes that did what their sandbox forbids.
+    pub violations: u64,
+    /// Times that another program took the place of main.
+    pub upgrades: u64,
+}
+
+impl Counts {
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("signed", self.signed),
+            ("refused", self.refused),
+            ("key_deaths", self.key_deaths),
+            ("violations", self.violations),
+            ("upgrades", self.upgrades),
+        ];
+        all.map(|(name, count)| (name, count.to_string())).into()
+    }
+}
+
+impl Supervisor {
+    /// With what the key process that runs has done so far.
+    pub(super) fn counted(&self) -> Counts {
+        let of = |which| {
+            let page = self.keys.page();
+            page.map_or(0, |page| {
+                cell(page, which).load(std::sync::atomic::Ordering::Relaxed)
+            })
+        };
+        Counts {
+            signed: self.counts.signed.wrapping_add(of(Cell::Signed)),
+            refused: self.counts.refused.wrapping_add(of(Cell::Refused)),
+            ..self.counts
+        }
+    }
+
+    pub(super) fn show_counts(&self) {
+        let counts = self.counted();
+        for (note, count) in [
+            (Note::Signatures, counts.signed),
+            (Note::SignaturesRefused, counts.refused),
+            (Note::KeysDeaths, counts.key_deaths),
+            (Note::Violations, counts.violations),
+            (Note::Upgrades, counts.upgrades),
+        ] {
+            self.ledger.set_note(note, count);
+        }
+    }
+}
