@@ -24,6 +24,7 @@ mod exchange;
 pub mod flow;
 mod metrics;
 pub mod moved;
+mod phase;
 pub mod record;
 mod request;
 mod response;
@@ -43,6 +44,7 @@ use crate::state::{Listener, Names, Protocol};
 pub use body::Scratch;
 pub use door::{Door, Lead, Rule, Server, Target};
 pub use exchange::Exchange;
+use phase::Phase;
 
 /// Exchanges that nobody uses. In boxes: a session takes one over without copying it.
 pub type Spare = Vec<Box<Exchange>>;
@@ -181,22 +183,6 @@ pub enum BackAct {
     GiveUp,
     Close,
     Reset,
-}
-
-enum Phase {
-    /// TLS is being agreed upon, or it is still to be said who the client is.
-    Shaking,
-    Idle,
-    Head(Box<Exchange>),
-    Waiting(Box<Exchange>),
-    /// As Waiting, but it is not looked for a backend: the end of a pause is waited for.
-    Held(Box<Exchange>),
-    Running(Box<Exchange>),
-    Answering(Box<Exchange>),
-    Logging(Box<Exchange>),
-    Tunnel(Box<Exchange>),
-    Lingering,
-    Closed,
 }
 
 /// All of a session but its phase.
@@ -460,19 +446,7 @@ impl Session {
 
     /// The name of its phase, as the picture above has it.
     pub fn phase(&self) -> &'static str {
-        match self.phase {
-            Phase::Shaking => "shaking",
-            Phase::Idle => "idle",
-            Phase::Head(_) => "head",
-            Phase::Waiting(_) => "waiting",
-            Phase::Held(_) => "held",
-            Phase::Running(_) => "running",
-            Phase::Answering(_) => "answering",
-            Phase::Logging(_) => "logging",
-            Phase::Tunnel(_) => "tunnel",
-            Phase::Lingering => "lingering",
-            Phase::Closed => "closed",
-        }
+        self.phase.name()
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -554,47 +528,6 @@ impl Common {
             Phase::Closed
         } else {
             Phase::Lingering
-        }
-    }
-}
-
-impl Phase {
-    fn exchange(&self) -> Option<&Exchange> {
-        match self {
-            Phase::Head(x)
-            | Phase::Waiting(x)
-            | Phase::Held(x)
-            | Phase::Running(x)
-            | Phase::Answering(x)
-            | Phase::Logging(x)
-            | Phase::Tunnel(x) => Some(x),
-            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
-        }
-    }
-
-    fn exchange_mut(&mut self) -> Option<&mut Exchange> {
-        match self {
-            Phase::Head(x)
-            | Phase::Waiting(x)
-            | Phase::Held(x)
-            | Phase::Running(x)
-            | Phase::Answering(x)
-            | Phase::Logging(x)
-            | Phase::Tunnel(x) => Some(x),
-            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
-        }
-    }
-
-    fn into_exchange(self) -> Option<Box<Exchange>> {
-        match self {
-            Phase::Head(x)
-            | Phase::Waiting(x)
-            | Phase::Held(x)
-            | Phase::Running(x)
-            | Phase::Answering(x)
-            | Phase::Logging(x)
-            | Phase::Tunnel(x) => Some(x),
-            Phase::Shaking | Phase::Idle | Phase::Lingering | Phase::Closed => None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod certificates;
 mod count;
 mod doors;
 mod drive;
+mod farewell;
 mod hold;
 mod holdings;
 mod inherit;
@@ -21,6 +22,7 @@ mod link;
 mod pool;
 mod retire;
 mod roll;
+mod trace;
 mod watch;
 
 use std::collections::VecDeque;
@@ -31,17 +33,15 @@ use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::http::challenge::Challenges;
-use crate::http::fields::Head;
-use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN, FAREWELL_MS};
+use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell, Fate, Load};
 use crate::net::ledger::{Ledger, Tally};
 use crate::net::sink::Sink;
 use crate::net::tls::backend::Dialers;
 use crate::net::token::{self, Kind};
-use crate::parser::http11::{self, Name};
+use crate::parser::http11;
 use crate::proto::digest::Digest;
 use crate::random::Random;
-use crate::session::record::End;
 use crate::session::{Door, Event, Scratch, Side, Spare, Stay, World};
 use crate::slab::{Key, Slab};
 use crate::sys::clock;
@@ -82,7 +82,8 @@ impl Tools {
             pool: &mut self.pool,
             spare: &mut self.spare,
             trash: &mut self.trash,
-            trace: log::log_enabled!(target: http11::LOG, log::Level::Trace).then_some(trace),
+            trace: log::log_enabled!(target: http11::LOG, log::Level::Trace)
+                .then_some(trace::trace),
             stay,
         }
     }
@@ -516,82 +517,6 @@ impl Worker {
             }
         }
     }
-
-    /// Takes who waits already and nobody after. Idle clients may still speak for a
-    /// moment, for a request may be on its way to us; then they are told to go.
-    fn drain(&mut self) {
-        self.shut_doors();
-        self.accept_waiting();
-        self.stay = Stay::Over;
-        self.close_doors();
-        self.count_down();
-        self.disinherit();
-        self.farewell_ms = Some(self.now_ms() + FAREWELL_MS);
-    }
-
-    fn say_good_bye(&mut self) {
-        if self.farewell_ms.is_none_or(|due| due > self.now_ms()) {
-            return;
-        }
-        self.farewell_ms = None;
-        for key in self.slots.keys() {
-            self.with_turn(key, |turn| {
-                // A request that is already here is served, and told that it was the last.
-                turn.slot.front.readable = true;
-                turn.run();
-                turn.on(Event::Drain);
-                turn.run();
-            });
-        }
-    }
-
-    /// What is still open ends now, and is logged as cut.
-    fn cut_all(&mut self) {
-        self.count_down();
-        self.disinherit();
-        for key in self.slots.keys() {
-            self.with_turn(key, |turn| {
-                if turn.slot.session.cut(End::ProxyShutdown) {
-                    turn.log();
-                }
-            });
-            let Some(slot) = self.slots.get_mut(key) else {
-                continue;
-            };
-            slot.reset = true;
-            let load = self.slots.get(key).and_then(|slot| self.load_of(slot));
-            self.close(key, load, Fate::Cut);
-        }
-    }
-}
-
-/// A parsed head in the log, for who asked for it (RUST_LOG). What proves who
-/// somebody is stays out of every log.
-fn trace(head: Head) {
-    let start = head
-        .bytes
-        .split(|byte| *byte == b'\r')
-        .find(|line| !line.is_empty());
-    let mut text = String::from_utf8_lossy(start.unwrap_or_default()).into_owned();
-    for field in head.lines {
-        let (name, value) = (field.name.of(head.bytes), field.value.of(head.bytes));
-        text.push_str(&format!(" | {}: ", String::from_utf8_lossy(name)));
-        match field.known {
-            Name::Authorization | Name::ProxyAuthorization | Name::Cookie | Name::SetCookie => {
-                text.push_str(&format!("({} bytes)", value.len()));
-            }
-            _ => text.push_str(&String::from_utf8_lossy(value)),
-        }
-    }
-    let text: String = text.chars().flat_map(escape).collect();
-    log::trace!(target: http11::LOG, "{text}");
-}
-
-/// No byte from outside speaks to a terminal.
-fn escape(c: char) -> impl Iterator<Item = char> {
-    let plain = (!c.is_control()).then_some(c);
-    let escaped = c.is_control().then(|| c.escape_default());
-    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// The connection is broken, not only half-closed.
