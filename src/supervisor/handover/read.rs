@@ -179,15 +179,7 @@ impl Reader {
                 self.rolls.push(roll);
             }
             "keys" => self.keys.push(it.value("pid")?),
-            "counts" => {
-                self.counts = Counts {
-                    signed: it.value("signed")?,
-                    refused: it.value("refused")?,
-                    key_deaths: it.value("key_deaths")?,
-                    violations: it.value("violations")?,
-                    upgrades: it.value("upgrades")?,
-                };
-            }
+            "counts" => self.counts = take_counts(it)?,
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
@@ -407,6 +399,16 @@ impl FromStr for OfWorker {
             None => Ok(OfWorker(text.parse()?, None)),
         }
     }
+}
+
+fn take_counts(it: &mut Record) -> Result<Counts, String> {
+    Ok(Counts {
+        signed: it.value("signed")?,
+        refused: it.value("refused")?,
+        key_deaths: it.value("key_deaths")?,
+        violations: it.value("violations")?,
+        upgrades: it.value("upgrades")?,
+    })
 }
 
 fn take_pause(it: &mut Record) -> Result<PauseNote, String> {

@@ -6,6 +6,16 @@ use crate::state::sample::Random;
 use crate::state::{Code, Refused};
 use crate::version;
 
+fn counts() -> Counts {
+    Counts {
+        signed: 1,
+        refused: 2,
+        key_deaths: 3,
+        violations: 4,
+        upgrades: 5,
+    }
+}
+
 /// Something of everything.
 fn sample(seed: u64) -> Handover {
     let settings = Settings::decode("settings worker_count=2").expect("settings");
@@ -63,13 +73,7 @@ fn sample(seed: u64) -> Handover {
         }),
         expiry,
         keys: vec![78, 79],
-        counts: Counts {
-            signed: 1,
-            refused: 2,
-            key_deaths: 3,
-            violations: 4,
-            upgrades: 5,
-        },
+        counts: counts(),
         saving: Saving {
             due_ms: Some(4),
             rests_until_ms: 5,
