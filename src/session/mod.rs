@@ -245,7 +245,6 @@ impl Session {
                 c.acts.back = BackAct::GiveUp;
                 request::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
-
             (Phase::Waiting(x), Held) => request::held(c, x, world),
             (Phase::Held(x), event) => request::while_held(c, x, event, world),
 
