@@ -347,6 +347,17 @@ impl Session {
         }
     }
 
+    /// Whether nobody would find by reading that this side is gone.
+    pub fn overlooks(&self, side: Side) -> bool {
+        match (&self.phase, side) {
+            // What it sent before goes on first.
+            (Phase::Tunnel(x), Side::Front) => x.up_body.is_done(),
+            (Phase::Tunnel(x), Side::Back) => x.down_done(),
+            (_, Side::Front) => !self.wants(side),
+            (_, Side::Back) => false,
+        }
+    }
+
     /// Bytes that are to be sent to that side.
     pub fn pending(&self, side: Side) -> &[u8] {
         match (&self.phase, side) {
