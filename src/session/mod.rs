@@ -93,10 +93,12 @@ pub enum Unconnected {
     NoTls(&'static str),
     /// None of the cluster can be used.
     NoBackend,
-    /// The cluster is paused for so many seconds yet, and too many wait for it already.
+    /// Too many wait for the cluster already; after so many seconds it is worth another try.
     QueueFull {
         seconds: u32,
     },
+    /// It has waited for a backend for as long as it may.
+    QueueTimedOut,
 }
 
 /// What happened.
@@ -121,7 +123,7 @@ pub enum Event {
     /// The next piece of the metrics lies in `scratch.head`; where the one after it
     /// begins, if there is one.
     Told(Option<Cursor>),
-    /// The cluster is paused: it will be told when that is over.
+    /// The cluster is paused, or its backends are full: it will be told when that is over.
     Held,
     /// It is over. Where the cluster of that name leads now, if there is one.
     Resumed(Option<Rc<Target>>),

@@ -3,7 +3,9 @@
 
 use std::rc::Rc;
 
+use crate::balance::hash;
 use crate::http::challenge::Challenges;
+use crate::http::cookie;
 use crate::http::fields::Head;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
@@ -22,7 +24,7 @@ use crate::session::{
     metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Stay,
     Target, Unconnected, World,
 };
-use crate::state::{Actions, HostRule, Names, Protocol};
+use crate::state::{Actions, HostRule, LoadBalancing, Names, Part, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -125,6 +127,17 @@ fn accept(
             return end_here(x, here?);
         }
     }
+    if let Some(target) = &x.target {
+        let balancing = &target.cluster.balancing;
+        if balancing.sticky {
+            let name = world.door.listener.sticky_name.as_bytes();
+            let cookie = cookie::find(head, name).unwrap_or_default();
+            x.sticky.extend_from_slice(cookie);
+        }
+        if balancing.policy == LoadBalancing::Hash {
+            x.affinity = affinity(&balancing.hash_on, &request, head);
+        }
+    }
     let edge = Edge {
         client: c.peer.ip(),
         trusted: world.door.listener.trusts(c.peer.ip()),
@@ -132,6 +145,9 @@ fn accept(
         secure: world.door.is_secure(),
         request_id: &x.record.id,
         identity: c.identity(),
+        cookie: x
+            .keeps()
+            .then_some(world.door.listener.sticky_name.as_bytes()),
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
@@ -145,6 +161,21 @@ fn accept(
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
     Ok(())
+}
+
+/// What requests have in common that go to the same backend, hashed; `None`: nothing but where they come from.
+fn affinity(part: &Part, request: &Request, head: Head) -> Option<u64> {
+    match part {
+        Part::Source => None,
+        Part::Path => Some(hash(request.routed_path())),
+        Part::Header(name) => {
+            let is_it = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let mut fields = head.lines.iter();
+            let field = fields.find(|field| is_it(field.name.of(head.bytes), name))?;
+            Some(hash(field.value.of(head.bytes)))
+        }
+        Part::Cookie(name) => cookie::find(head, name.as_bytes()).map(hash),
+    }
 }
 
 /// No backend sees the request.
@@ -382,9 +413,10 @@ pub(super) fn unconnected(
     why: Unconnected,
     world: &mut World,
 ) -> Phase {
-    if let Unconnected::QueueFull { seconds } = why {
-        x.retry_after = seconds;
-        x.failure = None;
+    match why {
+        Unconnected::QueueFull { seconds } => (x.retry_after, x.failure) = (seconds, None),
+        Unconnected::QueueTimedOut => (x.retry_after, x.failure) = (1, None),
+        _ => {}
     }
     let worth_trying = matches!(
         why,
@@ -406,6 +438,11 @@ pub(super) fn unconnected(
         Unconnected::QueueFull { .. } => {
             (End::ProxyQueueFull, 503, "too many wait for the cluster")
         }
+        Unconnected::QueueTimedOut => (
+            End::ProxyQueueTimeout,
+            503,
+            "no backend became free in time",
+        ),
     };
     x.record.end = end;
     if is_tcp(&x) {
@@ -432,6 +469,7 @@ pub(super) fn while_held(
 ) -> Phase {
     match event {
         Event::Resumed(target) => resumed(c, x, target, world),
+        Event::Unconnected(why) => unconnected(c, x, why, world),
         Event::Received(Side::Front, n) => match received(c, x, n, world) {
             Phase::Waiting(x) => Phase::Held(x),
             // What came has ended it.

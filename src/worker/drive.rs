@@ -4,8 +4,10 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use crate::balance::{hash, Ask};
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
 use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
@@ -25,7 +27,7 @@ use crate::worker::hold::{Admission, Holds};
 use crate::worker::intro::Intro;
 use crate::worker::lend::Lanes;
 use crate::worker::line::Line;
-use crate::worker::pool::{Asked, Backs, Found, Made};
+use crate::worker::pool::{Asked, Backs, Found, Made, Waiting};
 
 /// A client's connection, and what it borrows.
 pub struct Slot {
@@ -43,6 +45,10 @@ pub struct Slot {
     pub tried: Vec<Key>,
     /// The paused cluster that it waits for.
     pub held: Option<Rc<Target>>,
+    /// The cluster in whose queue it waits, and until when.
+    pub queued: Option<(Key, u64)>,
+    /// The backend that was asked for its request.
+    pub asked: Option<Key>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -67,6 +73,8 @@ impl Slot {
             intro: None,
             tried: Vec::new(),
             held: None,
+            queued: None,
+            asked: None,
             lanes: None,
             bulk: 0,
             reset: false,
@@ -112,6 +120,14 @@ const HTTP_REASONS: [i32; 2] = [156, 155];
 fn spoke_http(error: &openssl::ssl::Error) -> bool {
     let mut reasons = error.ssl_error().into_iter().flat_map(|all| all.errors());
     reasons.any(|one| HTTP_REASONS.contains(&one.reason_code()))
+}
+
+/// By the address alone: who comes back has another port.
+fn by_source(client: SocketAddr) -> u64 {
+    match client.ip().to_canonical() {
+        IpAddr::V4(v4) => hash(&v4.octets()),
+        IpAddr::V6(v6) => hash(&v6.octets()),
+    }
 }
 
 /// Everything that one connection's share of a turn needs.
@@ -354,7 +370,11 @@ impl Turn<'_> {
     /// Writes the record of the exchange under way.
     pub fn log(&mut self) {
         if let Some(x) = self.slot.session.exchange() {
-            count::exchange(self.tally, self.world.door, x, self.world.now_us);
+            let now_us = self.world.now_us;
+            count::exchange(self.tally, self.world.door, x, now_us);
+            if let Some((backend, us)) = self.slot.asked.zip(x.record.answered_after(now_us)) {
+                self.backs.answered(backend, us, now_us);
+            }
             if x.record.start_us != 0 {
                 self.access.write(
                     x,
@@ -371,6 +391,7 @@ impl Turn<'_> {
         }
         self.board.add(self.worker, Cell::Requests, 1);
         self.slot.tried.clear();
+        self.slot.asked = None;
     }
 
     /// The next piece of the metrics.
@@ -456,12 +477,14 @@ impl Turn<'_> {
                 return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
             }
         }
+        let target = Rc::clone(target);
         let preface = target.cluster.send_proxy.map(|it| self.slot.preface(it));
         let mut room = [0; 256];
         let host = match target.cluster.tls {
             Some(_) => host::normalize(&x.record.host, &mut room),
             None => &[],
         };
+        let queued = self.slot.queued.take();
         let asked = Asked {
             cluster: target.key,
             host: std::str::from_utf8(host).unwrap_or_default(),
@@ -472,20 +495,73 @@ impl Turn<'_> {
             },
             owner: self.key,
             preface: preface.as_deref(),
+            ask: Ask {
+                hash: x
+                    .affinity
+                    .unwrap_or_else(|| by_source(self.slot.session.peer())),
+            },
+            sticky: std::str::from_utf8(&x.sticky).unwrap_or_default(),
+            called: queued.is_some(),
         };
         let now_ms = self.now_ms();
         let tried = &mut self.slot.tried;
         match self.backs.find(asked, tried, now_ms, self.poll) {
             Found::Ready(key, server) => {
                 self.slot.back = Some(key);
+                self.slot.asked = self.backs.conns.get(key).map(|back| back.backend);
                 self.on(Event::Connected {
                     server,
                     reused: true,
                 });
             }
             Found::Started(key) => self.slot.back = Some(key),
+            Found::Busy => self.line_up(&target, queued),
             Found::Nothing(why) => self.on(Event::Unconnected(why)),
         }
+    }
+
+    /// All backends have as many requests as they may: it waits, or goes on to.
+    fn line_up(&mut self, target: &Target, before: Option<(Key, u64)>) {
+        let seconds = target.cluster.balancing.queue_timeout;
+        let anew = || {
+            (
+                target.key,
+                self.world.now_us / 1000 + u64::from(seconds) * 1000,
+            )
+        };
+        let (cluster, until_ms) = before.unwrap_or_else(anew);
+        let waiting = Waiting {
+            slot: self.key,
+            until_ms,
+        };
+        if !self.backs.line_up(cluster, waiting, before.is_some()) {
+            return self.on(Event::Unconnected(Unconnected::QueueFull { seconds: 1 }));
+        }
+        self.slot.queued = Some((cluster, until_ms));
+        self.on(Event::Held);
+    }
+
+    /// It was the first in the queue, and may look again.
+    pub fn called(&mut self) {
+        if let Some((cluster, _)) = self.slot.queued {
+            let id = self.slot.session.exchange().and_then(|x| x.target.as_ref());
+            let target = id.and_then(|target| self.backs.target(&target.cluster.id));
+            // Behind a change of its cluster it is asked by another key.
+            self.slot.queued = target
+                .as_ref()
+                .map(|it| it.key)
+                .filter(|key| *key == cluster)
+                .zip(self.slot.queued.map(|it| it.1));
+            self.on(Event::Resumed(target));
+            self.run();
+        }
+    }
+
+    /// It has waited in the queue for as long as it may.
+    pub fn too_late(&mut self) {
+        self.slot.queued = None;
+        self.on(Event::Unconnected(Unconnected::QueueTimedOut));
+        self.run();
     }
 
     /// The pause is over: it looks for a backend among those that there are now.
@@ -514,6 +590,7 @@ impl Turn<'_> {
                 return self.on(Event::Unconnected(why));
             }
         }
+        self.slot.asked = Some(backend);
         if let Some(server) = self.backs.server(key) {
             self.on(Event::Connected {
                 server,

@@ -195,6 +195,9 @@ impl Worker {
                 u64::from(settings.back_keepalive_timeout) * 1000,
                 tally.clone(),
                 Dialers::new(outfit.roots),
+                Random::new(outfit.seed.rotate_left(32)),
+                // Half of the buffers is for those who do not wait.
+                (buffers / 2).max(1),
             ),
             tally,
             // Half of the buffers is for those who do not wait for a paused cluster.
@@ -236,6 +239,7 @@ impl Worker {
         while !self.is_over() {
             self.poll.wait(&mut events, self.timeout_ms())?;
             self.now_us = clock::monotonic_us();
+            self.backs.now_ms = self.now_ms();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
             self.shake_first();
@@ -247,6 +251,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.serve_queues();
             self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
@@ -279,6 +284,7 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.backs.queues_due_ms());
         earlier(self.holds.over_ms());
         if self.may_tell() {
             earlier(self.backs.watches.due_ms());
@@ -411,6 +417,9 @@ impl Worker {
             if let Some(target) = slot.held.take() {
                 self.holds.leave(&target.cluster.id, key);
             }
+            if let Some((cluster, _)) = slot.queued.take() {
+                self.backs.leave_line(cluster, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -436,6 +445,9 @@ impl Worker {
         self.litter |= slot.front.plain().is_none();
         if let Some(target) = slot.held {
             self.holds.leave(&target.cluster.id, key);
+        }
+        if let Some((cluster, _)) = slot.queued {
+            self.backs.leave_line(cluster, key);
         }
         if let Some(back) = slot.back {
             if slot.reset {
@@ -499,6 +511,26 @@ impl Worker {
         let next = self.shrink_at_ms.filter(|_| !due);
         let more = pool.has_free() || self.litter;
         self.shrink_at_ms = more.then(|| next.unwrap_or(now_ms + SHRINK_MS));
+    }
+
+    /// Requests have ended: those who wait for a backend are served, first come, first served.
+    fn serve_queues(&mut self) {
+        let now_ms = self.now_ms();
+        while let Some(slot) = self.backs.stranded.pop() {
+            self.with_turn(slot, |turn| turn.called());
+        }
+        while let Some(slot) = self.backs.next_late(now_ms) {
+            self.with_turn(slot, |turn| turn.too_late());
+        }
+        for cluster in self.backs.freed(now_ms) {
+            while let Some(first) = self.backs.next_in_line(cluster) {
+                self.with_turn(first.slot, |turn| turn.called());
+                let waits_again = |slot: &Slot| slot.queued.is_some();
+                if self.slots.get(first.slot).is_some_and(waits_again) {
+                    break;
+                }
+            }
+        }
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.

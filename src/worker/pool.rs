@@ -5,6 +5,7 @@
 //! kept-alive request costs no epoll_ctl. (It is not kept inside the session's
 //! slot: it would have to move with every request.)
 
+mod choice;
 mod dial;
 pub mod legacy;
 
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-use crate::balance::Smooth;
+use crate::balance::Seat;
 use crate::health::Health;
 use crate::limits::POOLED_PER_BACKEND_MAX;
 use crate::metrics::{Count, Series};
@@ -20,6 +21,7 @@ use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::backend::{Dialer, Dialers, Identity};
 use crate::net::token::{self, Kind};
+use crate::random::Random;
 use crate::session::moved::Tunnel;
 use crate::session::{Lead, Server, Target};
 use crate::slab::{Key, Slab};
@@ -29,6 +31,8 @@ use crate::timer::Wheel;
 use crate::worker::inherit::made_up;
 use crate::worker::watch::{News, Watches};
 
+use choice::Choice;
+pub use choice::Waiting;
 pub use dial::{Asked, Found, Made};
 
 /// The place of a cluster that has none.
@@ -51,14 +55,24 @@ pub struct Back {
     identity: Option<Identity>,
     /// What is said first on it, of the client for whom it speaks; empty once it is said.
     preface: Option<Box<[u8]>>,
+    /// It carries a request or a tunnel, which counts at its backend.
+    busy: bool,
     idle_since_ms: u64,
 }
 
 /// A server and what this worker knows of it.
 struct Backend {
     server: Rc<Server>,
-    smooth: Smooth,
+    /// Its place in the cluster.
+    cluster: Key,
+    seat: Option<Seat>,
     health: Health,
+    /// It had as many requests as it may.
+    full: bool,
+    /// When it was added, or came back; then it warms up.
+    back_ms: u64,
+    /// Until when it is left alone, as its cluster knows it.
+    returns_ms: u64,
     /// Idle connections, the one that was used last at the end.
     pool: Vec<Key>,
     /// It was removed: its connections end with what they carry.
@@ -80,11 +94,15 @@ struct Backend {
 }
 
 impl Backend {
-    fn new(backend: Rc<state::Backend>, series: Series, since: u64) -> Backend {
+    fn new(backend: Rc<state::Backend>, series: Series, cluster: Key, since: u64) -> Backend {
         Backend {
             server: Rc::new(Server { backend, series }),
-            smooth: Smooth::default(),
+            cluster,
+            seat: None,
             health: Health::default(),
+            full: false,
+            back_ms: 0,
+            returns_ms: 0,
             pool: Vec::new(),
             removed: false,
             connections: 0,
@@ -109,11 +127,21 @@ impl Backend {
 
 struct Cluster {
     lead: Lead,
-    backends: Vec<Key>,
+    /// By their ids.
+    backends: HashMap<Rc<str>, Key>,
+    /// By what the cookies of sticky sessions call them.
+    by_cookie: HashMap<Box<str>, Key>,
+    choice: Choice,
     /// Of one whose backends speak TLS.
     dialer: Option<Rc<Dialer>>,
     /// The change with which it came.
     since: u64,
+}
+
+impl Cluster {
+    fn slow_start_ms(&self) -> u64 {
+        u64::from(self.lead.target().cluster.balancing.slow_start) * 1000
+    }
 }
 
 pub struct Backs {
@@ -123,7 +151,18 @@ pub struct Backs {
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
+    random: Random,
     tally: Tally,
+    /// Clusters for whose backends somebody waits, and of these those in which a request has ended.
+    queues: Vec<Key>,
+    freed: Vec<Key>,
+    queues_looked_ms: u64,
+    waiting: usize,
+    waiting_max: usize,
+    /// Who waited for a cluster that is gone.
+    pub stranded: Vec<Key>,
+    /// Of the worker's clock, at the start of this turn.
+    pub now_ms: u64,
     /// Changes of the configuration so far.
     moment: u64,
     /// How long an idle connection is kept.
@@ -142,7 +181,15 @@ pub struct Report {
 }
 
 impl Backs {
-    pub fn new(now_ms: u64, keepalive_ms: u64, tally: Tally, dialers: Dialers) -> Backs {
+    /// `waiting_max`: so many requests wait at most, for all clusters together.
+    pub fn new(
+        now_ms: u64,
+        keepalive_ms: u64,
+        tally: Tally,
+        dialers: Dialers,
+        random: Random,
+        waiting_max: usize,
+    ) -> Backs {
         Backs {
             clusters: Slab::default(),
             by_id: HashMap::new(),
@@ -150,7 +197,15 @@ impl Backs {
             backends: Slab::default(),
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
+            random,
             tally,
+            queues: Vec::new(),
+            freed: Vec::new(),
+            queues_looked_ms: 0,
+            waiting: 0,
+            waiting_max,
+            stranded: Vec::new(),
+            now_ms,
             moment: 0,
             keepalive_ms,
             departed: Vec::new(),
@@ -180,7 +235,9 @@ impl Backs {
         let dialer = self.dialer_of(&cluster);
         let key = self.clusters.insert(Cluster {
             lead: lead.clone(),
-            backends: Vec::new(),
+            backends: HashMap::new(),
+            by_cookie: HashMap::new(),
+            choice: Choice::new(cluster.balancing.policy),
             dialer,
             since: self.moment,
         });
@@ -201,6 +258,7 @@ impl Backs {
             return;
         };
         let Target { key, series, .. } = *updated.lead.target();
+        updated.choice.balancer.turn_to(cluster.balancing.policy);
         updated.lead.turn(Target {
             key,
             cluster,
@@ -210,6 +268,9 @@ impl Backs {
 
     pub fn remove_cluster(&mut self, id: &str) {
         if let Some(key) = self.by_id.remove(id) {
+            while let Some(waiting) = self.next_in_line(key) {
+                self.stranded.push(waiting.slot);
+            }
             self.clusters.remove(key);
         }
     }
@@ -257,9 +318,12 @@ impl Backs {
             shook: false,
             identity: None,
             preface: None,
+            busy: true,
             idle_since_ms: 0,
         });
-        Some((conn, Rc::clone(&server.server)))
+        let server = Rc::clone(&server.server);
+        self.begin(backend);
+        Some((conn, server))
     }
 
     fn stray_backend(&mut self, cluster: &str, id: &str, address: SocketAddr) -> Option<Key> {
@@ -271,7 +335,7 @@ impl Backs {
         let Change::BackendAdd(conf) = made_up("backend", &pairs)? else {
             return None;
         };
-        let gone = Backend::new(conf, None, self.moment);
+        let gone = Backend::new(conf, None, NOWHERE, self.moment);
         Some(self.backends.insert(Backend {
             removed: true,
             ..gone
@@ -284,12 +348,39 @@ impl Backs {
     }
 
     pub fn add_backend(&mut self, backend: Rc<state::Backend>, series: Series) {
-        let cluster = self.by_id.get(&backend.cluster).copied();
-        let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
+        let Some(cluster) = self.by_id.get(&backend.cluster).copied() else {
             return;
         };
-        let backend = Backend::new(backend, series, self.moment);
-        cluster.backends.push(self.backends.insert(backend));
+        let (id, moment) = (Rc::clone(&backend.id), self.moment);
+        let new = Backend::new(backend, series, cluster, moment);
+        let key = self.backends.insert(new);
+        let Some(known) = self.clusters.get_mut(cluster) else {
+            return;
+        };
+        known.backends.insert(id, key);
+        let came_later = known.since != moment;
+        self.name_cookie(key, true);
+        self.seat(key);
+        if came_later {
+            self.warm_up(key, self.now_ms);
+            self.restand(key, self.now_ms);
+        }
+    }
+
+    /// What a cookie calls it leads to it, or does no more.
+    fn name_cookie(&mut self, key: Key, leads: bool) {
+        let Some(backend) = self.backends.get(key) else {
+            return;
+        };
+        let cluster = self.clusters.get_mut(backend.cluster);
+        let Some((cluster, name)) = cluster.zip(backend.conf().sticky_name()) else {
+            return;
+        };
+        if leads {
+            cluster.by_cookie.insert(name.into(), key);
+        } else if cluster.by_cookie.get(name) == Some(&key) {
+            cluster.by_cookie.remove(name);
+        }
     }
 
     /// One that takes nothing new gives its idle connections up.
@@ -300,6 +391,7 @@ impl Backs {
         let Some(backend) = self.backends.get_mut(key) else {
             return;
         };
+        let was_ready = backend.takes_requests();
         let idle = match conf.state {
             BackendState::Ready => Vec::new(),
             BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
@@ -307,10 +399,19 @@ impl Backs {
         if conf.state != BackendState::Ready {
             self.departed.push(key);
         }
-        backend.server = Rc::new(Server {
-            backend: conf,
-            series: backend.server.series,
-        });
+        let series = backend.server.series;
+        self.name_cookie(key, false);
+        if let Some(backend) = self.backends.get_mut(key) {
+            backend.server = Rc::new(Server {
+                backend: conf,
+                series,
+            });
+            if !was_ready && backend.takes_requests() {
+                self.warm_up(key, self.now_ms);
+            }
+        }
+        self.name_cookie(key, true);
+        self.restand(key, self.now_ms);
         for conn in idle {
             self.drop_conn(conn);
         }
@@ -318,13 +419,7 @@ impl Backs {
 
     fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
         let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
-        let of_id = |key: &&Key| {
-            self.backends
-                .get(**key)
-                .is_some_and(|b| *b.conf().id == *id)
-        };
-        // What was added last is asked for first.
-        cluster.backends.iter().rev().find(of_id).copied()
+        cluster.backends.get(id).copied()
     }
 
     /// A server as it is configured here.
@@ -338,9 +433,11 @@ impl Backs {
         let Some(key) = self.backend_key(cluster, id) else {
             return;
         };
+        self.name_cookie(key, false);
+        self.unseat(key);
         let cluster = self.by_id.get(cluster).copied();
         if let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) {
-            cluster.backends.retain(|backend| *backend != key);
+            cluster.backends.remove(id);
         }
         let Some(backend) = self.backends.get_mut(key) else {
             return;
@@ -413,16 +510,20 @@ impl Backs {
     }
 
     /// A connect succeeded.
-    pub fn connected(&mut self, backend: Key) {
+    pub fn connected(&mut self, backend: Key, now_ms: u64) {
         let Some(server) = self.backends.get_mut(backend) else {
             return;
         };
+        if server.health.is_well() {
+            return;
+        }
         server.health.connected();
         self.tally.row(server.server.series).set(Count::Avoided, 0);
-        if server.down {
-            server.down = false;
+        if std::mem::take(&mut server.down) {
             self.has_news(backend);
+            self.warm_up(backend, now_ms);
         }
+        self.restand(backend, now_ms);
     }
 
     fn has_news(&mut self, backend: Key) {
@@ -448,12 +549,15 @@ impl Backs {
             conf.cluster,
             conf.address
         );
-        if server.health.failed(now_ms) && !server.down {
+        if !server.health.failed(now_ms) {
+            return;
+        }
+        if !std::mem::replace(&mut server.down, true) {
             row.set(Count::Avoided, 1);
-            server.down = true;
             server.why = why.to_string();
             self.has_news(backend);
         }
+        self.restand(backend, now_ms);
     }
 
     /// A session has done with it: it waits for the next one.
@@ -463,6 +567,7 @@ impl Backs {
         };
         back.owner = None;
         back.idle_since_ms = now_ms;
+        let (backend, was_busy) = (back.backend, std::mem::take(&mut back.busy));
         let watched = back
             .conn
             .watch(poll, token::pack(Kind::Back, key), true, false);
@@ -475,6 +580,9 @@ impl Backs {
             }
             _ => false,
         };
+        if was_busy {
+            self.end(backend);
+        }
         if !fits || watched.is_err() {
             self.close(key);
             return;
@@ -507,6 +615,9 @@ impl Backs {
             server.connections -= 1;
             self.tally.row(server.server.series).take_one(Count::Open);
             self.watches.lost(&server.watchers);
+        }
+        if back.busy {
+            self.end(back.backend);
         }
     }
 
