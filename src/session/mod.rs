@@ -29,6 +29,7 @@ pub mod record;
 mod request;
 mod response;
 mod tunnel;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -238,16 +239,16 @@ impl Session {
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Waiting(x), Connected { server, reused }) => {
-                request::connected(c, x, server, reused, world)
+                waiting::connected(c, x, server, reused, world)
             }
-            (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Unconnected(why)) => waiting::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
                 c.acts.back = BackAct::GiveUp;
-                request::unconnected(c, x, self::Unconnected::TimedOut, world)
+                waiting::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 
-            (Phase::Waiting(x), Held) => request::held(c, x, world),
-            (Phase::Held(x), event) => request::while_held(c, x, event, world),
+            (Phase::Waiting(x), Held) => waiting::held(c, x, world),
+            (Phase::Held(x), event) => waiting::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
