@@ -20,6 +20,16 @@ impl Health {
         now_ms < self.until_ms
     }
 
+    /// Until when it is left alone.
+    pub fn until_ms(&self) -> u64 {
+        self.until_ms
+    }
+
+    /// Nothing bad is known of it.
+    pub fn is_well(&self) -> bool {
+        *self == Health::default()
+    }
+
     /// For another worker.
     pub fn numbers(&self) -> [u64; 3] {
         [self.failures.into(), self.pauses.into(), self.until_ms]

@@ -117,6 +117,12 @@ pub const LABEL_NAMES_MAX: usize = 4;
 pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.
 pub const WEIGHT_MAX: u16 = 256;
+/// Requests of one worker that wait for a backend of one cluster.
+pub const QUEUE_MAX: u32 = 65_536;
+/// How often it is looked whether another worker has made room for them, in milliseconds.
+pub const QUEUE_LOOK_MS: u64 = 5;
+/// Points of all backends of a cluster on the ring of consistent hashing: 4 MiB.
+pub const RING_POINTS_MAX: u64 = 1 << 18;
 /// Longest name of a cluster, a backend or a cookie, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.

@@ -8,7 +8,7 @@ use super::certificate::{check_pem, cipher_names, version_name};
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
-use crate::state::{check_path, Cidr, HostRule, Timeouts};
+use crate::state::{check_path, Cidr, HostRule, Part, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -260,6 +260,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Target => check_target(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
         Kind::Hsts => hsts(text).map(Value::Text),
+        Kind::Part => Part::parse(text).map(|part| Value::Text(part.to_string())),
     }
 }
 

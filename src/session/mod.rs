@@ -30,6 +30,7 @@ pub mod record;
 mod request;
 mod response;
 mod tunnel;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -94,10 +95,12 @@ pub enum Unconnected {
     NoTls(&'static str),
     /// None of the cluster can be used.
     NoBackend,
-    /// The cluster is paused for so many seconds yet, and too many wait for it already.
+    /// Too many wait for the cluster already; after so many seconds it is worth another try.
     QueueFull {
         seconds: u32,
     },
+    /// It has waited for a backend for as long as it may.
+    QueueTimedOut,
 }
 
 /// What happened.
@@ -122,7 +125,7 @@ pub enum Event {
     /// The next piece of the metrics lies in `scratch.head`; where the one after it
     /// begins, if there is one.
     Told(Option<Cursor>),
-    /// The cluster is paused: it will be told when that is over.
+    /// The cluster is paused, or its backends are full: it will be told when that is over.
     Held,
     /// It is over. Where the cluster of that name leads now, if there is one.
     Resumed(Option<Rc<Target>>),
@@ -238,15 +241,15 @@ impl Session {
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Waiting(x), Connected { server, reused }) => {
-                request::connected(c, x, server, reused, world)
+                waiting::connected(c, x, server, reused, world)
             }
-            (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Unconnected(why)) => waiting::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
                 c.acts.back = BackAct::GiveUp;
-                request::unconnected(c, x, self::Unconnected::TimedOut, world)
+                waiting::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
-            (Phase::Waiting(x), Held) => request::held(c, x, world),
-            (Phase::Held(x), event) => request::while_held(c, x, event, world),
+            (Phase::Waiting(x), Held) => waiting::held(c, x, world),
+            (Phase::Held(x), event) => waiting::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),

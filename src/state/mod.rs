@@ -79,14 +79,58 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
     RoundRobin,
+    Random,
+    LeastConn,
+    PowerOfTwo,
+    LeastTime,
+    Hash,
 }
 
 impl LoadBalancing {
+    pub const ALL: [LoadBalancing; 6] = [
+        LoadBalancing::RoundRobin,
+        LoadBalancing::Random,
+        LoadBalancing::LeastConn,
+        LoadBalancing::PowerOfTwo,
+        LoadBalancing::LeastTime,
+        LoadBalancing::Hash,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             LoadBalancing::RoundRobin => "round_robin",
+            LoadBalancing::Random => "random",
+            LoadBalancing::LeastConn => "least_conn",
+            LoadBalancing::PowerOfTwo => "power_of_two",
+            LoadBalancing::LeastTime => "least_time",
+            LoadBalancing::Hash => "hash",
         }
     }
+}
+
+/// What requests have in common that go to the same backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The address that they come from.
+    Source,
+    Path,
+    /// The value of the field with that name, in any case.
+    Header(Box<str>),
+    Cookie(Box<str>),
+}
+
+/// How requests are given to the backends of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    pub policy: LoadBalancing,
+    pub hash_on: Part,
+    /// A cookie keeps clients at their backends.
+    pub sticky: bool,
+    /// Seconds for which a backend that comes back warms up.
+    pub slow_start: u32,
+    /// Requests that wait in a worker while all backends are full, and for how many seconds.
+    pub max_queue: u32,
+    pub queue_timeout: u32,
 }
 
 /// Time limits of a listener, in seconds.
@@ -195,7 +239,7 @@ pub struct Listener {
 pub struct Cluster {
     pub id: Rc<str>,
     pub protocol: Protocol,
-    pub load_balancing: LoadBalancing,
+    pub balancing: Balancing,
     /// Backends are told in the PROXY protocol who the client is.
     pub send_proxy: Option<proxy_protocol::Version>,
     /// Its backends speak TLS.
@@ -283,6 +327,10 @@ pub struct Backend {
     /// Used only when no other backend of the cluster can be.
     pub backup: bool,
     pub state: BackendState,
+    /// Requests and tunnels at once.
+    pub max_connections: Option<u32>,
+    /// What the cookie of a sticky session calls it; `None`: as its id does.
+    pub sticky_id: Option<Box<str>>,
 }
 
 /// One step from a state to the next.

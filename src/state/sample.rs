@@ -153,10 +153,22 @@ impl Random {
         Cluster {
             id: self.name(),
             protocol: self.protocol(),
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: self.balancing(),
             send_proxy: self.coin().then_some(Version::V2),
             tls: self.backend_tls(),
             answers: self.answers(),
+        }
+    }
+
+    fn balancing(&mut self) -> Balancing {
+        let parts = ["source", "path", "header:X-User", "cookie:sid"];
+        Balancing {
+            policy: LoadBalancing::ALL[self.below(6) as usize],
+            hash_on: Part::parse(parts[self.below(4) as usize]).expect("a part"),
+            sticky: self.coin(),
+            slow_start: self.below(60) as u32,
+            max_queue: self.below(2000) as u32,
+            queue_timeout: 1 + self.below(60) as u32,
         }
     }
 
@@ -217,6 +229,8 @@ impl Random {
             address: self.address(),
             weight: self.below(257) as u16,
             backup: self.coin(),
+            max_connections: self.coin().then(|| 1 + self.below(9) as u32),
+            sticky_id: self.coin().then(|| "s-1".into()),
             state: [BackendState::Ready, BackendState::Drain, BackendState::Down]
                 [self.below(3) as usize],
         }

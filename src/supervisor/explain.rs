@@ -372,6 +372,7 @@ fn told(
         secure: listener.protocol == Protocol::Https,
         request_id: b"(32 hexadecimal digits)",
         identity: identity_told(listener),
+        cookie: None,
     };
     let mut out = Vec::new();
     rewrite::request(&request, head, edge, &mut out);

@@ -22,6 +22,7 @@ mod link;
 mod pool;
 mod retire;
 mod roll;
+mod seek;
 mod trace;
 mod watch;
 
@@ -195,6 +196,9 @@ impl Worker {
                 u64::from(settings.back_keepalive_timeout) * 1000,
                 tally.clone(),
                 Dialers::new(outfit.roots),
+                Random::new(outfit.seed.rotate_left(32)),
+                // Half of the buffers is for those who do not wait.
+                (buffers / 2).max(1),
             ),
             tally,
             // Half of the buffers is for those who do not wait for a paused cluster.
@@ -236,6 +240,7 @@ impl Worker {
         while !self.is_over() {
             self.poll.wait(&mut events, self.timeout_ms())?;
             self.now_us = clock::monotonic_us();
+            self.backs.now_ms = self.now_ms();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
             self.shake_first();
@@ -247,6 +252,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.serve_queues();
             self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
@@ -279,6 +285,7 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.backs.queues_due_ms());
         earlier(self.holds.over_ms());
         if self.may_tell() {
             earlier(self.backs.watches.due_ms());
@@ -411,6 +418,9 @@ impl Worker {
             if let Some(target) = slot.held.take() {
                 self.holds.leave(&target.cluster.id, key);
             }
+            if let Some((cluster, _)) = slot.queued.take() {
+                self.backs.leave_line(cluster, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -436,6 +446,9 @@ impl Worker {
         self.litter |= slot.front.plain().is_none();
         if let Some(target) = slot.held {
             self.holds.leave(&target.cluster.id, key);
+        }
+        if let Some((cluster, _)) = slot.queued {
+            self.backs.leave_line(cluster, key);
         }
         if let Some(back) = slot.back {
             if slot.reset {

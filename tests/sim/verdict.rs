@@ -118,7 +118,7 @@ impl Case<'_> {
             End::BackendTimeout => timeout && (self.odd || self.narrow || backend),
             End::BackendConnectTimeout | End::TunnelTimeout => timeout,
             // Nobody does either here.
-            End::ProxyShutdown | End::ProxyKilled => false,
+            End::ProxyShutdown | End::ProxyKilled | End::ProxyQueueTimeout => false,
             End::ProxyNoRoom => self.narrow,
             End::ProxyQueueFull => slot.turned_away.contains(&i),
         }

@@ -26,7 +26,8 @@ use sozu_lib::session::{
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
+    Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
+    Protocol, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -120,6 +121,8 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
                 weight: 1,
                 state: BackendState::Ready,
                 backup: false,
+                max_connections: None,
+                sticky_id: None,
             }),
             series: None,
         }),
@@ -144,7 +147,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         cluster: Rc::new(Cluster {
             id: "c".into(),
             protocol: protocol.behind(),
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
             answers: BTreeMap::new(),

@@ -61,6 +61,7 @@ impl Backs {
             backend.told_down = true;
             self.tally.row(backend.server.series).set(Count::Avoided, 1);
         }
+        self.restand(key, now_ms);
         Some(())
     }
 }
