@@ -172,6 +172,9 @@ impl Balancer {
 
     /// From now on it is chosen by that policy; seats, and what they have, stay.
     pub fn turn_to(&mut self, policy: LoadBalancing) {
+        if policy == self.policy {
+            return;
+        }
         let seats: Vec<Seat> = self.seats().collect();
         seats.iter().for_each(|seat| self.step_out(*seat));
         self.policy = policy;
@@ -237,6 +240,10 @@ impl Balancer {
             self.change(seat, |member| member.weight = weight);
             self.ring = None;
         }
+    }
+
+    pub fn has_chosen(&self) -> bool {
+        self.choices > 0
     }
 
     /// Fewer than half of those that are used first are not left alone, so that all of them are used.

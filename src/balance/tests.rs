@@ -1,5 +1,5 @@
 use super::*;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 const READY: Standing = Standing {
     weight: 100 * WEIGHT_UNIT,
@@ -416,6 +416,7 @@ fn below_half_all_are_used() {
 #[test]
 fn turns_go_on_when_their_numbers_end() {
     let mut balancer = with(LoadBalancing::RoundRobin, &[2, 1]);
+    balancer.turn_to(LoadBalancing::Random);
     balancer.turn = 1 << 62;
     balancer.turn_to(LoadBalancing::RoundRobin);
     let found = names(&mut balancer, 300);
