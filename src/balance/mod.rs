@@ -226,7 +226,15 @@ impl Balancer {
     pub fn set_standing(&mut self, seat: Seat, standing: Standing) {
         if self.standing(seat).is_some_and(|old| old != standing) {
             self.step_out(seat);
-            self.change(seat, |member| member.standing = standing);
+            let turn = self.turn;
+            self.change(seat, |member| {
+                // Whoever weighs more now need not wait for as long as he had to.
+                let (old, new) = (member.standing.weight, standing.weight);
+                let ahead = u128::from(member.turn.saturating_sub(turn));
+                let ahead = ahead * u128::from(old) / u128::from(new);
+                member.turn = member.turn.min(turn) + ahead as u64;
+                member.standing = standing;
+            });
             self.step_in(seat);
         }
     }
