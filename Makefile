@@ -32,6 +32,7 @@ check: setup-tests ## format, lints and every test: what has to pass before a me
 
 bench: setup ## how much, how fast, how large
 	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --locked --example picks
 	$(CARGO) run --release --locked --example bench
 
 loss: setup ## counts what is lost while it changes and workers come, go and die: 10 minutes
