@@ -313,9 +313,8 @@ fn what_its_frontends_take() {
         let said = control.refused(&format!("{add} {more}"), "mismatch");
         assert!(said.contains(why), "{said}");
     }
-    let policy =
-        format!("listener add address=127.0.0.1:9 protocol=tls_passthrough strict_sni=true");
-    control.refused(&policy, "invalid");
+    let policy = "listener add address=127.0.0.1:9 protocol=tls_passthrough strict_sni=true";
+    control.refused(policy, "invalid");
 }
 
 #[test]
