@@ -19,7 +19,8 @@ use crate::proto::reply;
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{
-    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, Protocol, Refused, State,
+    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, LoadBalancing, Protocol,
+    Refused, State,
 };
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
@@ -304,7 +305,20 @@ fn chosen(state: &State, backend: &Backend) -> (bool, &'static str) {
         BackendState::Down => (false, "no, it is down"),
         BackendState::Ready if backend.weight == 0 => (false, "no, its weight is 0"),
         BackendState::Ready if backend.backup && others(false) => (false, "no, it is a backup"),
-        BackendState::Ready => (true, "yes, by weight"),
+        BackendState::Ready => (true, by_policy(state, backend)),
+    }
+}
+
+/// When requests go to a backend that takes some.
+fn by_policy(state: &State, backend: &Backend) -> &'static str {
+    let cluster = state.cluster(&backend.cluster);
+    match cluster.map(|cluster| cluster.balancing.policy) {
+        Some(LoadBalancing::LeastConn | LoadBalancing::PowerOfTwo) => {
+            "yes, when it has few requests for its weight"
+        }
+        Some(LoadBalancing::LeastTime) => "yes, when it answers fast, by weight",
+        Some(LoadBalancing::Hash) => "yes, for its share of hash_on, by weight",
+        _ => "yes, by weight",
     }
 }
 
