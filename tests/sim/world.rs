@@ -102,6 +102,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         challenges: Challenges::default(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
@@ -111,7 +112,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             room,
         },
         tools,
-        doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
+        doors: [door(Protocol::Http, dice), door(raw, dice)],
         server: Rc::new(session::Server {
             backend: Rc::new(Backend {
                 cluster: "c".into(),
@@ -145,7 +146,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         },
         cluster: Rc::new(Cluster {
             id: "c".into(),
-            protocol,
+            protocol: protocol.behind(),
             balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
@@ -160,7 +161,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
-        Protocol::Tcp | Protocol::Metrics => "/",
+        Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
     router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
     let page = dice
@@ -194,7 +195,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
-        true => plan::tunnel(dice),
+        true => plan::tunnel(sim.doors[1].reads_hello(), dice),
         false => plan::plan(id, sim.truth.room, dice),
     };
     let client = Client::new(id, &mut plan, tcp, dice);
