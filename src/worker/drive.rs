@@ -363,6 +363,16 @@ impl Turn<'_> {
                     self.world.now_us,
                 );
             }
+            let most = x.target.as_ref().map_or(0, |it| it.cluster.eject_5xx);
+            if let Some(server) = x
+                .server
+                .as_ref()
+                .filter(|_| most > 0 && x.came_from_backend())
+            {
+                let now_ms = self.world.now_us / 1000;
+                let status = x.record.status;
+                self.backs.answered(server.key, status, most, now_ms);
+            }
             self.complaints
                 .tell(x, self.slot.session.peer(), self.world.now_us);
             if x.record.surplus {

@@ -20,6 +20,7 @@ mod lend;
 mod line;
 mod link;
 mod pool;
+mod probe;
 mod retire;
 mod roll;
 mod trace;
@@ -57,6 +58,7 @@ use drive::{Slot, Turn};
 use hold::Holds;
 use line::Line;
 use pool::Backs;
+use probe::Probes;
 use retire::Retirement;
 
 pub use boot::main;
@@ -116,6 +118,7 @@ pub struct Worker {
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
+    probes: Probes,
     holds: Holds,
     tools: Tools,
     access: AccessLog,
@@ -196,6 +199,7 @@ impl Worker {
                 tally.clone(),
                 Dialers::new(outfit.roots),
             ),
+            probes: Probes::new(now_us / 1000),
             tally,
             // Half of the buffers is for those who do not wait for a paused cluster.
             holds: Holds::new((buffers / 2).max(1)),
@@ -247,6 +251,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.look_at_checks();
             self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
@@ -279,6 +284,7 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.probes.due_ms());
         earlier(self.holds.over_ms());
         if self.may_tell() {
             earlier(self.backs.watches.due_ms());
@@ -326,6 +332,7 @@ impl Worker {
             Some((Kind::Signals, _)) => self.take_signals(),
             Some((Kind::Heir, _)) => self.heir_ready(ready),
             Some((Kind::Legacy, key)) => self.legacy_ready(key),
+            Some((Kind::Probe, key)) => self.probe_ready(key, ready),
             _ => {}
         }
     }

@@ -6,6 +6,7 @@
 //! slot: it would have to move with every request.)
 
 mod dial;
+mod health;
 pub mod legacy;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use crate::balance::Smooth;
-use crate::health::Health;
+use crate::health::{hash_of, question, Checks, Health, Verdict};
 use crate::limits::POOLED_PER_BACKEND_MAX;
 use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
@@ -30,6 +31,7 @@ use crate::worker::inherit::made_up;
 use crate::worker::watch::{News, Watches};
 
 pub use dial::{Asked, Found, Made};
+pub use health::{Asking, Report, Subject};
 
 /// The place of a cluster that has none.
 const NOWHERE: Key = Key {
@@ -67,7 +69,12 @@ struct Backend {
     connections: u32,
     /// Orders of main to watch it.
     watchers: Vec<u64>,
-    /// It was left alone, and not connected to since; why.
+    /// What its checks have shown, and of whose name they are told apart.
+    checks: Checks,
+    name: u64,
+    /// Its check that is being made, by its place among all, or that it waits for one.
+    pub probe: Asking,
+    /// It was left alone, and nothing since has shown that it is well; why.
     down: bool,
     why: String,
     /// That TLS fails was said; not again before then.
@@ -81,14 +88,22 @@ struct Backend {
 
 impl Backend {
     fn new(backend: Rc<state::Backend>, series: Series, since: u64) -> Backend {
+        let name = hash_of(&[backend.cluster.as_bytes(), backend.id.as_bytes()]);
         Backend {
-            server: Rc::new(Server { backend, series }),
+            server: Rc::new(Server {
+                key: NOWHERE,
+                backend,
+                series,
+            }),
             smooth: Smooth::default(),
             health: Health::default(),
             pool: Vec::new(),
             removed: false,
             connections: 0,
             watchers: Vec::new(),
+            checks: Checks::default(),
+            name,
+            probe: Asking::default(),
             down: false,
             why: String::new(),
             tls_silent_until_ms: 0,
@@ -102,14 +117,24 @@ impl Backend {
         &self.server.backend
     }
 
+    fn is_ready(&self) -> bool {
+        !self.removed && self.conf().state == BackendState::Ready
+    }
+
     fn takes_requests(&self) -> bool {
-        !self.removed && self.conf().weight > 0 && self.conf().state == BackendState::Ready
+        self.is_ready() && self.conf().weight > 0
     }
 }
 
 struct Cluster {
     lead: Lead,
     backends: Vec<Key>,
+    /// What its checks ask.
+    question: Option<u64>,
+    /// Too few are well: nobody is left alone.
+    panics: bool,
+    /// Whether that is so is to be looked at.
+    unsettled: bool,
     /// Of one whose backends speak TLS.
     dialer: Option<Rc<Dialer>>,
     /// The change with which it came.
@@ -132,13 +157,10 @@ pub struct Backs {
     departed: Vec<Key>,
     pub watches: Watches,
     pub news: News,
-}
-
-/// A backend that went down, or came up again.
-pub struct Report {
-    pub conf: Rc<state::Backend>,
-    /// Why it is down; `None`: it is up.
-    pub down: Option<String>,
+    /// Backends whose checks begin, or are other ones now.
+    pub unchecked: Vec<Key>,
+    /// Clusters of which it is to be looked at whether too few are well.
+    unsettled: Vec<Key>,
 }
 
 impl Backs {
@@ -156,6 +178,8 @@ impl Backs {
             departed: Vec::new(),
             watches: Watches::default(),
             news: News::default(),
+            unchecked: Vec::new(),
+            unsettled: Vec::new(),
         }
     }
 
@@ -181,6 +205,9 @@ impl Backs {
         let key = self.clusters.insert(Cluster {
             lead: lead.clone(),
             backends: Vec::new(),
+            question: question(&cluster),
+            panics: false,
+            unsettled: false,
             dialer,
             since: self.moment,
         });
@@ -206,6 +233,7 @@ impl Backs {
             cluster,
             series,
         });
+        self.ask_anew(key);
     }
 
     pub fn remove_cluster(&mut self, id: &str) {
@@ -288,8 +316,20 @@ impl Backs {
         let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
             return;
         };
-        let backend = Backend::new(backend, series, self.moment);
-        cluster.backends.push(self.backends.insert(backend));
+        let server = Rc::clone(&backend);
+        let key = self
+            .backends
+            .insert(Backend::new(backend, series, self.moment));
+        cluster.backends.push(key);
+        if let Some(backend) = self.backends.get_mut(key) {
+            backend.server = Rc::new(Server {
+                key,
+                backend: server,
+                series,
+            });
+        }
+        self.unchecked.push(key);
+        self.unsettle(key);
     }
 
     /// One that takes nothing new gives its idle connections up.
@@ -308,9 +348,15 @@ impl Backs {
             self.departed.push(key);
         }
         backend.server = Rc::new(Server {
+            key,
             backend: conf,
             series: backend.server.series,
         });
+        if !backend.is_ready() {
+            self.settle(key, Verdict::Unknown);
+        }
+        self.unchecked.push(key);
+        self.unsettle(key);
         for conn in idle {
             self.drop_conn(conn);
         }
@@ -342,10 +388,12 @@ impl Backs {
         if let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) {
             cluster.backends.retain(|backend| *backend != key);
         }
+        self.unsettle(key);
         let Some(backend) = self.backends.get_mut(key) else {
             return;
         };
         backend.removed = true;
+        self.unchecked.push(key);
         self.departed.push(key);
         for conn in std::mem::take(&mut backend.pool) {
             self.drop_conn(conn);
@@ -387,73 +435,12 @@ impl Backs {
         self.watches.add(order, connections);
     }
 
-    /// The next backend that is not any more what main was told it is.
-    pub fn report(&mut self, now_ms: u64) -> Option<Report> {
-        while let Some(key) = self.news.next(now_ms) {
-            let Some(backend) = self.backends.get_mut(key) else {
-                continue;
-            };
-            backend.has_news = false;
-            if backend.down != backend.told_down {
-                backend.told_down = backend.down;
-                let conf = Rc::clone(&backend.server.backend);
-                let down = backend.down.then(|| backend.why.clone());
-                return Some(Report { conf, down });
-            }
-        }
-        None
-    }
-
     // ---- connections ----------------------------------------------------
 
     /// The server at the other end.
     pub fn server(&self, conn: Key) -> Option<Rc<Server>> {
         let back = self.conns.get(conn)?;
         Some(Rc::clone(&self.backends.get(back.backend)?.server))
-    }
-
-    /// A connect succeeded.
-    pub fn connected(&mut self, backend: Key) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        server.health.connected();
-        self.tally.row(server.server.series).set(Count::Avoided, 0);
-        if server.down {
-            server.down = false;
-            self.has_news(backend);
-        }
-    }
-
-    fn has_news(&mut self, backend: Key) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        if !std::mem::replace(&mut server.has_news, true) {
-            self.news.add(backend);
-        }
-    }
-
-    /// A connect failed.
-    pub fn failed(&mut self, backend: Key, why: &str, now_ms: u64) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        let row = self.tally.row(server.server.series);
-        row.add(Count::ConnectFailed, 1);
-        let conf = server.conf();
-        log::debug!(
-            "backend {} of cluster {} at {}: {why}",
-            conf.id,
-            conf.cluster,
-            conf.address
-        );
-        if server.health.failed(now_ms) && !server.down {
-            row.set(Count::Avoided, 1);
-            server.down = true;
-            server.why = why.to_string();
-            self.has_news(backend);
-        }
     }
 
     /// A session has done with it: it waits for the next one.

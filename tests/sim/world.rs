@@ -146,6 +146,8 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             load_balancing: LoadBalancing::RoundRobin,
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }),
         series: None,

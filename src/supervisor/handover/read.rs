@@ -46,6 +46,7 @@ struct Reader {
     expiry: Expiry,
     keys: Vec<u32>,
     counts: Counts,
+    healths: Healths,
     saving: Saving,
     ended: bool,
 }
@@ -180,6 +181,7 @@ impl Reader {
             }
             "keys" => self.keys.push(it.value("pid")?),
             "counts" => self.counts = take_counts(it)?,
+            "health" => self.healths.take(it, &self.state)?,
             "saving" => {
                 self.saving = Saving {
                     due_ms: it.value_or_none("due_ms")?,
@@ -258,6 +260,7 @@ impl Reader {
             expiry: self.expiry,
             keys: self.keys,
             counts: self.counts,
+            healths: self.healths,
             saving: self.saving,
         };
         check(&handover)?;

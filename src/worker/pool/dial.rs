@@ -83,7 +83,7 @@ impl Backs {
     }
 
     /// By whom connections are made. An error: TLS is wanted, and cannot be had.
-    fn dialer(&self, cluster: Key) -> Result<Option<Rc<Dialer>>, Unconnected> {
+    pub(super) fn dialer(&self, cluster: Key) -> Result<Option<Rc<Dialer>>, Unconnected> {
         let Some(cluster) = self.clusters.get(cluster) else {
             return Ok(None);
         };
@@ -231,7 +231,8 @@ impl Backs {
 
     /// Backups only when no other can be used; those left alone only when nobody else is there.
     fn choose(&mut self, cluster: Key, tried: &[Key], now_ms: u64) -> Option<Key> {
-        let all = &self.clusters.get(cluster)?.backends;
+        let cluster = self.clusters.get(cluster)?;
+        let (all, panics) = (&cluster.backends, cluster.panics);
         let backends = &mut self.backends;
         let mut best: Option<(bool, bool)> = None;
         for key in all.iter().filter(|key| !tried.contains(key)) {
@@ -239,7 +240,7 @@ impl Backs {
                 continue;
             };
             if backend.takes_requests() {
-                let rank = (backend.health.is_out(now_ms), backend.conf().backup);
+                let rank = (backend.is_avoided(panics, now_ms), backend.conf().backup);
                 best = Some(best.map_or(rank, |best| best.min(rank)));
             }
         }
@@ -249,7 +250,7 @@ impl Backs {
             let Some(backend) = backends.get_mut(*key) else {
                 continue;
             };
-            let rank = (backend.health.is_out(now_ms), backend.conf().backup);
+            let rank = (backend.is_avoided(panics, now_ms), backend.conf().backup);
             if backend.takes_requests() && rank == best {
                 let weight = backend.conf().weight;
                 round.offer(*key, weight, &mut backend.smooth);
