@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind::WouldBlock};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::health::answer::{request, Answer, Judgement};
@@ -167,16 +168,6 @@ impl Probe {
         }
     }
 
-    /// Whether it waits to read, and whether to write.
-    fn waits(&self) -> (bool, bool) {
-        let out = match self.stage {
-            Stage::Connecting | Stage::Asking => true,
-            Stage::Shaking => self.conn.shakes_out(),
-            Stage::Listening => false,
-        };
-        (!out, out)
-    }
-
     fn too_late(&self) -> String {
         let seconds = self.check().map_or(0, |check| check.timeout);
         match self.stage {
@@ -289,19 +280,16 @@ impl Worker {
             answer: Answer::default(),
             next_ms,
         });
-        self.watch_probe(probe).inspect_err(|_| {
-            self.probes.made.remove(probe);
-        })?;
+        if let Some(made) = self.probes.made.get(probe) {
+            // Told once: a check goes on as far as it can whenever there is something new.
+            let (interest, token) = (
+                epoll::IN | epoll::OUT | epoll::EDGE,
+                token::pack(Kind::Probe, probe),
+            );
+            let watched = self.poll.add(made.conn.as_fd(), interest, token);
+            watched.inspect_err(|_| drop(self.probes.made.remove(probe)))?;
+        }
         Ok(probe)
-    }
-
-    fn watch_probe(&mut self, key: Key) -> io::Result<()> {
-        let Some(probe) = self.probes.made.get_mut(key) else {
-            return Ok(());
-        };
-        let (read, write) = probe.waits();
-        let token = token::pack(Kind::Probe, key);
-        probe.conn.watch(&self.poll, token, read, write)
     }
 
     pub(super) fn probe_ready(&mut self, key: Key, ready: u32) {
@@ -309,13 +297,8 @@ impl Worker {
             return;
         };
         probe.conn.fired(ready);
-        let judged = probe.step(ready & (epoll::ERR | epoll::HUP) != 0);
-        let watched = match judged {
-            Some(result) => return self.check_ends(key, result),
-            None => self.watch_probe(key),
-        };
-        if let Err(e) = watched {
-            self.check_ends(key, Err(e.to_string()));
+        if let Some(result) = probe.step(ready & (epoll::ERR | epoll::HUP) != 0) {
+            self.check_ends(key, result);
         }
     }
 
