@@ -164,6 +164,32 @@ mod tests {
     }
 
     #[test]
+    fn findings_are_read() {
+        let line = "health cluster=a id=b address=10.0.0.1:80 question=7 state=down why=\"a b\"";
+        let found = |down: Option<&str>| {
+            Some(Said::Health(Finding {
+                cluster: "a".into(),
+                id: "b".into(),
+                address: ([10, 0, 0, 1], 80).into(),
+                question: 7,
+                down: down.map(String::from),
+            }))
+        };
+        assert_eq!(Said::parse(line), found(Some("a b")));
+        let up = line.replace("state=down", "state=up");
+        assert_eq!(Said::parse(&up), found(None));
+        for (part, bad) in [
+            ("address=10.0.0.1:80", "address=localhost"),
+            ("question=7", "question=-7"),
+            ("state=down", "state=unknown"),
+            ("why=", "how="),
+            ("cluster=", "x="),
+        ] {
+            assert_eq!(Said::parse(&line.replace(part, bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_none_of_it_is_left_out() {
         for line in [
             "",
