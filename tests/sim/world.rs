@@ -112,6 +112,10 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         tools,
         doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
         server: Rc::new(session::Server {
+            key: Key {
+                index: 0,
+                generation: 0,
+            },
             backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
