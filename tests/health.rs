@@ -375,6 +375,19 @@ fn who_comes_later_knows_what_was_found() {
 }
 
 #[test]
+fn without_main_each_worker_asks_for_itself() {
+    let patients = [Patient::new("one"), Patient::new("two")];
+    let mut proxy = proxy(&addresses(&patients), HTTP);
+    wait_state(&proxy, "main-1", "up");
+    proxy.kill_main();
+    patients[1].says(503);
+    let avoided = |proxy: &Proxy| ask(proxy, 12).iter().all(|(_, text)| text == "one");
+    wait_until("both leave it alone", || avoided(&proxy).then_some(()));
+    patients[1].says(200);
+    wait_until("it is back", || (!avoided(&proxy)).then_some(()));
+}
+
+#[test]
 fn a_change_of_what_is_checked_holds_at_once() {
     let patients = [
         Patient::new("one"),

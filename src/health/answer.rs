@@ -129,6 +129,7 @@ fn holds(word: &str, body: Body, come: &[u8], whole: bool) -> Result<bool, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn ask(status: &str, body: Option<&str>) -> Ask {
         Ask::Http {
@@ -226,6 +227,31 @@ mod tests {
         let endless = answer.take(&vec![b'x'; 1 << 20], false, &word);
         assert!(endless.is_some_and(|it| it.is_err()));
         assert!(answer.bytes.len() <= ANSWER_BYTES_MAX);
+    }
+
+    #[test]
+    fn nothing_makes_it_panic() {
+        let word = ask("200", Some("works"));
+        let good =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nit works!\r\n0\r\n\r\n";
+        let mut random = Random::new(5);
+        for _ in 0..20_000 {
+            let mut bytes = good.to_vec();
+            for _ in 0..random.below(3) {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] = random.below(256) as u8;
+            }
+            let mut answer = Answer::default();
+            let mut rest = bytes.as_slice();
+            let mut judged = None;
+            while judged.is_none() && !rest.is_empty() {
+                let (piece, behind) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
+                judged = answer.take(piece, false, &word);
+                rest = behind;
+            }
+            let judged = judged.or_else(|| answer.take(&[], true, &word));
+            assert!(judged.is_some(), "an end is an end");
+        }
     }
 
     #[test]

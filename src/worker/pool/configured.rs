@@ -58,14 +58,14 @@ impl Backs {
         let Some(updated) = self.clusters.get_mut(key) else {
             return;
         };
-        let Target { key, series, .. } = *updated.lead.target();
+        let before = updated.lead.target();
         updated.choice.balancer.turn_to(cluster.balancing.policy);
         updated.lead.turn(Target {
             key,
             cluster,
-            series,
+            series: before.series,
         });
-        self.ask_anew(key);
+        self.ask_anew(key, &before.cluster);
     }
 
     pub fn remove_cluster(&mut self, id: &str) {

@@ -170,12 +170,16 @@ impl Backs {
     // ---- from checks ----------------------------------------------------
 
     /// A cluster was changed: what was found out by another question counts no more.
-    pub(super) fn ask_anew(&mut self, cluster: Key) {
+    pub(super) fn ask_anew(&mut self, cluster: Key, before: &state::Cluster) {
         let Some(changed) = self.clusters.get_mut(cluster) else {
             return;
         };
-        let asked = question(&changed.lead.target().cluster);
+        let now = changed.lead.target();
+        let asked = question(&now.cluster);
         let is_other = asked != std::mem::replace(&mut changed.question, asked);
+        if !is_other && before.check == now.cluster.check {
+            return;
+        }
         let backends: Vec<Key> = changed.backends.values().copied().collect();
         for key in &backends {
             if is_other {
