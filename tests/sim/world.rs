@@ -114,6 +114,10 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         tools,
         doors: [door(Protocol::Http, dice), door(raw, dice)],
         server: Rc::new(session::Server {
+            key: Key {
+                index: 0,
+                generation: 0,
+            },
             backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
@@ -150,6 +154,8 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }),
         series: None,
