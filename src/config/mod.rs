@@ -10,6 +10,7 @@ pub mod fields;
 pub mod foreign;
 pub mod keys;
 pub mod object;
+mod quota;
 mod read;
 mod report;
 mod settings;

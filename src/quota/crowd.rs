@@ -12,10 +12,14 @@
 
 use std::sync::atomic::{fence, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use super::{Client, Clients, WAYS};
+use super::{Client, Clients, CROWD, PAGES, WAYS};
+use crate::limits::WORKERS_MAX;
 
-/// Clients that one worker tells apart: 1 MiB.
-pub const PAGE: usize = 1 << 17;
+/// Clients that one worker tells apart: 1 MiB, if there are any.
+const PLACES: usize = 1 << 17;
+/// Before them a line of which the first counter says that there are: memory that nobody has
+/// written to or read takes none.
+pub const PAGE: usize = WAYS + PLACES;
 /// Most connections of one client that can be asked for.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
@@ -74,6 +78,7 @@ impl Clients<'_> {
             return None;
         }
         set[way].store(bits + 1, Relaxed);
+        self.used(page)?.store(1, Relaxed);
         Some(Place((first + way) as u32))
     }
 
@@ -88,22 +93,38 @@ impl Clients<'_> {
 
     /// Connections of a client on all pages.
     pub fn connections(&self, client: Client) -> u64 {
-        let pages = (0..self.pages).filter_map(|page| self.page(page));
+        let pages = (self.get(PAGES) as usize).min(WORKERS_MAX);
+        let used = (0..pages).filter(|page| self.is_used(*page));
+        let pages = used.filter_map(|page| self.page(page));
         pages.map(|page| on_page(page, client)).sum()
     }
 
-    /// Its process is dead, or begins: it has no connections.
+    /// A process is about to use that page. Main's part.
+    pub fn open_page(&self, page: usize) {
+        self.set(PAGES, self.get(PAGES).max(page as u64 + 1));
+        self.forget(page);
+    }
+
+    /// The process of a page is dead, or begins: it has no connections. Main's part.
     pub fn forget(&self, page: usize) {
-        for cell in self.page(page).into_iter().flatten() {
-            // Memory that nobody has written to is not to be taken for that.
-            if cell.load(Relaxed) != 0 {
-                cell.store(0, Relaxed);
-            }
+        if self.is_used(page) {
+            let cells = self.page(page).unwrap_or_default();
+            cells.iter().for_each(|cell| cell.store(0, Relaxed));
         }
     }
 
+    fn used(&self, page: usize) -> Option<&AtomicU64> {
+        self.0.get(CROWD + page * PAGE)
+    }
+
+    fn is_used(&self, page: usize) -> bool {
+        let used = self.used(page).map(|cell| cell.load(Relaxed));
+        used.is_some_and(|used| used != 0)
+    }
+
     fn page(&self, page: usize) -> Option<&[AtomicU64]> {
-        self.crowd.get(page * PAGE..)?.get(..PAGE)
+        let first = CROWD + page * PAGE + WAYS;
+        self.0.get(first..first + PLACES)
     }
 }
 
@@ -114,16 +135,20 @@ fn on_page(page: &[AtomicU64], client: Client) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rate::RATES;
     use super::super::tests::cells;
     use super::*;
     use crate::random::Random;
     use std::collections::HashMap;
 
+    fn with_pages(cells: &[AtomicU64], pages: u64) -> Clients<'_> {
+        cells[PAGES].store(pages, Relaxed);
+        Clients(cells)
+    }
+
     #[test]
     fn a_client_is_counted_over_all_pages_and_the_dead_have_none() {
-        let cells = cells(RATES + 3 * PAGE);
-        let clients = Clients::new(&cells, 3, 5);
+        let cells = cells(CROWD + 3 * PAGE);
+        let clients = with_pages(&cells, 3);
         let (one, other) = (Client(7 << 40 | 3), Client(8 << 40 | 3));
         let places: Vec<_> = (0..3).map(|page| clients.admit(page, one, 3)).collect();
         assert!(places.iter().all(Option::is_some));
@@ -144,8 +169,8 @@ mod tests {
     /// the end nobody is left.
     #[test]
     fn a_full_page_lets_nobody_in_uncounted() {
-        let cells = cells(RATES + PAGE);
-        let clients = Clients::new(&cells, 1, 5);
+        let cells = cells(CROWD + PAGE);
+        let clients = with_pages(&cells, 1);
         let mut random = Random::new(1);
         let mut inside: Vec<(u64, Place)> = Vec::new();
         let mut own: HashMap<u64, u32> = HashMap::new();
@@ -167,7 +192,7 @@ mod tests {
                 *own.get_mut(&name).expect("it is inside") -= 1;
                 clients.leave(0, place);
             }
-            let both = cells[RATES..].iter().take(2 * WAYS);
+            let both = cells[CROWD + WAYS..].iter().take(2 * WAYS);
             let sum: u64 = both.map(|cell| cell.load(Relaxed) & COUNT).sum();
             assert_eq!(sum, inside.len() as u64);
             assert!(inside.len() <= 4 * 2 * WAYS);
@@ -176,15 +201,16 @@ mod tests {
         for (_, place) in inside {
             clients.leave(0, place);
         }
-        assert!(cells.iter().all(|cell| cell.load(Relaxed) == 0));
+        let mut places = cells[CROWD + WAYS..].iter();
+        assert!(places.all(|cell| cell.load(Relaxed) == 0));
     }
 
     #[test]
     fn any_number_may_stand_there() {
-        let cells = cells(RATES + PAGE);
+        let cells = cells(CROWD + PAGE);
         for bits in [u64::MAX, 1, COUNT, 1 << 63] {
             cells.iter().for_each(|cell| cell.store(bits, Relaxed));
-            let clients = Clients::new(&cells, 200, 5);
+            let clients = with_pages(&cells, 200);
             let client = Client(u64::MAX);
             let place = clients.admit(0, client, CONNECTIONS_MAX);
             place.into_iter().for_each(|place| clients.leave(0, place));
@@ -197,8 +223,8 @@ mod tests {
     /// Two workers at the same moment: never one too many.
     #[test]
     fn the_limit_holds_while_workers_race() {
-        let cells = cells(RATES + 4 * PAGE);
-        let clients = Clients::new(&cells, 4, 5);
+        let cells = cells(CROWD + 4 * PAGE);
+        let clients = with_pages(&cells, 4);
         let inside = AtomicU64::new(0);
         let race = |page: usize| {
             for _ in 0..2_000 {

@@ -13,16 +13,27 @@ pub mod crowd;
 pub mod rate;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::limits::WORKERS_MAX;
 use crowd::PAGE;
 use rate::RATES;
 
+/// By which clients are hashed, and how many pages were ever used, from the first.
+const SEED: usize = 0;
+const PAGES: usize = 1;
+/// Where the buckets begin, and the pages.
+const BUCKETS: usize = WAYS;
+const CROWD: usize = BUCKETS + RATES;
 /// Counters of all clients.
-pub const CELLS: usize = RATES + WORKERS_MAX * PAGE;
+pub const CELLS: usize = CROWD + WORKERS_MAX * PAGE;
 /// Counters that are looked at together: a line of a processor's cache.
 const WAYS: usize = 8;
+
+/// How the counters are arranged: who has another arrangement cannot read them.
+pub fn layout() -> String {
+    format!("{RATES}+{PAGE}")
+}
 
 /// What is limited.
 #[derive(Clone, Copy, Debug)]
@@ -35,30 +46,36 @@ pub enum Scope<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(u64);
 
-/// The counters of all clients, for one process.
+/// The counters of all clients: as many as `CELLS`. Of fewer, some are missing, and what would
+/// be counted there is not.
 #[derive(Clone, Copy)]
-pub struct Clients<'m> {
-    seed: u64,
-    /// Pages that were ever used, from the first.
-    pages: usize,
-    rates: &'m [AtomicU64],
-    crowd: &'m [AtomicU64],
-}
+pub struct Clients<'m>(pub &'m [AtomicU64]);
 
 impl<'m> Clients<'m> {
-    /// `cells`: as many as `CELLS`; of fewer, some are missing, and what would be counted there is not.
-    pub fn new(cells: &'m [AtomicU64], pages: usize, seed: u64) -> Clients<'m> {
-        let (rates, crowd) = cells.split_at(RATES.min(cells.len()));
-        Clients {
-            seed,
-            pages,
-            rates,
-            crowd,
+    /// Begins with a seed that nobody outside knows. Main's part.
+    pub fn begin(&self, seed: u64) {
+        self.set(SEED, seed);
+    }
+
+    fn get(&self, place: usize) -> u64 {
+        self.0.get(place).map_or(0, |cell| cell.load(Relaxed))
+    }
+
+    fn set(&self, place: usize, value: u64) {
+        if let Some(cell) = self.0.get(place) {
+            cell.store(value, Relaxed);
         }
+    }
+
+    fn buckets(&self) -> &'m [AtomicU64] {
+        let all = self.0.get(BUCKETS..).unwrap_or_default();
+        all.get(..RATES).unwrap_or(all)
     }
 
     pub fn client(&self, scope: Scope, address: IpAddr) -> Client {
         let (family, network) = network(address);
+        let seed = self.get(SEED);
+        let mix = |hash, word| mix(seed, hash, word);
         let hash = match scope {
             Scope::Listener(listener) => {
                 let bits = listener.ip().to_canonical();
@@ -66,25 +83,25 @@ impl<'m> Clients<'m> {
                     IpAddr::V4(v4) => (0, u64::from(v4.to_bits())),
                     IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64, v6.to_bits() as u64),
                 };
-                let hash = self.mix(self.seed, u64::from(listener.port()));
-                self.mix(self.mix(hash, high), low)
+                let hash = mix(seed, u64::from(listener.port()));
+                mix(mix(hash, high), low)
             }
-            Scope::Cluster(id) => id.as_bytes().chunks(8).fold(!self.seed, |hash, chunk| {
+            Scope::Cluster(id) => id.as_bytes().chunks(8).fold(!seed, |hash, chunk| {
                 let mut word = [0; 8];
                 word[..chunk.len()].copy_from_slice(chunk);
-                self.mix(hash, u64::from_le_bytes(word))
+                mix(hash, u64::from_le_bytes(word))
             }),
         };
-        let hash = self.mix(hash ^ family, network);
-        Client(self.mix(hash, network.rotate_left(32)))
+        let hash = mix(hash ^ family, network);
+        Client(mix(hash, network.rotate_left(32)))
     }
+}
 
-    /// Both halves of a product: every bit of the word has its say in every bit of the hash.
-    fn mix(&self, hash: u64, word: u64) -> u64 {
-        let (a, b) = (hash ^ word, self.seed ^ GOLDEN);
-        let product = u128::from(a | 1 << 63) * u128::from(b | 1);
-        (product >> 64) as u64 ^ product as u64 ^ hash.rotate_left(23)
-    }
+/// Both halves of a product: every bit of the word has its say in every bit of the hash.
+fn mix(seed: u64, hash: u64, word: u64) -> u64 {
+    let (a, b) = (hash ^ word, seed ^ GOLDEN);
+    let product = u128::from(a | 1 << 63) * u128::from(b | 1);
+    (product >> 64) as u64 ^ product as u64 ^ hash.rotate_left(23)
 }
 
 /// 2^64 divided by the golden ratio: bits without order.
@@ -117,7 +134,7 @@ mod tests {
 
     fn of(scope: Scope, address: &str) -> Client {
         let address = address.parse().expect("an address");
-        Clients::new(&[], 0, 7).client(scope, address)
+        Clients(&[AtomicU64::new(7)]).client(scope, address)
     }
 
     #[test]
@@ -150,7 +167,9 @@ mod tests {
     fn neighbours_are_spread() {
         let listener = Scope::Listener("[::]:443".parse().expect("an address"));
         for seed in [0, 1, u64::MAX, 0x1234_5678_9abc_def0] {
-            let clients = Clients::new(&[], 0, seed);
+            let cells = cells(1);
+            let clients = Clients(&cells);
+            clients.begin(seed);
             for shift in [0, 8, 64, 70, 96] {
                 let mut sets = vec![0u32; 256];
                 for i in 0..65_536u128 {

@@ -20,6 +20,8 @@ use super::{Client, Clients};
 pub const RATES: usize = 1 << 20;
 /// Most requests a second: the clock below tells them apart to half a percent.
 pub const RATE_MAX: u32 = 100_000;
+/// Largest bucket: ten seconds of the fastest.
+pub const BURST_MAX: u32 = 10 * RATE_MAX;
 /// A bucket takes at most so long to fill again, in seconds: moments are told apart from
 /// those of long ago by that.
 pub const FILL_SECONDS_MAX: u32 = 3600;
@@ -65,7 +67,7 @@ fn debt(cell: u64, now: u64, most: u64) -> u64 {
 impl Clients<'_> {
     /// A client asks for something. An error: it may again after so many seconds.
     pub fn ask(&self, client: Client, rate: Rate, now_us: u64) -> Result<(), u32> {
-        let Some((_, set)) = client.set(self.rates) else {
+        let Some((_, set)) = client.set(self.buckets()) else {
             return Ok(());
         };
         let now = now_us.wrapping_mul(TICKS_PER_US) & MOMENT;
@@ -109,6 +111,7 @@ fn find(set: &[AtomicU64], tag: u64, now: u64, rate: Rate) -> (&AtomicU64, u64, 
 #[cfg(test)]
 mod tests {
     use super::super::tests::cells;
+    use super::super::{Scope, BUCKETS, WAYS};
     use super::*;
     use crate::random::Random;
     use std::collections::HashMap;
@@ -140,8 +143,8 @@ mod tests {
     #[test]
     fn a_burst_then_one_per_interval() {
         for start_us in [0, 1, START_US, u64::MAX / 8] {
-            let cells = cells(super::super::WAYS);
-            let clients = Clients::new(&cells, 0, 1);
+            let cells = cells(BUCKETS + WAYS);
+            let clients = Clients(&cells);
             let client = Client(0xabc << MOMENT_BITS);
             let at = |us: u64| clients.ask(client, RATE, start_us + us);
             for _ in 0..5 {
@@ -161,8 +164,8 @@ mod tests {
 
     #[test]
     fn it_says_when_to_come_back() {
-        let cells = cells(super::super::WAYS);
-        let clients = Clients::new(&cells, 0, 1);
+        let cells = cells(BUCKETS + WAYS);
+        let clients = Clients(&cells);
         let slow = Rate {
             per_second: 1,
             burst: 1,
@@ -196,8 +199,8 @@ mod tests {
                 per_second,
                 burst: 2 + per_second / 10,
             };
-            let cells = cells(super::super::WAYS);
-            let clients = Clients::new(&cells, 0, 1);
+            let cells = cells(BUCKETS + WAYS);
+            let clients = Clients(&cells);
             let step_us = (250_000 / u64::from(per_second)).max(1);
             let (mut passed, seconds) = (0u64, 20);
             for us in (0..seconds * 1_000_000).step_by(step_us as usize) {
@@ -217,11 +220,12 @@ mod tests {
     #[test]
     fn nobody_gets_more_by_filling_the_table() {
         for (seed, clients_count, exactly) in [(1, 6, true), (2, 300, false), (3, 3_000, false)] {
-            let cells = cells(4 * super::super::WAYS);
+            let cells = cells(BUCKETS + 4 * WAYS);
             let table = match exactly {
-                true => Clients::new(&cells[..super::super::WAYS], 0, seed),
-                false => Clients::new(&cells, 0, seed),
+                true => Clients(&cells[..BUCKETS + WAYS]),
+                false => Clients(&cells),
             };
+            table.begin(seed);
             let mut random = Random::new(seed);
             let mut exact: HashMap<u64, Exact> = HashMap::new();
             let (mut now_us, mut passed, mut wanted) = (START_US, 0u64, 0u64);
@@ -230,7 +234,7 @@ mod tests {
                 // Some ask much more than others.
                 let name =
                     (random.next_u64() % clients_count).min(random.next_u64() % clients_count);
-                let scope = super::super::Scope::Cluster("a");
+                let scope = Scope::Cluster("a");
                 let address = std::net::IpAddr::from((name as u32).to_be_bytes());
                 let client = table.client(scope, address);
                 let bucket = exact.entry(name).or_insert(Exact(5.0, now_us));
@@ -250,9 +254,9 @@ mod tests {
     /// Who has used up its bucket does not get another one by bringing a million others.
     #[test]
     fn a_flood_of_newcomers_gives_nobody_a_second_bucket() {
-        let cells = cells(64 * super::super::WAYS);
-        let clients = Clients::new(&cells, 0, 9);
-        let of = |n: u32| clients.client(super::super::Scope::Cluster("a"), n.to_be_bytes().into());
+        let cells = cells(BUCKETS + 64 * WAYS);
+        let clients = Clients(&cells);
+        let of = |n: u32| clients.client(Scope::Cluster("a"), n.to_be_bytes().into());
         let slow = Rate {
             per_second: 1,
             burst: 5,
@@ -272,24 +276,24 @@ mod tests {
     #[test]
     fn any_number_may_stand_there() {
         for bits in [u64::MAX, 1, 1 << 63, MOMENT, 1 << MOMENT_BITS] {
-            let cells = cells(super::super::WAYS);
+            let cells = cells(BUCKETS + WAYS);
             cells.iter().for_each(|cell| cell.store(bits, Relaxed));
-            let clients = Clients::new(&cells, 0, 1);
+            let clients = Clients(&cells);
             for tag in [0, 1, 0xff_ffff] {
                 for now_us in [0, 1, u64::MAX] {
                     let _ = clients.ask(Client(tag << MOMENT_BITS), RATE, now_us);
                 }
             }
         }
-        let none = Clients::new(&[], 0, 1);
+        let none = Clients(&[]);
         assert_eq!(none.ask(Client(3), RATE, 0), Ok(()));
     }
 
     /// Many threads at one bucket: no request passes twice, none is lost.
     #[test]
     fn workers_share_a_bucket() {
-        let cells = cells(super::super::WAYS);
-        let clients = Clients::new(&cells, 0, 1);
+        let cells = cells(BUCKETS + WAYS);
+        let clients = Clients(&cells);
         let rate = Rate {
             per_second: 1,
             burst: 1_000,

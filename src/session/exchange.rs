@@ -7,6 +7,7 @@ use crate::http::response::Asked;
 use crate::metrics::text::Cursor;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
+use crate::session::pace::Pace;
 use crate::session::record::Record;
 use crate::session::{Door, Server, Target, Unconnected};
 use crate::state::Actions;
@@ -76,6 +77,8 @@ pub struct Exchange {
     pub location: Option<String>,
     /// What a certificate authority is answered.
     pub challenge: Option<Rc<str>>,
+    /// How fast the client is.
+    pub pace: Pace,
     pub record: Record,
 }
 
@@ -116,6 +119,7 @@ impl Default for Exchange {
             told: None,
             location: None,
             challenge: None,
+            pace: Pace::default(),
             record: Record::default(),
         }
     }

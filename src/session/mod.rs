@@ -24,7 +24,9 @@ mod exchange;
 pub mod flow;
 mod metrics;
 pub mod moved;
+mod pace;
 mod phase;
+mod quota;
 pub mod record;
 mod request;
 mod response;
@@ -38,6 +40,7 @@ use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::metrics::text::Cursor;
+use crate::quota::Clients;
 use crate::random::Random;
 use crate::state::{Listener, Names, Protocol};
 
@@ -55,6 +58,8 @@ pub struct World<'w> {
     pub door: &'w Door,
     /// What certificate authorities are answered.
     pub challenges: &'w Challenges,
+    /// What each client has taken.
+    pub clients: Clients<'w>,
     pub random: &'w mut Random,
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
@@ -227,6 +232,7 @@ impl Session {
         if self.is_moved_by(&event) {
             self.common.since_us = world.now_us;
         }
+        self.count_pace(&event, world);
         let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
@@ -390,6 +396,7 @@ impl Session {
 
     /// The turn is over: empty buffers go back.
     pub fn settle(&mut self, world: &mut World) {
+        self.go_on_pace(world);
         if let Some(x) = self.phase.exchange_mut() {
             x.up.settle(world.pool);
             x.down.settle(world.pool);
@@ -426,7 +433,12 @@ impl Session {
             Phase::Lingering => (0, LINGER_MS),
             Phase::Logging(_) | Phase::Closed => (0, 0),
         };
-        self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms
+        let silent_ms = self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms;
+        let slow_us = match &self.phase {
+            Phase::Running(x) => x.pace.due_us(),
+            _ => None,
+        };
+        slow_us.map_or(silent_ms, |us| silent_ms.min(us.div_ceil(1000)))
     }
 
     pub fn is_closed(&self) -> bool {

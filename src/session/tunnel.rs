@@ -20,6 +20,14 @@ pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
     x.record.id = world.random.id();
     x.record.start_us = world.now_us;
     open(&mut x);
+    let denied = x
+        .target
+        .as_ref()
+        .and_then(|target| target.cluster.quota.denies(c.peer.ip()));
+    if let Some(why) = denied {
+        c.acts.reset_front = true;
+        return finish(c, x, End::ClientDenied, why);
+    }
     c.acts.connect = Some(Reuse::Never);
     Phase::Waiting(x)
 }

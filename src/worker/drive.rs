@@ -16,6 +16,7 @@ use crate::net::ledger::Tally;
 use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
 use crate::parser::host;
+use crate::quota::crowd::Place;
 use crate::session::{BackAct, Event, Reuse, Secured, Session, Side, Target, Unconnected, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
@@ -39,6 +40,8 @@ pub struct Slot {
     pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
+    /// Where the connection is counted, if there is a limit for its client.
+    pub place: Option<Place>,
     /// What a proxy before this one says of the client, where one does.
     pub intro: Option<Box<Intro>>,
     /// Backends to which this request found no connection.
@@ -70,6 +73,7 @@ impl Slot {
             back: None,
             accepted_us,
             door,
+            place: None,
             intro: None,
             tried: Vec::new(),
             held: None,

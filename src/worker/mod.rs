@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod admit;
 mod boot;
 mod certificates;
 mod count;
@@ -69,6 +70,7 @@ struct Tools {
     spare: Spare,
     trash: Vec<u8>,
     challenges: Challenges,
+    tally: Tally,
 }
 
 impl Tools {
@@ -77,6 +79,7 @@ impl Tools {
             now_us,
             door,
             challenges: &self.challenges,
+            clients: self.tally.clients(),
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -199,7 +202,7 @@ impl Worker {
                 // Half of the buffers is for those who do not wait.
                 (buffers / 2).max(1),
             ),
-            tally,
+            tally: tally.clone(),
             // Half of the buffers is for those who do not wait for a paused cluster.
             holds: Holds::new((buffers / 2).max(1)),
             tools: Tools {
@@ -209,6 +212,7 @@ impl Worker {
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
                 challenges: Challenges::default(),
+                tally,
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
@@ -459,7 +463,7 @@ impl Worker {
             true => slot.front.reset(),
             false => slot.front.part(),
         }
-        self.left(slot.door, slot.front.is_shaking());
+        self.left(slot.door, slot.place, slot.front.is_shaking());
         self.count_end(load, fate);
     }
 
