@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::limits::{SERIES_MAX, WORKERS_MAX};
 use crate::metrics::{bucket, Count, Series, Totals, CELLS};
+use crate::quota::crowd::Place;
 use crate::quota::{self, Clients};
 use crate::slab::Key;
 use crate::sys::shared::Shared;
@@ -203,6 +204,13 @@ impl Tally {
     /// The number of the own page.
     pub fn page(&self) -> usize {
         self.page
+    }
+
+    /// A connection that was counted there is over.
+    pub fn leave(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.clients().leave(self.page, place);
+        }
     }
 
     /// The own row of a series, to add to it.

@@ -269,9 +269,7 @@ impl Worker {
 
     /// A client that came in by that door has gone.
     pub(super) fn left(&mut self, key: Key, place: Option<Place>, shaking: bool) {
-        if let Some(place) = place {
-            self.tally.clients().leave(self.tally.page(), place);
-        }
+        self.tally.leave(place);
         self.board
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
@@ -400,20 +398,26 @@ impl Worker {
         }
     }
 
+    /// Who comes now waits in the kernel's queue, until somebody goes.
+    fn be_full(&mut self) {
+        self.at_limit = true;
+        self.board.add(self.id, Cell::AtLimit, 1);
+        let now_ms = self.now_ms();
+        if now_ms >= self.limit_silent_until_ms {
+            self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
+            let most = self.max_connections;
+            log::warn!(
+                "{most} connections, the limit (max_connections): new ones wait until others end"
+            );
+            self.tell(&format!("full connections={most}"));
+        }
+        self.shut_doors();
+    }
+
     /// False: there is no more to be had now.
     fn accept_one(&mut self, key: Key) -> bool {
         if self.slots.len() >= self.max_connections {
-            self.at_limit = true;
-            self.board.add(self.id, Cell::AtLimit, 1);
-            let now_ms = self.now_ms();
-            if now_ms >= self.limit_silent_until_ms {
-                self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
-                log::warn!(
-                    "{} connections, the limit (max_connections): new ones wait until others end",
-                    self.max_connections
-                );
-            }
-            self.shut_doors();
+            self.be_full();
             return false;
         }
         let Some(entrance) = self.doors.get_mut(key) else {
@@ -445,6 +449,7 @@ impl Worker {
             },
         };
         let Some(front) = entrance.conn_of(stream, peer) else {
+            self.tally.leave(place);
             return true;
         };
         entrance.enter();

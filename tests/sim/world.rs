@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
 use crate::client::{self, Client};
 use crate::dice::Dice;
@@ -27,7 +28,7 @@ use sozu_lib::session::{
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
     Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
-    Protocol, Timeouts,
+    Protocol, Quota, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -100,6 +101,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         spare: (0..SPARE).map(|_| Box::<Exchange>::default()).collect(),
         trash: vec![0; 1000],
         challenges: Challenges::default(),
+        clients: (0..64).map(|_| AtomicU64::new(0)).collect(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     Sim {
@@ -147,6 +149,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             id: "c".into(),
             protocol,
             balancing: Balancing::by(LoadBalancing::RoundRobin),
+            quota: Quota::default(),
             send_proxy: None,
             tls: None,
             answers: BTreeMap::new(),
@@ -182,6 +185,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         trusted_proxies: Vec::new(),
         expect_proxy: false,
         proxy_sources: Vec::new(),
+        quota: Quota::default(),
         tls: None,
         answers: page.into_iter().collect(),
     });
