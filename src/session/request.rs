@@ -162,9 +162,10 @@ fn accept(
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
         return Err(refusal(431, "no room for the fields that we add"));
     }
+    begin_body(x, scratch)?;
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
-    begin_body(x, scratch)
+    Ok(())
 }
 
 /// What has come with the head; it is kept if the request may be sent twice.

@@ -27,7 +27,7 @@ use sozu_lib::session::{
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
+    Backend, BackendState, Balancing, Cidr, Cluster, HostRule, Listener, LoadBalancing, PathRule,
     Protocol, Quota, Timeouts,
 };
 
@@ -104,6 +104,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         clients: (0..64).map(|_| AtomicU64::new(0)).collect(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let longest = dice.pick(&[None, None, Some(10), Some(5_000)]);
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
@@ -111,9 +112,13 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             asked: Vec::new(),
             answers: Vec::new(),
             room,
+            longest,
         },
         tools,
-        doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
+        doors: [
+            door(Protocol::Http, longest, dice),
+            door(Protocol::Tcp, None, dice),
+        ],
         server: Rc::new(session::Server {
             backend: Rc::new(Backend {
                 cluster: "c".into(),
@@ -139,7 +144,9 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     }
 }
 
-fn door(protocol: Protocol, dice: &mut Dice) -> Door {
+/// A frontend to a cluster of that protocol.
+fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
+    let ranges = deny.iter().map(|text| Cidr::parse(text).expect("a range"));
     let lead = Lead::new(Target {
         key: Key {
             index: 0,
@@ -149,23 +156,35 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             id: "c".into(),
             protocol,
             balancing: Balancing::by(LoadBalancing::RoundRobin),
-            quota: Quota::default(),
+            quota: Quota {
+                deny: ranges.collect(),
+                ..Quota::default()
+            },
             send_proxy: None,
             tls: None,
             answers: BTreeMap::new(),
         }),
         series: None,
     });
-    let rule = Rule {
+    Rule {
         lead,
         actions: None,
-    };
+    }
+}
+
+fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::Metrics => "/",
     };
-    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
+    let rules = [
+        (path, rule(protocol, &[])),
+        ("/denied", rule(protocol, &["192.0.2.0/24"])),
+    ];
+    for (path, rule) in rules {
+        router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
+    }
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));
@@ -185,7 +204,11 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         trusted_proxies: Vec::new(),
         expect_proxy: false,
         proxy_sources: Vec::new(),
-        quota: Quota::default(),
+        quota: Quota {
+            body: longest,
+            pace: dice.pick(&[None, Some(1), Some(1_000)]),
+            ..Quota::default()
+        },
         tls: None,
         answers: page.into_iter().collect(),
     });
@@ -199,7 +222,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
         true => plan::tunnel(dice),
-        false => plan::plan(id, sim.truth.room, dice),
+        false => plan::plan(id, sim.truth.room, sim.truth.longest, dice),
     };
     let client = Client::new(id, &mut plan, tcp, dice);
     sim.truth.asked.push(plan.asked);
