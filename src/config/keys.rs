@@ -354,10 +354,10 @@ pub static BACKEND: &[Key] = &[
     key("id", Name, InFile("NAME-0, NAME-1 and so on, by order"), "The name of the backend in its cluster.").also("backend_id"),
     key("address", Address, Required, "Where it listens."),
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
-    key("max_connections", Int { min: 1, max: u32::MAX }, Empty, "How many requests and tunnels it has at once; others wait in the queue of the cluster."),
-    key("sticky_id", Name, Empty, "What the cookie of a sticky session calls it; if it is not given, its id."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
+    key("max_connections", Int { min: 1, max: u32::MAX }, Empty, "How many requests and tunnels it has at once; others wait in the queue of the cluster."),
+    key("sticky_id", Name, Empty, "What the cookie of a sticky session calls it; if it is not given, its id."),
 ];
 
 /// In `… update`, beside the keys of the object.

@@ -31,6 +31,7 @@ pub mod record;
 mod request;
 mod response;
 mod tunnel;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -229,10 +230,7 @@ impl Session {
     pub fn on(&mut self, event: Event, world: &mut World) {
         use Event::*;
         use Side::*;
-        if self.is_moved_by(&event) {
-            self.common.since_us = world.now_us;
-        }
-        self.count_pace(&event, world);
+        self.move_on(&event, world);
         let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
@@ -244,16 +242,16 @@ impl Session {
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Waiting(x), Connected { server, reused }) => {
-                request::connected(c, x, server, reused, world)
+                waiting::connected(c, x, server, reused, world)
             }
-            (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Unconnected(why)) => waiting::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
                 c.acts.back = BackAct::GiveUp;
-                request::unconnected(c, x, self::Unconnected::TimedOut, world)
+                waiting::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
 
-            (Phase::Waiting(x), Held) => request::held(c, x, world),
-            (Phase::Held(x), event) => request::while_held(c, x, event, world),
+            (Phase::Waiting(x), Held) => waiting::held(c, x, world),
+            (Phase::Held(x), event) => waiting::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
@@ -298,17 +296,21 @@ impl Session {
         };
     }
 
-    /// Bytes that move put the deadline off.
-    fn is_moved_by(&self, event: &Event) -> bool {
+    /// Bytes that move put the deadline off, and are counted where they have to be many.
+    fn move_on(&mut self, event: &Event, world: &World) {
         let moving = matches!(
             self.phase,
             Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
         );
-        moving
+        if moving
             && matches!(
                 event,
                 Event::Received(..) | Event::Sent(..) | Event::Lent(..)
             )
+        {
+            self.common.since_us = world.now_us;
+            self.count_pace(event, world);
+        }
     }
 
     /// What the worker is to do now. Each is told once.

@@ -42,21 +42,17 @@ impl<'w> Visit<'w> {
         self.asks(&listener.quota, Scope::Listener(listener.address), wait)
     }
 
-    /// It leads to a cluster.
-    pub fn goes_to(self, target: &Target, body: Body, wait: &mut u32) -> Result<(), Refusal> {
+    /// It leads to a cluster. Returns how many bytes its body may have at most.
+    pub fn goes_to(self, target: &Target, body: Body, wait: &mut u32) -> Result<u64, Refusal> {
         let cluster = &target.cluster;
         if let Some(why) = cluster.quota.denies(self.client) {
             return Err(refusal(403, why));
         }
         self.asks(&cluster.quota, Scope::Cluster(&cluster.id), wait)?;
-        match (body, self.longest_body(target)) {
+        match (body, longest_body(&self.door.listener, cluster)) {
             (Body::Counted(n), Some(most)) if n > most => Err(TOO_LONG),
-            _ => Ok(()),
+            (_, most) => Ok(most.unwrap_or(u64::MAX)),
         }
-    }
-
-    pub fn longest_body(self, target: &Target) -> Option<u64> {
-        longest_body(&self.door.listener, &target.cluster)
     }
 
     fn asks(self, quota: &Quota, scope: Scope, wait: &mut u32) -> Result<(), Refusal> {

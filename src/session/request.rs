@@ -11,7 +11,6 @@ use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
-use crate::limits::CONNECT_RETRIES_MAX;
 use crate::metrics::text::Cursor;
 use crate::parser::host;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
@@ -20,12 +19,11 @@ use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::quota::{end_of, Visit};
 use crate::session::record::End;
-use crate::session::response::{complete, finish, flow_down, front_lost};
+use crate::session::response::{complete, finish, flow_down};
 use crate::session::{
-    metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Scratch, Server, Side,
-    Stay, Target, Unconnected, World,
+    metrics, retire, BackAct, Common, Door, Phase, Reuse, Scratch, Side, Stay, Target, World,
 };
-use crate::state::{Actions, HostRule, LoadBalancing, Names, Part, Protocol};
+use crate::state::{Actions, Cluster, HostRule, LoadBalancing, Names, Part, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -131,21 +129,14 @@ fn accept(
         }
     }
     if let Some(target) = &x.target {
-        if let Err(refusal) = visit.goes_to(target, request.body, &mut x.retry_after) {
-            x.up.skip(len);
-            return Err(refusal);
+        match visit.goes_to(target, request.body, &mut x.retry_after) {
+            Ok(longest) => x.up_body.limit(longest),
+            Err(refusal) => {
+                x.up.skip(len);
+                return Err(refusal);
+            }
         }
-        let longest = visit.longest_body(target);
-        longest.into_iter().for_each(|most| x.up_body.limit(most));
-        let balancing = &target.cluster.balancing;
-        if balancing.sticky {
-            let name = world.door.listener.sticky_name.as_bytes();
-            let cookie = cookie::find(head, name).unwrap_or_default();
-            x.sticky.extend_from_slice(cookie);
-        }
-        if balancing.policy == LoadBalancing::Hash {
-            x.affinity = affinity(&balancing.hash_on, &request, head);
-        }
+        x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
     }
     let edge = Edge {
         client: c.peer.ip(),
@@ -178,8 +169,28 @@ fn begin_body(x: &mut Exchange, scratch: &mut Scratch) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// By what its backend is found, where that is not the same for every request: what it has in common with
+/// others, hashed, and what its cookie says.
+fn affinity(
+    cluster: &Cluster,
+    request: &Request,
+    head: Head,
+    door: &Door,
+    sticky: &mut Vec<u8>,
+) -> Option<u64> {
+    let balancing = &cluster.balancing;
+    if balancing.sticky {
+        let name = door.listener.sticky_name.as_bytes();
+        sticky.extend_from_slice(cookie::find(head, name).unwrap_or_default());
+    }
+    match balancing.policy {
+        LoadBalancing::Hash => hashed(&balancing.hash_on, request, head),
+        _ => None,
+    }
+}
+
 /// What requests have in common that go to the same backend, hashed; `None`: nothing but where they come from.
-fn affinity(part: &Part, request: &Request, head: Head) -> Option<u64> {
+fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
     match part {
         Part::Source => None,
         Part::Path => Some(hash(request.routed_path())),
@@ -282,7 +293,7 @@ fn covers(names: &[HostRule], hostname: &[u8]) -> bool {
 }
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
-fn reuse(x: &Exchange) -> Reuse {
+pub(super) fn reuse(x: &Exchange) -> Reuse {
     if is_tcp(x) {
         return Reuse::Never;
     }
@@ -392,142 +403,10 @@ pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
     finish(c, x, end, detail)
 }
 
-// ---- towards a backend --------------------------------------------------
-
-pub(super) fn connected(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    server: Rc<Server>,
-    reused: bool,
-    world: &mut World,
-) -> Phase {
-    x.server = Some(server);
-    x.reused = reused;
-    x.taken = 0;
-    x.record.connected_us = world.now_us;
-    c.since_us = world.now_us;
-    if is_tcp(&x) {
-        return tunnel::connected(c, x);
-    }
-    Phase::Running(x)
-}
-
-fn is_tcp(x: &Exchange) -> bool {
+pub(super) fn is_tcp(x: &Exchange) -> bool {
     x.target
         .as_ref()
         .is_some_and(|target| target.cluster.protocol == Protocol::Tcp)
-}
-
-pub(super) fn unconnected(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    why: Unconnected,
-    world: &mut World,
-) -> Phase {
-    match why {
-        Unconnected::QueueFull { seconds } => (x.retry_after, x.failure) = (seconds, None),
-        Unconnected::QueueTimedOut => (x.retry_after, x.failure) = (1, None),
-        _ => {}
-    }
-    let worth_trying = matches!(
-        why,
-        Unconnected::Refused | Unconnected::TimedOut | Unconnected::NoTls(_)
-    );
-    if worth_trying && x.failed_connects < CONNECT_RETRIES_MAX {
-        x.failed_connects += 1;
-        x.failure = Some(why);
-        c.acts.connect = Some(reuse(&x));
-        c.since_us = world.now_us;
-        return Phase::Waiting(x);
-    }
-    // That nobody else is left to try is no news; why the first failed is.
-    let (end, status, what) = match x.failure.unwrap_or(why) {
-        Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
-        Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
-        Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
-        Unconnected::NoTls(why) => (End::BackendTlsFailed, 503, why),
-        Unconnected::QueueFull { .. } => {
-            (End::ProxyQueueFull, 503, "too many wait for the cluster")
-        }
-        Unconnected::QueueTimedOut => (
-            End::ProxyQueueTimeout,
-            503,
-            "no backend became free in time",
-        ),
-    };
-    x.record.end = end;
-    if is_tcp(&x) {
-        c.acts.reset_front = true;
-        return finish(c, x, end, what);
-    }
-    answer(c, x, status, what, world)
-}
-
-// ---- while the cluster is paused ----------------------------------------
-
-pub(super) fn held(c: &mut Common, x: Box<Exchange>, world: &mut World) -> Phase {
-    match c.front_ended && !is_tcp(&x) {
-        true => given_up(c, x, world),
-        false => Phase::Held(x),
-    }
-}
-
-pub(super) fn while_held(
-    c: &mut Common,
-    x: Box<Exchange>,
-    event: Event,
-    world: &mut World,
-) -> Phase {
-    match event {
-        Event::Resumed(target) => resumed(c, x, target, world),
-        Event::Unconnected(why) => unconnected(c, x, why, world),
-        Event::Received(Side::Front, n) => match received(c, x, n, world) {
-            Phase::Waiting(x) => Phase::Held(x),
-            // What came has ended it.
-            phase => phase,
-        },
-        Event::Ended(Side::Front) => held_ended(c, x, world),
-        Event::Lost(Side::Front) | Event::Unsendable(Side::Front) => front_lost(c, x),
-        _ => Phase::Held(x),
-    }
-}
-
-/// As if it had come just now, to the cluster as it is now.
-fn resumed(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    target: Option<Rc<Target>>,
-    world: &mut World,
-) -> Phase {
-    let same = |target: &Rc<Target>| {
-        let protocol = x.target.as_ref().map(|old| old.cluster.protocol);
-        protocol == Some(target.cluster.protocol)
-    };
-    if let Some(target) = target.filter(same) {
-        x.target = Some(target);
-    }
-    x.failed_connects = 0;
-    x.failure = None;
-    c.acts.connect = Some(reuse(&x));
-    c.since_us = world.now_us;
-    Phase::Waiting(x)
-}
-
-/// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
-/// would notice before the end of the pause: it loses its place. A TCP client has only
-/// said all that it has to say.
-fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    c.front_ended = true;
-    if !is_tcp(&x) {
-        return given_up(c, x, world);
-    }
-    x.up_body.ended(&mut x.up, world.scratch, world.pool);
-    Phase::Held(x)
-}
-
-fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    x.record.end = End::ClientClosed;
-    answer(c, x, 503, "while its cluster was paused", world)
 }
 
 // ---- the body -----------------------------------------------------------

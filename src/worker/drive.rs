@@ -4,10 +4,8 @@
 //! send on each side, and no epoll_ctl.
 
 use std::io::ErrorKind::WouldBlock;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use crate::balance::{hash, Ask};
 use crate::limits::{METRICS_PIECE_BYTES, TURN_BYTES_MAX};
 use crate::metrics::Count;
 use crate::net::board::{Board, Cell};
@@ -15,20 +13,19 @@ use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
-use crate::parser::host;
 use crate::quota::crowd::Place;
-use crate::session::{BackAct, Event, Reuse, Secured, Session, Side, Target, Unconnected, World};
+use crate::session::{BackAct, Event, Secured, Session, Side, Target, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
-use crate::worker::hold::{Admission, Holds};
+use crate::worker::hold::Holds;
 use crate::worker::intro::Intro;
 use crate::worker::lend::Lanes;
 use crate::worker::line::Line;
-use crate::worker::pool::{Asked, Backs, Found, Made, Waiting};
+use crate::worker::pool::Backs;
 
 /// A client's connection, and what it borrows.
 pub struct Slot {
@@ -126,14 +123,6 @@ fn spoke_http(error: &openssl::ssl::Error) -> bool {
     reasons.any(|one| HTTP_REASONS.contains(&one.reason_code()))
 }
 
-/// By the address alone: who comes back has another port.
-fn by_source(client: SocketAddr) -> u64 {
-    match client.ip().to_canonical() {
-        IpAddr::V4(v4) => hash(&v4.octets()),
-        IpAddr::V6(v6) => hash(&v6.octets()),
-    }
-}
-
 /// Everything that one connection's share of a turn needs.
 pub struct Turn<'w> {
     pub key: Key,
@@ -192,7 +181,7 @@ impl Turn<'_> {
         self.slot.session.on(event, &mut self.world);
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.world.now_us / 1000
     }
 
@@ -458,148 +447,6 @@ impl Turn<'_> {
         } else {
             self.board.add(self.worker, Cell::Surplus, 1);
             self.backs.close(key);
-        }
-    }
-
-    fn connect(&mut self, reuse: Reuse) {
-        let Some(x) = self.slot.session.exchange() else {
-            return;
-        };
-        let Some(target) = &x.target else {
-            return;
-        };
-        match self
-            .holds
-            .admit(&target.cluster.id, self.key, self.now_ms())
-        {
-            Admission::NotPaused => {}
-            Admission::Held => {
-                self.slot.held = Some(Rc::clone(target));
-                return self.on(Event::Held);
-            }
-            Admission::Full(seconds) => {
-                return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
-            }
-        }
-        let target = Rc::clone(target);
-        let preface = target.cluster.send_proxy.map(|it| self.slot.preface(it));
-        let mut room = [0; 256];
-        let host = match target.cluster.tls {
-            Some(_) => host::normalize(&x.record.host, &mut room),
-            None => &[],
-        };
-        let queued = self.slot.queued.take();
-        let asked = Asked {
-            cluster: target.key,
-            host: std::str::from_utf8(host).unwrap_or_default(),
-            reuse: if preface.is_some() {
-                Reuse::Never
-            } else {
-                reuse
-            },
-            owner: self.key,
-            preface: preface.as_deref(),
-            ask: Ask {
-                hash: x
-                    .affinity
-                    .unwrap_or_else(|| by_source(self.slot.session.peer())),
-            },
-            sticky: std::str::from_utf8(&x.sticky).unwrap_or_default(),
-            called: queued.is_some(),
-        };
-        let now_ms = self.now_ms();
-        let tried = &mut self.slot.tried;
-        match self.backs.find(asked, tried, now_ms, self.poll) {
-            Found::Ready(key, server) => {
-                self.slot.back = Some(key);
-                self.slot.asked = self.backs.conns.get(key).map(|back| back.backend);
-                self.on(Event::Connected {
-                    server,
-                    reused: true,
-                });
-            }
-            Found::Started(key) => self.slot.back = Some(key),
-            Found::Busy => self.line_up(&target, queued),
-            Found::Nothing(why) => self.on(Event::Unconnected(why)),
-        }
-    }
-
-    /// All backends have as many requests as they may: it waits, or goes on to.
-    fn line_up(&mut self, target: &Target, before: Option<(Key, u64)>) {
-        let seconds = target.cluster.balancing.queue_timeout;
-        let anew = || {
-            (
-                target.key,
-                self.world.now_us / 1000 + u64::from(seconds) * 1000,
-            )
-        };
-        let (cluster, until_ms) = before.unwrap_or_else(anew);
-        let waiting = Waiting {
-            slot: self.key,
-            until_ms,
-        };
-        if !self.backs.line_up(cluster, waiting, before.is_some()) {
-            return self.on(Event::Unconnected(Unconnected::QueueFull { seconds: 1 }));
-        }
-        self.slot.queued = Some((cluster, until_ms));
-        self.on(Event::Held);
-    }
-
-    /// It was the first in the queue, and may look again.
-    pub fn called(&mut self) {
-        if let Some((cluster, _)) = self.slot.queued {
-            let id = self.slot.session.exchange().and_then(|x| x.target.as_ref());
-            let target = id.and_then(|target| self.backs.target(&target.cluster.id));
-            // Behind a change of its cluster it is asked by another key.
-            self.slot.queued = target
-                .as_ref()
-                .map(|it| it.key)
-                .filter(|key| *key == cluster)
-                .zip(self.slot.queued.map(|it| it.1));
-            self.on(Event::Resumed(target));
-            self.run();
-        }
-    }
-
-    /// It has waited in the queue for as long as it may.
-    pub fn too_late(&mut self) {
-        self.slot.queued = None;
-        self.on(Event::Unconnected(Unconnected::QueueTimedOut));
-        self.run();
-    }
-
-    /// The pause is over: it looks for a backend among those that there are now.
-    pub fn resume(&mut self) {
-        if let Some(target) = self.slot.held.take() {
-            self.slot.tried.clear();
-            let target = self.backs.target(&target.cluster.id);
-            self.on(Event::Resumed(target));
-        }
-    }
-
-    /// epoll has something to say of a connection that is being made.
-    pub fn connected(&mut self, failed: bool) {
-        let now_ms = self.now_ms();
-        let Some(key) = self.slot.back else { return };
-        let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) else {
-            return;
-        };
-        match self.backs.goes_on(key, failed, now_ms, self.poll) {
-            Made::Yes => {}
-            Made::NotYet => return,
-            Made::No(why) => {
-                self.slot.back = None;
-                self.slot.tried.push(backend);
-                self.backs.close(key);
-                return self.on(Event::Unconnected(why));
-            }
-        }
-        self.slot.asked = Some(backend);
-        if let Some(server) = self.backs.server(key) {
-            self.on(Event::Connected {
-                server,
-                reused: false,
-            });
         }
     }
 

@@ -23,6 +23,7 @@ mod link;
 mod pool;
 mod retire;
 mod roll;
+mod seek;
 mod trace;
 mod watch;
 
@@ -515,26 +516,6 @@ impl Worker {
         let next = self.shrink_at_ms.filter(|_| !due);
         let more = pool.has_free() || self.litter;
         self.shrink_at_ms = more.then(|| next.unwrap_or(now_ms + SHRINK_MS));
-    }
-
-    /// Requests have ended: those who wait for a backend are served, first come, first served.
-    fn serve_queues(&mut self) {
-        let now_ms = self.now_ms();
-        while let Some(slot) = self.backs.stranded.pop() {
-            self.with_turn(slot, |turn| turn.called());
-        }
-        while let Some(slot) = self.backs.next_late(now_ms) {
-            self.with_turn(slot, |turn| turn.too_late());
-        }
-        for cluster in self.backs.freed(now_ms) {
-            while let Some(first) = self.backs.next_in_line(cluster) {
-                self.with_turn(first.slot, |turn| turn.called());
-                let waits_again = |slot: &Slot| slot.queued.is_some();
-                if self.slots.get(first.slot).is_some_and(waits_again) {
-                    break;
-                }
-            }
-        }
     }
 
     /// Buffers came back: those who wait for one are served, first come, first served.
