@@ -129,12 +129,10 @@ fn accept(
         }
     }
     if let Some(target) = &x.target {
-        match visit.goes_to(target, request.body, &mut x.retry_after) {
-            Ok(longest) => x.up_body.limit(longest),
-            Err(refusal) => {
-                x.up.skip(len);
-                return Err(refusal);
-            }
+        let goes = visit.goes_to(target, request.body, &mut x.retry_after);
+        if let Err(refusal) = goes.map(|longest| x.up_body.limit(longest)) {
+            x.up.skip(len);
+            return Err(refusal);
         }
         x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
     }
