@@ -160,6 +160,27 @@ fn connections_that_move_are_counted_on() {
     assert_eq!(proxy.client().get("/").status(), 200);
 }
 
+/// So is all that was counted when another program takes over.
+#[test]
+fn an_upgrade_forgets_nothing() {
+    let backend = Backend::named("a");
+    let setup = Setup::http()
+        .listener("max_connections_per_ip", 2)
+        .listener("request_rate", 1)
+        .listener("request_burst", 10);
+    let proxy = with_workers(2, setup, &backend);
+    let mut inside = [proxy.client(), proxy.client()];
+    let start = Instant::now();
+    let [first, second] = &mut inside;
+    let all = served(first, GET, 8) + served(second, GET, 8);
+    assert!((10..=10 + since(start)).contains(&all), "{all}");
+    let reply = proxy.control("upgrade");
+    assert!(reply.is_ok(), "{reply:?}");
+    proxy.client().ends();
+    let more = served(first, GET, 5) + served(second, GET, 5);
+    assert!(more <= since(start), "{more}");
+}
+
 #[test]
 fn a_full_worker_says_so() {
     let backend = Backend::named("a");
