@@ -172,6 +172,9 @@ impl Balancer {
 
     /// From now on it is chosen by that policy; seats, and what they have, stay.
     pub fn turn_to(&mut self, policy: LoadBalancing) {
+        if policy == self.policy {
+            return;
+        }
         let seats: Vec<Seat> = self.seats().collect();
         seats.iter().for_each(|seat| self.step_out(*seat));
         self.policy = policy;
@@ -223,7 +226,15 @@ impl Balancer {
     pub fn set_standing(&mut self, seat: Seat, standing: Standing) {
         if self.standing(seat).is_some_and(|old| old != standing) {
             self.step_out(seat);
-            self.change(seat, |member| member.standing = standing);
+            let turn = self.turn;
+            self.change(seat, |member| {
+                // Whoever weighs more now need not wait for as long as he had to.
+                let (old, new) = (member.standing.weight, standing.weight);
+                let ahead = u128::from(member.turn.saturating_sub(turn));
+                let ahead = ahead * u128::from(old) / u128::from(new);
+                member.turn = member.turn.min(turn) + ahead as u64;
+                member.standing = standing;
+            });
             self.step_in(seat);
         }
     }
@@ -237,6 +248,10 @@ impl Balancer {
             self.change(seat, |member| member.weight = weight);
             self.ring = None;
         }
+    }
+
+    pub fn has_chosen(&self) -> bool {
+        self.choices > 0
     }
 
     /// Fewer than half of those that are used first are not left alone, so that all of them are used.

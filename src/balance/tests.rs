@@ -1,5 +1,5 @@
 use super::*;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 const READY: Standing = Standing {
     weight: 100 * WEIGHT_UNIT,
@@ -68,6 +68,15 @@ fn turns_are_equally_far_apart() {
     assert!(!names(&mut balancer, 70).contains("aaaaaa"));
     let mut equal = with(LoadBalancing::RoundRobin, &[100, 100, 100]);
     assert_eq!(names(&mut equal, 6), "abcabc");
+}
+
+#[test]
+fn whoever_weighs_more_has_his_turns_at_once() {
+    let mut balancer = with(LoadBalancing::RoundRobin, &[100, 1]);
+    names(&mut balancer, 150);
+    balancer.set_standing(1, weighing(100));
+    let found = names(&mut balancer, 20);
+    assert!((9..=11).contains(&found.matches('b').count()), "{found}");
 }
 
 #[test]
@@ -356,12 +365,8 @@ fn whatever_happens_only_who_may_is_chosen() {
             if turn % 1_000 == 999 {
                 balancer.turn_to(LoadBalancing::ALL[random.below(6) as usize]);
             }
-            let tried: Vec<Seat> = (0..random.below(3))
-                .filter_map(|_| any(&mut random))
-                .collect();
-            let mut tried = tried;
-            tried.sort_unstable();
-            tried.dedup();
+            let tried = (0..random.below(3)).filter_map(|_| any(&mut random));
+            let tried: Vec<Seat> = tried.collect::<BTreeSet<_>>().into_iter().collect();
             let ask = ask(&mut random);
             let chosen = balancer.choose(ask, &tried, &mut random);
             match (candidates(&all, &tried), chosen) {
@@ -416,6 +421,7 @@ fn below_half_all_are_used() {
 #[test]
 fn turns_go_on_when_their_numbers_end() {
     let mut balancer = with(LoadBalancing::RoundRobin, &[2, 1]);
+    balancer.turn_to(LoadBalancing::Random);
     balancer.turn = 1 << 62;
     balancer.turn_to(LoadBalancing::RoundRobin);
     let found = names(&mut balancer, 300);

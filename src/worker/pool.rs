@@ -67,8 +67,8 @@ struct Backend {
     health: Health,
     /// It had as many requests as it may.
     full: bool,
-    /// When it was added, or came back; then it warms up.
-    back_ms: u64,
+    /// When it was added, or came back; from then on it warms up.
+    back_ms: Option<u64>,
     /// Until when it is left alone, as its cluster knows it.
     returns_ms: u64,
     /// Idle connections, the one that was used last at the end.
@@ -99,7 +99,7 @@ impl Backend {
             seat: None,
             health: Health::default(),
             full: false,
-            back_ms: 0,
+            back_ms: None,
             returns_ms: 0,
             pool: Vec::new(),
             removed: false,

@@ -69,12 +69,10 @@ impl Choice {
 impl Backend {
     fn standing(&self, slow_start_ms: u64, now_ms: u64) -> Standing {
         let conf = self.conf();
+        // Whoever has always been there is warm.
+        let since_ms = self.back_ms.map(|back_ms| now_ms.saturating_sub(back_ms));
         Standing {
-            weight: ramp(
-                conf.weight,
-                now_ms.saturating_sub(self.back_ms),
-                slow_start_ms,
-            ),
+            weight: ramp(conf.weight, since_ms.unwrap_or(u64::MAX), slow_start_ms),
             backup: conf.backup,
             usable: self.takes_requests(),
             out: self.health.is_out(now_ms),
@@ -150,7 +148,7 @@ impl Backs {
         }
     }
 
-    /// It has come back, or is new: it warms up, if others are warm.
+    /// It has come back, or is new: it warms up, unless nobody was asked for anything yet.
     pub(super) fn warm_up(&mut self, key: Key, now_ms: u64) {
         let Some(backend) = self.backends.get_mut(key) else {
             return;
@@ -158,8 +156,8 @@ impl Backs {
         let Some(cluster) = self.clusters.get_mut(backend.cluster) else {
             return;
         };
-        if cluster.slow_start_ms() > 0 {
-            backend.back_ms = now_ms;
+        if cluster.slow_start_ms() > 0 && cluster.choice.balancer.has_chosen() {
+            backend.back_ms = Some(now_ms);
             cluster.choice.warming.push(key);
         }
     }
@@ -182,8 +180,8 @@ impl Backs {
         let slow_start_ms = known.slow_start_ms();
         for key in std::mem::take(&mut known.choice.warming) {
             self.restand(key, now_ms);
-            let since = self.backends.get(key).map_or(0, |backend| backend.back_ms);
-            if now_ms < since + slow_start_ms {
+            let since = self.backends.get(key).and_then(|backend| backend.back_ms);
+            if since.is_some_and(|since| now_ms < since + slow_start_ms) {
                 if let Some(known) = self.clusters.get_mut(cluster) {
                     known.choice.warming.push(key);
                 }

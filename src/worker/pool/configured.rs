@@ -157,13 +157,10 @@ impl Backs {
             return;
         };
         known.backends.insert(id, key);
-        let came_later = known.since != moment;
         self.name_cookie(key, true);
         self.seat(key);
-        if came_later {
-            self.warm_up(key, self.now_ms);
-            self.restand(key, self.now_ms);
-        }
+        self.warm_up(key, self.now_ms);
+        self.restand(key, self.now_ms);
     }
 
     /// What a cookie calls it leads to it, or does no more.
