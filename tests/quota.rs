@@ -113,7 +113,7 @@ fn a_dead_worker_has_no_connections() {
         let now = proxy.workers();
         (now.len() == 2 && now[0].pid != workers[0].pid).then_some(())
     });
-    let free = workers[0].connections as usize;
+    let free = workers[0].connections;
     let mut again: Vec<Peer> = (0..free).map(|_| proxy.client()).collect();
     for peer in &mut again {
         assert_eq!(peer.get("/").status(), 200);

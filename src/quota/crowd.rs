@@ -178,7 +178,7 @@ mod tests {
         for _ in 0..20_000 {
             // All in two sets.
             let name = random.next_u64() % 40;
-            let client = Client(name << 40 | name % 2);
+            let client = Client((name << 40) | (name % 2));
             match clients.admit(0, client, 4) {
                 Some(place) => {
                     *own.entry(name).or_default() += 1;
@@ -186,7 +186,7 @@ mod tests {
                 }
                 None => refused += 1,
             }
-            if random.next_u64() % 3 > 0 && !inside.is_empty() {
+            if random.below(3) > 0 && !inside.is_empty() {
                 let at = random.next_u64() as usize % inside.len();
                 let (name, place) = inside.swap_remove(at);
                 *own.get_mut(&name).expect("it is inside") -= 1;
