@@ -228,6 +228,27 @@ fn a_body_that_trickles_is_cut() {
     assert_eq!(fast.response().status(), 200);
 }
 
+/// What is asked for no more is not judged, of requests under way either.
+#[test]
+fn a_rate_that_is_unset_cuts_nobody() {
+    let backend = Backend::echo();
+    let setup = Setup::http().listener("min_rate", 100);
+    let proxy = setup.backends(&[backend.address()]).start();
+    let mut peer = proxy.client();
+    peer.send(post("a.test", 100))
+        .silent_for(Duration::from_millis(100));
+    let unset = format!("listener update address={} unset=min_rate", proxy.address());
+    proxy.steer().ok(&unset);
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < Duration::from_millis(5500) {
+        sent += 1;
+        peer.send("x").silent_for(Duration::from_millis(200));
+    }
+    peer.send(vec![b'x'; 100 - sent]);
+    assert_eq!(peer.response().status(), 200);
+}
+
 /// So is a response that is taken too slowly; a backend that is slow is not the client's fault.
 #[test]
 fn a_response_that_is_not_taken_is_cut() {

@@ -437,7 +437,7 @@ impl Session {
         };
         let silent_ms = self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms;
         let slow_us = match &self.phase {
-            Phase::Running(x) => x.pace.due_us(),
+            Phase::Running(x) => listener.quota.pace.and_then(|_| x.pace.due_us()),
             _ => None,
         };
         slow_us.map_or(silent_ms, |us| silent_ms.min(us.div_ceil(1000)))

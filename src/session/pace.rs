@@ -56,7 +56,7 @@ impl Pace {
 impl Session {
     /// Before it is told what happened. Costs nothing where no rate is asked for.
     pub(super) fn count_pace(&mut self, event: &Event, world: &World) {
-        let Some((x, _)) = self.paced(world) else {
+        let (Some(_), Phase::Running(x)) = (world.door.listener.quota.pace, &mut self.phase) else {
             return;
         };
         match event {
@@ -70,17 +70,13 @@ impl Session {
 
     /// At the end of a turn, when it is known who waits for whom.
     pub(super) fn go_on_pace(&mut self, world: &World) {
-        if let Some((x, rate)) = self.paced(world) {
-            let waits = waits_for_client(x);
+        let Some(rate) = world.door.listener.quota.pace else {
+            return;
+        };
+        let running = matches!(self.phase, Phase::Running(_));
+        if let Some(x) = self.phase.exchange_mut() {
+            let waits = running && waits_for_client(x);
             x.pace.go_on(world.now_us, waits, rate);
-        }
-    }
-
-    fn paced(&mut self, world: &World) -> Option<(&mut super::Exchange, u32)> {
-        let rate = world.door.listener.quota.pace?;
-        match &mut self.phase {
-            Phase::Running(x) => Some((x, rate)),
-            _ => None,
         }
     }
 }
