@@ -11,6 +11,9 @@ pub const HEAD_LINES_MAX: usize = 100;
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Longest method, in bytes: the longest registered one has 17.
 pub const METHOD_BYTES_MAX: usize = 32;
+/// Longest ClientHello that is looked into, in bytes: it lies in one buffer, with the headers of its
+/// records; with post-quantum keys it has about 2 KiB.
+pub const CLIENT_HELLO_BYTES_MAX: usize = HEAD_BYTES_MAX - 1024;
 /// Longest hostname, in bytes (RFC 1035 section 2.3.4).
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Largest chunk size: 2^52 - 1, exact in every language that counts with doubles.

@@ -163,6 +163,7 @@ const LISTENER_PROTOCOL: Kind = Kind::Choice(&[
     ("http", "HTTP"),
     ("https", "HTTPS"),
     ("tcp", "TCP"),
+    ("tls_passthrough", "TLS_PASSTHROUGH"),
     ("metrics", "METRICS"),
 ]);
 const BALANCING: Kind = Kind::Choice(&[
@@ -217,7 +218,7 @@ pub static GLOBAL: &[Key] = &[
     key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Is("60"), "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
@@ -231,12 +232,12 @@ pub static GLOBAL: &[Key] = &[
 #[rustfmt::skip]
 pub static LISTENER: &[Key] = &[
     key("address", Address, Required, "The address to accept on."),
-    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; metrics answers GET /metrics for Prometheus, and takes no frontends."),
+    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; with tls_passthrough backends speak TLS, and the name that is asked for says which; metrics answers GET /metrics for Prometheus, and takes no frontends."),
     key("enabled", Bool, Is("true"), "Whether it accepts; a disabled one is not bound."),
     key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Global, "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Global, "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),

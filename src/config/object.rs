@@ -330,13 +330,8 @@ fn answers_words(answers: &BTreeMap<u16, String>) -> Words {
 }
 
 fn protocol(fields: &mut Fields) -> Result<Protocol, Fault> {
-    match fields.text("protocol")?.as_str() {
-        "http" => Ok(Protocol::Http),
-        "https" => Ok(Protocol::Https),
-        "tcp" => Ok(Protocol::Tcp),
-        "metrics" => Ok(Protocol::Metrics),
-        _ => Err(fault("protocol", "is not known")),
-    }
+    let name = fields.text("protocol")?;
+    Protocol::of(&name).ok_or_else(|| fault("protocol", "is not known"))
 }
 
 /// A cookie's name is a token (RFC 6265 section 4.1.1), which a name is nearly.

@@ -9,7 +9,7 @@ use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::pace::Pace;
 use crate::session::record::Record;
-use crate::session::{Door, Server, Target, Unconnected};
+use crate::session::{Door, Server, Target, Unconnected, World};
 use crate::state::Actions;
 
 /// Where the response is.
@@ -137,6 +137,12 @@ impl Exchange {
             ..Exchange::default()
         };
         *self = fresh;
+    }
+
+    /// From now on there is something to log.
+    pub fn begin_record(&mut self, world: &mut World) {
+        self.record.id = world.random.id();
+        self.record.start_us = world.now_us;
     }
 
     /// What a response over TLS says about coming back.

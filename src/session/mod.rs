@@ -15,13 +15,14 @@
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
 //! From Waiting it goes to Held while its cluster is paused, and back when that is over.
-//! A TCP session begins in Waiting and has no Head. One under TLS, or behind a PROXY
-//! header, begins in Shaking, and goes there from it.
+//! A TCP session begins in Waiting and has no Head; where TLS passes through, its ClientHello is
+//! one. One under TLS, or behind a PROXY header, begins in Shaking, and goes there from it.
 
 pub mod body;
 mod door;
 mod exchange;
 pub mod flow;
+mod hello;
 mod metrics;
 pub mod moved;
 mod pace;
@@ -236,6 +237,7 @@ impl Session {
         self.phase = match (phase, event) {
             (Phase::Shaking, event) => c.shaken(event, world),
 
+            (Phase::Head(x), event) if world.door.reads_hello() => hello::on(c, x, event, world),
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
             (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
@@ -249,7 +251,6 @@ impl Session {
                 c.acts.back = BackAct::GiveUp;
                 waiting::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
-
             (Phase::Waiting(x), Held) => waiting::held(c, x, world),
             (Phase::Held(x), event) => waiting::while_held(c, x, event, world),
 
@@ -353,6 +354,17 @@ impl Session {
             (Phase::Tunnel(x), Side::Front) => !x.up_body.is_done() && x.up.has_room(),
             (Phase::Tunnel(x), Side::Back) => !x.down_done() && x.down.has_room(),
             _ => false,
+        }
+    }
+
+    /// Whether nobody would find by reading that this side is gone.
+    pub fn overlooks(&self, side: Side) -> bool {
+        match (&self.phase, side) {
+            // What it sent before goes on first.
+            (Phase::Tunnel(x), Side::Front) => x.up_body.is_done(),
+            (Phase::Tunnel(x), Side::Back) => x.down_done(),
+            (_, Side::Front) => !self.wants(side),
+            (_, Side::Back) => false,
         }
     }
 
@@ -514,8 +526,8 @@ impl Common {
 
     fn begin(&mut self, world: &mut World) -> Phase {
         match world.door.listener.protocol {
-            Protocol::Http | Protocol::Https | Protocol::Metrics => Phase::Idle,
             Protocol::Tcp => tunnel::begin(self, world),
+            _ => Phase::Idle,
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
     let raw = x.up.raw();
     match http11::request(raw, x.searched, &mut world.scratch.fields) {
         Parse::Partial if x.up.is_stuck() => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             x.record.set_line(b"", first_line(x.up.raw()));
             let refusal = refusal(431, "the head is longer than a buffer");
             refuse(c, x, refusal, world)
@@ -52,12 +52,12 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
             Phase::Head(x)
         }
         Parse::Refused(refusal) => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             x.record.set_line(b"", first_line(x.up.raw()));
             refuse(c, x, refusal, world)
         }
         Parse::Complete { line, len } => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             match accept(c, &mut x, &line, len, world) {
                 Ok(()) if x.told.is_some() => metrics::answer(c, x, world),
                 Ok(()) => Phase::Waiting(x),
@@ -73,11 +73,6 @@ pub(super) fn refusal(status: u16, what: &'static str) -> Refusal {
         at: 0,
         what,
     }
-}
-
-fn begin_record(x: &mut Exchange, world: &mut World) {
-    x.record.id = world.random.id();
-    x.record.start_us = world.now_us;
 }
 
 fn first_line(raw: &[u8]) -> &[u8] {
@@ -309,13 +304,13 @@ pub(super) fn head_cut(c: &mut Common, mut x: Box<Exchange>, world: &mut World) 
         retire(x, world);
         return Phase::Closed;
     }
-    begin_record(&mut x, world);
+    x.begin_record(world);
     x.record.set_line(b"", first_line(x.up.raw()));
     finish(c, x, End::ClientClosed, "inside a request head")
 }
 
 pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    begin_record(&mut x, world);
+    x.begin_record(world);
     x.record.set_line(b"", first_line(x.up.raw()));
     x.record.end = End::ClientTimeout;
     answer(c, x, 408, "the request head took too long", world)

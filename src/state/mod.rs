@@ -38,16 +38,40 @@ pub enum Protocol {
     Http,
     Https,
     Tcp,
+    /// TLS that backends speak: only the host that is asked for is read.
+    TlsPassthrough,
     /// Answers with the metrics, and leads nowhere.
     Metrics,
 }
 
 impl Protocol {
+    pub const ALL: [Protocol; 5] = [
+        Protocol::Http,
+        Protocol::Https,
+        Protocol::Tcp,
+        Protocol::TlsPassthrough,
+        Protocol::Metrics,
+    ];
+
+    pub fn of(name: &str) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|one| one.name() == name)
+    }
+
+    /// What clusters speak to which such a listener leads.
+    pub fn behind(self) -> Protocol {
+        match self {
+            Protocol::Https => Protocol::Http,
+            Protocol::TlsPassthrough => Protocol::Tcp,
+            other => other,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Http => "http",
             Protocol::Https => "https",
             Protocol::Tcp => "tcp",
+            Protocol::TlsPassthrough => "tls_passthrough",
             Protocol::Metrics => "metrics",
         }
     }
@@ -256,7 +280,7 @@ pub enum HostRule {
     Exact(Box<str>),
     /// `*.example.com`, kept as `example.com`: exactly one label more.
     Suffix(Box<str>),
-    /// `*`; the only one for TCP.
+    /// `*`; the only one of a tcp listener.
     Any,
 }
 

@@ -153,8 +153,13 @@ impl Backend {
 impl FrontendId {
     /// Whether nothing but the listener matters.
     pub fn takes_all(&self) -> bool {
+        self.hostname == HostRule::Any && self.takes_host()
+    }
+
+    /// Whether it takes all that its hostname is asked for.
+    pub fn takes_host(&self) -> bool {
         let any_path = matches!(&self.path, PathRule::Prefix(path) if **path == *"/");
-        self.hostname == HostRule::Any && any_path && self.method.is_none()
+        any_path && self.method.is_none()
     }
 }
 

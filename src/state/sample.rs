@@ -83,6 +83,7 @@ impl Random {
         let protocol = match self.below(8) {
             0 => Protocol::Metrics,
             1..=3 => Protocol::Https,
+            4 => Protocol::TlsPassthrough,
             _ => self.protocol(),
         };
         Listener {

@@ -249,7 +249,7 @@ impl Worker {
             self.weed_pool(&events);
             self.shake_first();
             for key in std::mem::take(&mut self.unfinished) {
-                self.drive(key, false);
+                self.drive(key, None);
             }
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
@@ -318,7 +318,7 @@ impl Worker {
         while let Some(key) = self.line.next() {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.lined_up = false;
-                return self.drive(key, false);
+                return self.drive(key, None);
             }
         }
     }
@@ -328,7 +328,7 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(key, gone(ready));
+                    self.drive(key, gone(ready, Side::Front));
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
@@ -368,16 +368,16 @@ impl Worker {
                 });
             }
             // If it is broken, reading says so once all that it sent was taken.
-            Some(owner) => self.drive(owner, false),
+            Some(owner) => self.drive(owner, gone(ready, Side::Back)),
         }
     }
 
-    /// Gives a slot its share of the turn. `lost`: its client is gone, which is told if
+    /// Gives a slot its share of the turn. `gone`: that side of it is, which is told if
     /// nobody would find it by reading.
-    fn drive(&mut self, key: Key, lost: bool) {
+    fn drive(&mut self, key: Key, gone: Option<Side>) {
         self.with_turn(key, |turn| {
-            if lost && !turn.slot.session.wants(Side::Front) {
-                turn.on(Event::Lost(Side::Front));
+            if let Some(side) = gone.filter(|side| turn.slot.session.overlooks(*side)) {
+                turn.on(Event::Lost(side));
             }
             turn.run();
         });
@@ -530,13 +530,13 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.starving = false;
                 slot.front.readable = true;
-                self.drive(key, false);
+                self.drive(key, None);
             }
         }
     }
 }
 
-/// The connection is broken, not only half-closed.
-fn gone(ready: u32) -> bool {
-    ready & epoll::ERR != 0
+/// The connection on that side is broken, not only half-closed.
+fn gone(ready: u32, side: Side) -> Option<Side> {
+    (ready & epoll::ERR != 0).then_some(side)
 }

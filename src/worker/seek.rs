@@ -56,7 +56,12 @@ impl Turn<'_> {
             }
         }
         let target = Rc::clone(target);
-        let preface = target.cluster.send_proxy.map(|it| self.slot.preface(it));
+        let passing: &[u8] = match self.world.door.reads_hello() {
+            true => &x.record.host,
+            false => &[],
+        };
+        let version = target.cluster.send_proxy;
+        let preface = version.map(|version| self.slot.preface(version, passing));
         let mut room = [0; 256];
         let host = match target.cluster.tls {
             Some(_) => host::normalize(&x.record.host, &mut room),

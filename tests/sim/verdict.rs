@@ -123,9 +123,10 @@ impl Case<'_> {
             End::BackendTimeout => timeout && (self.odd || self.narrow || backend),
             End::BackendConnectTimeout | End::TunnelTimeout => timeout,
             // Nobody does either here.
-            End::ProxyShutdown | End::ProxyKilled | End::ProxyQueueTimeout => false,
+            End::ProxyShutdown | End::ProxyKilled => false,
             End::ProxyNoRoom => self.narrow,
             End::ProxyQueueFull => slot.turned_away.contains(&i),
+            End::ProxyQueueTimeout => slot.too_late.contains(&i),
         }
     }
 
@@ -178,7 +179,7 @@ impl Case<'_> {
             End::ClientTimeout | End::ClientTooSlow => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,
-            End::ProxyQueueFull => 503,
+            End::ProxyQueueFull | End::ProxyQueueTimeout => 503,
             End::BackendTimeout | End::BackendConnectTimeout => 504,
             // Begun, then overtaken by what the client did.
             End::ClientReset | End::ClientClosed => return,

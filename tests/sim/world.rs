@@ -105,6 +105,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let longest = dice.pick(&[None, None, Some(10), Some(5_000)]);
+    let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
@@ -117,7 +118,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         tools,
         doors: [
             door(Protocol::Http, longest, dice),
-            door(Protocol::Tcp, None, dice),
+            door(raw, None, dice),
         ],
         server: Rc::new(session::Server {
             backend: Rc::new(Backend {
@@ -154,7 +155,7 @@ fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
         },
         cluster: Rc::new(Cluster {
             id: "c".into(),
-            protocol,
+            protocol: protocol.behind(),
             balancing: Balancing::by(LoadBalancing::RoundRobin),
             quota: Quota {
                 deny: ranges.collect(),
@@ -176,7 +177,7 @@ fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
-        Protocol::Tcp | Protocol::Metrics => "/",
+        Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
     let rules = [
         (path, rule(protocol, &[])),
@@ -221,8 +222,10 @@ fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
-        true => plan::tunnel(dice),
-        false => plan::plan(id, sim.truth.room, sim.truth.longest, dice),
+        doors: [
+            door(Protocol::Http, longest, dice),
+            door(raw, None, dice),
+        ],
     };
     let client = Client::new(id, &mut plan, tcp, dice);
     sim.truth.asked.push(plan.asked);
