@@ -116,11 +116,12 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             longest,
         },
         tools,
-        doors: [
-            door(Protocol::Http, longest, dice),
-            door(raw, None, dice),
-        ],
+        doors: [door(Protocol::Http, longest, dice), door(raw, None, dice)],
         server: Rc::new(session::Server {
+            key: Key {
+                index: 0,
+                generation: 0,
+            },
             backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
@@ -163,6 +164,8 @@ fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
             },
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }),
         series: None,
@@ -222,10 +225,8 @@ fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
-        doors: [
-            door(Protocol::Http, longest, dice),
-            door(raw, None, dice),
-        ],
+        true => plan::tunnel(sim.doors[1].reads_hello(), dice),
+        false => plan::plan(id, sim.truth.room, sim.truth.longest, dice),
     };
     let client = Client::new(id, &mut plan, tcp, dice);
     sim.truth.asked.push(plan.asked);
