@@ -16,7 +16,7 @@ fn get(path: &str, host: &str) -> String {
 
 /// Whether that client is served, by a connection of its own that it keeps.
 fn comes(proxy: &Proxy, client: &str) -> Option<Peer> {
-    let mut peer = proxy.client_from(client);
+    let mut peer = Peer::on_behalf_of(client, proxy.address());
     peer.send(GET);
     match peer.try_response("GET") {
         Ok(answer) => {

@@ -47,7 +47,9 @@ fn requests_of_a_client_are_limited_over_all_workers() {
     let setup = setup.listener("expect_proxy", true).top("worker_count", 2);
     let proxy = setup.backends(&[backend.address()]).start();
     let start = Instant::now();
-    let mut peers: Vec<Peer> = (0..4).map(|_| proxy.client_from("2001:db8::1")).collect();
+    let mut peers: Vec<Peer> = (0..4)
+        .map(|_| Peer::on_behalf_of("2001:db8::1", proxy.address()))
+        .collect();
     let all: usize = peers.iter_mut().map(|peer| served(peer, GET, 4)).sum();
     assert!((6..=6 + since(start)).contains(&all), "{all}");
     let workers = proxy.workers();
@@ -56,16 +58,42 @@ fn requests_of_a_client_are_limited_over_all_workers() {
         "{workers:?}"
     );
     // Of the same network; of another one.
-    assert!(served(&mut proxy.client_from("2001:db8::2"), GET, 3) <= since(start));
-    assert_eq!(served(&mut proxy.client_from("2001:db8:0:1::2"), GET, 6), 6);
-    assert_eq!(served(&mut proxy.client_from("192.0.2.7"), GET, 6), 6);
+    assert!(
+        served(
+            &mut Peer::on_behalf_of("2001:db8::2", proxy.address()),
+            GET,
+            3
+        ) <= since(start)
+    );
+    assert_eq!(
+        served(
+            &mut Peer::on_behalf_of("2001:db8:0:1::2", proxy.address()),
+            GET,
+            6
+        ),
+        6
+    );
+    assert_eq!(
+        served(
+            &mut Peer::on_behalf_of("192.0.2.7", proxy.address()),
+            GET,
+            6
+        ),
+        6
+    );
     let lines = proxy.wait_access(1, "client_rate_limited");
     assert!(lines[0].contains(" 429 "), "{lines:?}");
     // They go on in the workers that come next.
     for id in [0, 1] {
         assert!(proxy.control(&format!("worker restart id={id}")).is_ok());
     }
-    assert!(served(&mut proxy.client_from("192.0.2.7"), GET, 6) <= since(start));
+    assert!(
+        served(
+            &mut Peer::on_behalf_of("192.0.2.7", proxy.address()),
+            GET,
+            6
+        ) <= since(start)
+    );
 }
 
 #[test]

@@ -486,18 +486,6 @@ impl Proxy {
     }
 
     #[track_caller]
-    /// Somebody for whom a proxy before this one speaks; `client` is an IP address.
-    pub fn client_from(&self, client: &str) -> Peer {
-        let (family, own) = match client.contains(':') {
-            true => ("TCP6", "::1"),
-            false => ("TCP4", "127.0.0.1"),
-        };
-        let mut peer = self.client();
-        peer.send(format!("PROXY {family} {client} {own} 1234 80\r\n"));
-        peer
-    }
-
-    #[track_caller]
     pub fn control(&self, line: &str) -> Reply {
         control(&self.path(SOCKET), line)
     }
