@@ -149,8 +149,10 @@ pub const ACCEPT_GRACE_US: u64 = 3_000;
 /// A worker at its limit of connections, where each that ends makes room for one, says so
 /// once in so many milliseconds.
 pub const LIMIT_SILENCE_MS: u64 = 60_000;
-/// How long a worker that ran out of descriptors does not accept, in milliseconds.
+/// How long a worker does not accept where it could not: out of descriptors, mostly. In milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Main makes a socket listen again once in so many milliseconds at most: whoever stops it may do so all the time.
+pub const LISTEN_AGAIN_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.
 pub const BUFFERS_DEFAULT: usize = 8192;
 /// Descriptors of a worker that are no connections: logs, channel, listeners, spare.

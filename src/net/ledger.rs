@@ -38,6 +38,8 @@ pub enum Note {
     SignaturesRefused,
     /// Key processes that died.
     KeysDeaths,
+    /// Listening sockets that had stopped.
+    Revived,
 }
 
 /// Cells for notes, then one generation per series, then the pages.

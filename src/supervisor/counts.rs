@@ -14,6 +14,8 @@ pub struct Counts {
     pub key_deaths: u64,
     /// Processes that did what their sandbox forbids.
     pub violations: u64,
+    /// Times that a listening socket had stopped and was made to listen again.
+    pub revived: u64,
     /// Times that another program took the place of main.
     pub upgrades: u64,
 }
@@ -25,6 +27,7 @@ impl Counts {
             ("refused", self.refused),
             ("key_deaths", self.key_deaths),
             ("violations", self.violations),
+            ("revived", self.revived),
             ("upgrades", self.upgrades),
         ];
         all.map(|(name, count)| (name, count.to_string())).into()
@@ -54,6 +57,7 @@ impl Supervisor {
             (Note::SignaturesRefused, counts.refused),
             (Note::KeysDeaths, counts.key_deaths),
             (Note::Violations, counts.violations),
+            (Note::Revived, counts.revived),
             (Note::Upgrades, counts.upgrades),
         ] {
             self.ledger.set_note(note, count);

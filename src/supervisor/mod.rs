@@ -22,6 +22,7 @@ pub mod handover;
 mod inquiry;
 mod keys;
 mod life;
+mod listening;
 mod losses;
 mod memory;
 mod notify;
@@ -81,6 +82,7 @@ use dumps::Dumps;
 use files::Logs;
 use inquiry::Inquiry;
 use keys::Keys;
+use listening::{cannot_listen, listen_all, Vigil};
 use losses::Losses;
 use memory::Litter;
 use orders::Orders;
@@ -139,6 +141,7 @@ struct Supervisor {
     signals: Signals,
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    vigil: Vigil,
     given: Given,
     store: Store,
     board: Board,
@@ -320,6 +323,7 @@ impl Supervisor {
             signals,
             control: parts.control,
             sockets: parts.sockets,
+            vigil: Vigil::default(),
             given: parts.given,
             store: parts.store,
             logs: parts.logs,
@@ -370,11 +374,13 @@ impl Supervisor {
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
+                    Some((Kind::Listener, _)) => self.vigil.look_now(),
                     _ => {}
                 }
             }
             self.look_after_workers();
             self.look_after_keys();
+            self.look_after_sockets();
             self.show_counts();
             self.look_at_trial();
             self.look_at_tickets();
@@ -405,7 +411,7 @@ impl Supervisor {
 
     /// For the next main, should this one die.
     fn keep_all(&mut self) {
-        self.store.follow(&self.sockets, &self.given);
+        self.follow_sockets();
         self.store.keep_board(&self.board);
     }
 
@@ -428,11 +434,11 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
-        let challenges = self.challenges.due_ms;
+        let (challenges, sockets) = (self.challenges.due_ms, Some(self.vigil.due_ms));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, stage, trial, save, control, litter, workers, keys, pauses, drain, waits,
-            tickets, expiry, upgrade,
+            challenges, sockets, stage, trial, save, control, litter, workers, keys, pauses, drain,
+            waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -468,7 +474,7 @@ impl Supervisor {
         self.give_upgrade_up();
         self.forget_trial();
         self.sockets.clear();
-        self.store.follow(&self.sockets, &self.given);
+        self.follow_sockets();
         self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
@@ -556,36 +562,6 @@ impl Supervisor {
         notify::send("READY=1", &[]);
         self.keep_last();
     }
-}
-
-/// Binds every listener of the state, if OpenSSL takes all policies, or says which one cannot be and what to do.
-fn listen_all(state: &State, given: &Given) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
-    let bind = |address: SocketAddr| match given.listen(address) {
-        Ok(socket) => Ok((address, socket)),
-        Err(e) => Err(cannot_listen(address, &e)),
-    };
-    try_policies(state)?;
-    state
-        .listeners()
-        .filter(|listener| listener.enabled)
-        .map(|listener| bind(listener.address))
-        .collect()
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port".into()
-        }
-        io::ErrorKind::PermissionDenied => format!(
-            "port {} needs privileges; start as root, or allow it with \
-             setcap cap_net_bind_service=+ep on the sozu binary, or choose a port above 1023",
-            address.port()
-        ),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; see ip addr".into(),
-        _ => error.to_string(),
-    };
-    format!("cannot listen on {address}: {advice}")
 }
 
 /// What a worker process is called in ps.

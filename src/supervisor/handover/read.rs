@@ -407,6 +407,8 @@ fn take_counts(it: &mut Record) -> Result<Counts, String> {
         refused: it.value("refused")?,
         key_deaths: it.value("key_deaths")?,
         violations: it.value("violations")?,
+        // Younger than the others.
+        revived: it.value_or_none("revived")?.unwrap_or(0),
         upgrades: it.value("upgrades")?,
     })
 }

@@ -12,6 +12,7 @@ fn counts() -> Counts {
         refused: 2,
         key_deaths: 3,
         violations: 4,
+        revived: 6,
         upgrades: 5,
     }
 }

@@ -281,6 +281,21 @@ fn what_can_be_used_up() {
     }
 }
 
+/// What no filter sees, main undoes: a worker has stopped a listening socket that it shares.
+#[test]
+fn what_is_done_and_undone() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let listener = socket::listen(any, 1).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    for starter in starters() {
+        let stop = || socket::reset(&listener).map_or(-1, |()| 0);
+        assert_eq!(inside(*starter, Some(WORKER), &stop), End::Done);
+        assert!(!socket::listens(&listener).expect("asked"));
+        socket::listen_again(&listener, address, 1).expect("it listens again");
+        assert!(socket::listens(&listener).expect("asked"));
+    }
+}
+
 /// Without the last layer the ones before it hold by themselves.
 #[test]
 fn each_layer_holds_alone() {
