@@ -159,6 +159,10 @@ pub const BUFFERS_DEFAULT: usize = 8192;
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// Events of one epoll_wait.
 pub const EVENTS_PER_TURN: usize = 256;
+/// Bytes of others' log lines that main holds on their way, if they go through main at all: as many as a pipe does.
+pub const RELAY_BYTES_MAX: usize = 64 * 1024;
+/// A log that took nothing is tried again after so many milliseconds.
+pub const RELAY_PAUSE_MS: u64 = 50;
 /// Longest text of log levels, in bytes: dozens of modules.
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
 /// How much of a change the log shows, in characters: all but long answers and certificates.

@@ -205,7 +205,13 @@ impl Supervisor {
         }
         channel.send("ready");
         let role = OsStr::new(KEYS_ROLE);
-        let child = process::start(Path::new(OWN_PROGRAM), "sozu keys", role, end)?;
+        let child = process::start(
+            Path::new(OWN_PROGRAM),
+            "sozu keys",
+            role,
+            end,
+            self.logs.outlets()?,
+        )?;
         log::debug!("the key process started, pid {}", child.id());
         let token = token::pack_single(Kind::Keys);
         self.poll

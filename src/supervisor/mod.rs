@@ -33,6 +33,7 @@ mod pauses;
 mod program;
 mod progress;
 mod rehearsal;
+mod relay;
 mod reload;
 mod resize;
 mod restarts;
@@ -261,7 +262,7 @@ impl Supervisor {
         let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
         let sockets = listen_all(&state, &given)?;
-        logging::start(&settings.log_level, "main", logs.log_for_main()?);
+        logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         saved::tell(not_restored);
         given.tell(&sockets);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
@@ -297,8 +298,10 @@ impl Supervisor {
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let settings = parts.settings;
-        logging::start(&settings.log_level, "main", parts.logs.log_for_main()?);
+        let mut logs = parts.logs;
+        logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         let poll = Epoll::new().map_err(broken("epoll"))?;
+        logs.standard.watch(&poll).map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
@@ -326,7 +329,7 @@ impl Supervisor {
             vigil: Vigil::default(),
             given: parts.given,
             store: parts.store,
-            logs: parts.logs,
+            logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
             now_ms,
@@ -374,6 +377,7 @@ impl Supervisor {
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
+                    Some((Kind::Log, key)) => self.log_ready(key),
                     Some((Kind::Listener, _)) => self.vigil.look_now(),
                     _ => {}
                 }
@@ -381,6 +385,7 @@ impl Supervisor {
             self.look_after_workers();
             self.look_after_keys();
             self.look_after_sockets();
+            self.look_after_logs();
             self.show_counts();
             self.look_at_trial();
             self.look_at_tickets();
@@ -399,6 +404,7 @@ impl Supervisor {
             self.give_memory_back();
             if let Some(what) = self.failure.take() {
                 self.kill_own_workers();
+                self.logs.standard.copy_all();
                 return Err(what);
             }
             if self.ended() {
@@ -434,11 +440,12 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
+        let logs = self.logs.standard.due_ms();
         let (challenges, sockets) = (self.challenges.due_ms, Some(self.vigil.due_ms));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, sockets, stage, trial, save, control, litter, workers, keys, pauses, drain,
-            waits, tickets, expiry, upgrade,
+            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, pauses,
+            drain, waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -510,15 +517,16 @@ impl Supervisor {
     fn say_good_bye(&mut self) {
         let report = self.losses.lines() + &reply::ok(&self.losses.totals());
         self.control.finish_shutdown(&report);
+        self.logs.standard.copy_all();
         log::info!("ended");
     }
 
     /// After a log file was moved away: from now on lines go into a new one.
     fn reopen_logs(&mut self) {
-        match Logs::open(&self.settings).and_then(|logs| Ok((logs.log_for_main()?, logs))) {
-            Ok((log, logs)) => {
+        let opened = self.logs.open_again(&self.settings);
+        match opened.and_then(|()| self.logs.log_for_main(&self.settings)) {
+            Ok(log) => {
                 logging::reopen(log);
-                self.logs = logs;
                 self.hand_out_logs();
                 log::info!("logs opened again");
             }

@@ -28,6 +28,7 @@ use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
 use crate::supervisor::rehearsal::{self, Understood};
+use crate::supervisor::relay::{RelayNote, Standard};
 use crate::supervisor::sandbox::give_up_the_rest_of_root;
 use crate::supervisor::store::Store;
 use crate::supervisor::waits::Wait;
@@ -77,6 +78,7 @@ impl Supervisor {
             expiry: self.expiry.clone(),
             keys: self.keys.pids(),
             counts: self.counted(),
+            relays: self.logs.standard.notes(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -239,6 +241,20 @@ pub const CONNECTION: Nature = Nature {
     listens: false,
 };
 
+/// Standard output and error, with the pipes of the program before.
+fn standard_of(
+    notes: Vec<RelayNote>,
+    take: &mut impl FnMut(RawFd) -> Result<OwnedFd, String>,
+) -> Result<Standard, String> {
+    let mut before = [None, None];
+    for note in notes {
+        if let Some(place) = before.get_mut(note.number) {
+            *place = Some((take(note.fd)?, note.rest));
+        }
+    }
+    Standard::open(before).map_err(|e| format!("standard output and error: {e}"))
+}
+
 /// A listening socket of that very address.
 fn listener_of(
     inherited: &mut Inherited,
@@ -270,7 +286,9 @@ impl Supervisor {
         let board = Board::map(plain(descriptors.board)?).map_err(memory)?;
         let ledger = Ledger::map(plain(descriptors.ledger)?).map_err(memory)?;
         let access = descriptors.access.map(&mut plain).transpose()?;
-        let logs = Logs::taken(plain(descriptors.log)?, access);
+        let log = plain(descriptors.log)?;
+        let standard = standard_of(handover.relays, &mut plain)?;
+        let logs = Logs::taken(&settings, standard, log, access)?;
         let control = UnixListener::from(socket_of(inherited, descriptors.control, CONTROL)?);
         let sockets = handover.sockets.into_iter();
         let sockets = sockets

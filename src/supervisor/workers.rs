@@ -208,7 +208,13 @@ impl Supervisor {
         self.board.clear(row);
         self.ledger.open_page(row);
         let program = self.program_of(id);
-        let child = process::start(&program, &worker_name(id), worker_role(), end)?;
+        let child = process::start(
+            &program,
+            &worker_name(id),
+            worker_role(),
+            end,
+            self.logs.outlets()?,
+        )?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
         self.store.keep_worker(&child, &channel);

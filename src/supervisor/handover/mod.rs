@@ -33,6 +33,7 @@ use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
 use crate::supervisor::counts::Counts;
 use crate::supervisor::losses::Losses;
+use crate::supervisor::relay::RelayNote;
 use crate::supervisor::roles::Role;
 use crate::supervisor::secure::Expiry;
 use crate::supervisor::series::Roster;
@@ -71,6 +72,7 @@ pub struct Handover {
     /// The pids of key processes.
     pub keys: Vec<u32>,
     pub counts: Counts,
+    pub relays: Vec<RelayNote>,
     pub saving: Saving,
 }
 
@@ -179,8 +181,9 @@ pub struct Saving {
 }
 
 /// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
-const FLEETING: [&str; 7] = [
+const FLEETING: [&str; 8] = [
     "optional counts ",
+    "optional relay ",
     "optional saving ",
     "pause ",
     "wait ",
@@ -218,6 +221,7 @@ impl Handover {
         all.extend(self.workers.iter().map(|worker| worker.channel));
         all.extend(self.workers.iter().filter_map(|worker| worker.handle));
         all.extend(self.clients.iter().map(|client| client.fd));
+        all.extend(self.relays.iter().map(|relay| relay.fd));
         all
     }
 }

@@ -46,6 +46,7 @@ struct Reader {
     expiry: Expiry,
     keys: Vec<u32>,
     counts: Counts,
+    relays: Vec<RelayNote>,
     saving: Saving,
     ended: bool,
 }
@@ -180,12 +181,8 @@ impl Reader {
             }
             "keys" => self.keys.push(it.value("pid")?),
             "counts" => self.counts = take_counts(it)?,
-            "saving" => {
-                self.saving = Saving {
-                    due_ms: it.value_or_none("due_ms")?,
-                    rests_until_ms: it.value("rests_until_ms")?,
-                };
-            }
+            "relay" => self.relays.push(take_relay(it)?),
+            "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,
             "warned" => {
                 let fingerprint = it.text("fingerprint")?.into();
@@ -258,6 +255,7 @@ impl Reader {
             expiry: self.expiry,
             keys: self.keys,
             counts: self.counts,
+            relays: self.relays,
             saving: self.saving,
         };
         check(&handover)?;
@@ -410,6 +408,21 @@ fn take_counts(it: &mut Record) -> Result<Counts, String> {
         // Younger than the others.
         revived: it.value_or_none("revived")?.unwrap_or(0),
         upgrades: it.value("upgrades")?,
+    })
+}
+
+fn take_relay(it: &mut Record) -> Result<RelayNote, String> {
+    Ok(RelayNote {
+        number: it.value("number")?,
+        fd: it.value("fd")?,
+        rest: it.bytes()?,
+    })
+}
+
+fn take_saving(it: &mut Record) -> Result<Saving, String> {
+    Ok(Saving {
+        due_ms: it.value_or_none("due_ms")?,
+        rests_until_ms: it.value("rests_until_ms")?,
     })
 }
 

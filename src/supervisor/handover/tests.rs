@@ -17,6 +17,14 @@ fn counts() -> Counts {
     }
 }
 
+fn relay() -> RelayNote {
+    RelayNote {
+        number: 1,
+        fd: 90,
+        rest: b"half a li".to_vec(),
+    }
+}
+
 /// Something of everything.
 fn sample(seed: u64) -> Handover {
     let settings = Settings::decode("settings worker_count=2").expect("settings");
@@ -75,6 +83,7 @@ fn sample(seed: u64) -> Handover {
         expiry,
         keys: vec![78, 79],
         counts: counts(),
+        relays: vec![relay()],
         saving: Saving {
             due_ms: Some(4),
             rests_until_ms: 5,
@@ -241,6 +250,7 @@ fn what_is_fleeting_makes_no_other_text() {
     let fleeting = other(|it| {
         it.saving.due_ms = None;
         it.counts.signed += 1;
+        it.relays[0].rest.clear();
         it.pauses[0].waiting.clear();
         it.clients[0].missed += 1;
         it.clients[0].unread.push(b"more".to_vec());

@@ -238,6 +238,14 @@ fn write_optional(all: &Handover, out: &mut String) {
         *out += &format!("optional {}", reply::data("keys", &pairs));
     }
     *out += &format!("optional {}", reply::data("counts", &all.counts.pairs()));
+    for relay in &all.relays {
+        let pairs = [
+            ("number", relay.number.to_string()),
+            ("fd", relay.fd.to_string()),
+            ("bytes", spell(&relay.rest)),
+        ];
+        *out += &format!("optional {}", reply::data("relay", &pairs));
+    }
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
     for worker in &all.workers {
