@@ -7,7 +7,8 @@
 //! is the sum over the pages. A page outlives its process: who comes next goes
 //! on adding where the dead one stopped. A row that was given to another object
 //! has another generation, and what is still added for the one before is lost.
-//! As on the board, the numbers inform and nothing depends on them.
+//! As on the board, any worker can write any number anywhere: they inform, and one thing goes
+//! by them, the verdict on a canary (`supervisor/canary`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,5 @@
 //! What main itself has counted since the proxy started, over upgrades too. The ledger shows it to workers, who might
-//! write there what they like: main reads none of it back.
+//! write there what they like: main reads none of these back.
 
 use crate::keys::{cell, Cell};
 use crate::net::ledger::Note;

@@ -132,6 +132,12 @@ pub fn listens(listener: &TcpListener) -> io::Result<bool> {
     Ok(option(listener.as_fd(), libc::SO_ACCEPTCONN)? != 0)
 }
 
+/// Whether it is one end of a TCP connection, as whoever hands it over says.
+pub fn is_connection(socket: &TcpStream) -> bool {
+    // Of what is no socket, or of another family, std knows no address.
+    socket.local_addr().is_ok() && matches!(option(socket.as_fd(), libc::SO_ACCEPTCONN), Ok(0))
+}
+
 /// A socket that has listened there does so again, whatever was done to it; who shares it has nothing to do.
 pub fn listen_again(listener: &TcpListener, address: SocketAddr, backlog: i32) -> io::Result<()> {
     reset(listener)?;
@@ -317,6 +323,19 @@ fn supplementary_groups(socket: BorrowedFd) -> Vec<u32> {
 mod tests {
     use super::*;
     use std::net::Shutdown;
+
+    #[test]
+    fn what_is_a_connection_and_what_is_none() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("its address"));
+        assert!(is_connection(&client.expect("a connection")));
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        let others: [OwnedFd; 3] = [listener.into(), unix.into(), file.into()];
+        for other in others.map(TcpStream::from) {
+            assert!(!is_connection(&other), "{other:?}");
+        }
+    }
 
     /// What a worker may do to a socket that it shares, and main undoes.
     #[test]
