@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::channel::Channel;
+use crate::keys;
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
@@ -23,7 +24,7 @@ use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
 use crate::supervisor::handover::*;
 use crate::supervisor::inquiry::{Inquiry, Topic};
-use crate::supervisor::keys::Keys;
+use crate::supervisor::keys::{Keys, KeysNote};
 use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
@@ -76,8 +77,8 @@ impl Supervisor {
             rolls: self.roll_notes(),
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
-            keys: self.keys.pids(),
-            counts: self.counted(),
+            keys: self.keys.notes(),
+            counts: self.counts,
             relays: self.logs.standard.notes(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
@@ -325,7 +326,10 @@ impl Supervisor {
         if main.settings.key_process {
             main.keys = Keys::due(main.now_ms);
         }
-        main.keys.took(&handover.keys);
+        for KeysNote { pid, page } in handover.keys {
+            let page = page.map(|fd| inherited.take(fd).and_then(keys::page));
+            main.keys.took(pid, page.transpose().map_err(memory)?);
+        }
         main.counts = handover.counts;
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);

@@ -32,6 +32,7 @@ use crate::config::Settings;
 use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
 use crate::supervisor::counts::Counts;
+use crate::supervisor::keys::KeysNote;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::relay::RelayNote;
 use crate::supervisor::roles::Role;
@@ -69,8 +70,8 @@ pub struct Handover {
     pub rolls: Vec<RollNote>,
     pub trial: Option<Trial>,
     pub expiry: Expiry,
-    /// The pids of key processes.
-    pub keys: Vec<u32>,
+    /// The key processes, whose pages `counts` leaves out.
+    pub keys: Vec<KeysNote>,
     pub counts: Counts,
     pub relays: Vec<RelayNote>,
     pub saving: Saving,
@@ -221,6 +222,7 @@ impl Handover {
         all.extend(self.workers.iter().map(|worker| worker.channel));
         all.extend(self.workers.iter().filter_map(|worker| worker.handle));
         all.extend(self.clients.iter().map(|client| client.fd));
+        all.extend(self.keys.iter().filter_map(|keys| keys.page));
         all.extend(self.relays.iter().map(|relay| relay.fd));
         all
     }

@@ -44,7 +44,7 @@ struct Reader {
     rolls: Vec<RollNote>,
     trial: Option<Trial>,
     expiry: Expiry,
-    keys: Vec<u32>,
+    keys: Vec<KeysNote>,
     counts: Counts,
     relays: Vec<RelayNote>,
     saving: Saving,
@@ -179,7 +179,7 @@ impl Reader {
                 let roll = self.take_roll(it)?;
                 self.rolls.push(roll);
             }
-            "keys" => self.keys.push(it.value("pid")?),
+            "keys" => self.keys.push(take_keys(it)?),
             "counts" => self.counts = take_counts(it)?,
             "relay" => self.relays.push(take_relay(it)?),
             "saving" => self.saving = take_saving(it)?,
@@ -408,6 +408,13 @@ fn take_counts(it: &mut Record) -> Result<Counts, String> {
         // Younger than the others.
         revived: it.value_or_none("revived")?.unwrap_or(0),
         upgrades: it.value("upgrades")?,
+    })
+}
+
+fn take_keys(it: &mut Record) -> Result<KeysNote, String> {
+    Ok(KeysNote {
+        pid: it.value("pid")?,
+        page: it.value_or_none("page")?,
     })
 }
 

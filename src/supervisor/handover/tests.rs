@@ -81,7 +81,9 @@ fn sample(seed: u64) -> Handover {
             seconds: 9,
         }),
         expiry,
-        keys: vec![78, 79],
+        keys: [(78, None), (79, Some(91))]
+            .map(|(pid, page)| KeysNote { pid, page })
+            .into(),
         counts: counts(),
         relays: vec![relay()],
         saving: Saving {

@@ -233,8 +233,9 @@ fn write_optional(all: &Handover, out: &mut String) {
     let mut pairs = vec![("rests_until_ms", all.saving.rests_until_ms.to_string())];
     given(&mut pairs, "due_ms", all.saving.due_ms);
     *out += &format!("optional {}", reply::data("saving", &pairs));
-    for pid in &all.keys {
-        let pairs = vec![("pid", pid.to_string())];
+    for keys in &all.keys {
+        let mut pairs = vec![("pid", keys.pid.to_string())];
+        given(&mut pairs, "page", keys.page);
         *out += &format!("optional {}", reply::data("keys", &pairs));
     }
     *out += &format!("optional {}", reply::data("counts", &all.counts.pairs()));
