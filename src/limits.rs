@@ -11,6 +11,9 @@ pub const HEAD_LINES_MAX: usize = 100;
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Longest method, in bytes: the longest registered one has 17.
 pub const METHOD_BYTES_MAX: usize = 32;
+/// Longest ClientHello that is looked into, in bytes: it lies in one buffer, with the headers of its
+/// records; with post-quantum keys it has about 2 KiB.
+pub const CLIENT_HELLO_BYTES_MAX: usize = HEAD_BYTES_MAX - 1024;
 /// Longest hostname, in bytes (RFC 1035 section 2.3.4).
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Largest chunk size: 2^52 - 1, exact in every language that counts with doubles.
@@ -105,7 +108,7 @@ pub const TLS_SILENCE_MS: u64 = 60_000;
 /// Most objects of one kind (listeners, certificates, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 
-/// Listeners, clusters and backends that are counted at the same time, 280 bytes each and per
+/// Listeners, clusters and backends that are counted at the same time, 296 bytes each and per
 /// worker. More of them work, and are missing in the metrics.
 pub const SERIES_MAX: usize = 16_384;
 /// Names of a certificate that a figure has as its label: with four of the longest it fits a piece.
@@ -114,6 +117,12 @@ pub const LABEL_NAMES_MAX: usize = 4;
 pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.
 pub const WEIGHT_MAX: u16 = 256;
+/// Requests of one worker that wait for a backend of one cluster.
+pub const QUEUE_MAX: u32 = 65_536;
+/// How often it is looked whether another worker has made room for them, in milliseconds.
+pub const QUEUE_LOOK_MS: u64 = 5;
+/// Points of all backends of a cluster on the ring of consistent hashing: 4 MiB.
+pub const RING_POINTS_MAX: u64 = 1 << 18;
 /// Longest name of a cluster, a backend or a cookie, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
@@ -155,8 +164,8 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const LISTEN_AGAIN_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.
 pub const BUFFERS_DEFAULT: usize = 8192;
-/// Descriptors of a worker that are no connections: logs, channel, listeners, spare.
-pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Descriptors of a worker that are no connections of clients: logs, channel, listeners, checks, spare.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Events of one epoll_wait.
 pub const EVENTS_PER_TURN: usize = 256;
 /// Bytes of others' log lines that main holds on their way, if they go through main at all: as many as a pipe does.
@@ -260,6 +269,26 @@ pub const CANARY_REQUESTS_MIN: u64 = 100;
 pub const CANARY_SECONDS_MAX: u32 = 24 * 3600;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;
+
+// ---- health --------------------------------------------------------------
+
+/// Checks in a row that may be asked for before a backend is up or down.
+pub const CHECK_RUN_MAX: u32 = 100;
+/// 5xx responses in a row that may be asked for before a backend is left alone.
+pub const EJECT_RUN_MAX: u32 = 10_000;
+/// Longest path and query of a check, in bytes.
+pub const TARGET_BYTES_MAX: usize = 1024;
+/// Longest text that is looked for in its answer, in characters.
+pub const TEXT_CHARS_MAX: usize = 256;
+/// Bytes of the answer's body in which it is looked for.
+pub const CHECK_BODY_BYTES_MAX: usize = 4096;
+/// Checks that one worker makes at the same time; more wait for one of them to end.
+pub const CHECKS_AT_ONCE_MAX: usize = 128;
+/// The first check of a backend comes within so many milliseconds.
+pub const CHECK_FIRST_MS: u64 = 1_000;
+/// Backends that one worker calls up or down in a second by what checks have shown. Those
+/// beyond it are told with their next check.
+pub const VERDICTS_PER_SECOND_MAX: u32 = 500;
 
 // ---- keys ----------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
+use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
+use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -38,7 +39,13 @@ pub enum Kind {
     Url,
     Hostname,
     Path,
+    /// A path, with its query if there is one.
+    Target,
     Method,
+    /// A status, or a range of them.
+    Statuses,
+    /// Some characters that are looked for.
+    Text,
     /// Words, and after each Sōzu's spelling of it.
     Choice(&'static [(&'static str, &'static str)]),
     /// A list of ranges of addresses.
@@ -56,11 +63,13 @@ pub enum Kind {
     /// The path of a file, in the configuration relative to its folder.
     File,
     /// Where a log goes.
-    Target,
+    Sink,
     /// Levels per module, as in RUST_LOG.
     Levels,
     /// The value of Strict-Transport-Security.
     Hsts,
+    /// A part of a request.
+    Part,
 }
 
 impl Kind {
@@ -77,7 +86,10 @@ impl Kind {
             Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
             Kind::Path => "path".into(),
+            Kind::Target => "path and query".into(),
             Kind::Method => "method".into(),
+            Kind::Statuses => "status or range".into(),
+            Kind::Text => "text".into(),
             Kind::Choice(words) => {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 words.join(" or ")
@@ -89,8 +101,9 @@ impl Kind {
             Kind::Pem => "PEM".into(),
             Kind::Answers => "text by status".into(),
             Kind::File => "file".into(),
-            Kind::Target => "stdout, stderr or file".into(),
+            Kind::Sink => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
+            Kind::Part => "source, path, header:NAME or cookie:NAME".into(),
             Kind::Hsts => {
                 "max-age=SECONDS, includeSubDomains, preload, with semicolons between".into()
             }
@@ -157,9 +170,17 @@ const LISTENER_PROTOCOL: Kind = Kind::Choice(&[
     ("http", "HTTP"),
     ("https", "HTTPS"),
     ("tcp", "TCP"),
+    ("tls_passthrough", "TLS_PASSTHROUGH"),
     ("metrics", "METRICS"),
 ]);
-const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
+const BALANCING: Kind = Kind::Choice(&[
+    ("round_robin", "ROUND_ROBIN"),
+    ("random", "RANDOM"),
+    ("least_conn", "LEAST_LOADED"),
+    ("power_of_two", "POWER_OF_TWO"),
+    ("least_time", "LEAST_TIME"),
+    ("hash", "HASH"),
+]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
@@ -170,6 +191,11 @@ const CLIENT_AUTH: Kind = Kind::Choice(&[
     ("optional", "OPTIONAL"),
     ("required", "REQUIRED"),
 ]);
+const HEALTH_CHECK: Kind = Kind::Choice(&[("none", "NONE"), ("tcp", "TCP"), ("http", "HTTP")]);
+const CHECK_RUN: Kind = Kind::Int {
+    min: 1,
+    max: CHECK_RUN_MAX,
+};
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -177,8 +203,9 @@ const ANY_COUNT: Kind = Kind::Int {
 };
 
 use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Required};
+use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
-use Kind::{Names, Path, Pem, Ranges, Seconds, Target, Url, Versions};
+use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -190,8 +217,8 @@ pub static GLOBAL: &[Key] = &[
     key("save_secrets", Bool, Is("false"), "Whether the keys of certificates are saved as well; if not, where they lie."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
-    key("log_target", Target, Is("stdout"), "Where the log goes."),
-    key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
+    key("log_target", Sink, Is("stdout"), "Where the log goes."),
+    key("log_access_target", Sink, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
     key("user", Name, Empty, "Whom workers become when root starts sozu, a name or a number; nobody if it is not given."),
     key("group", Name, Empty, "Their group; that of the user if it is not given."),
     key("sandbox_allow_missing", Names, Empty, "What workers may lack of their sandbox where the machine does not have it: chroot, user, landlock, seccomp."),
@@ -203,7 +230,7 @@ pub static GLOBAL: &[Key] = &[
     key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Is("60"), "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
@@ -217,12 +244,12 @@ pub static GLOBAL: &[Key] = &[
 #[rustfmt::skip]
 pub static LISTENER: &[Key] = &[
     key("address", Address, Required, "The address to accept on."),
-    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; metrics answers GET /metrics for Prometheus, and takes no frontends."),
+    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; with tls_passthrough backends speak TLS, and the name that is asked for says which; metrics answers GET /metrics for Prometheus, and takes no frontends."),
     key("enabled", Bool, Is("true"), "Whether it accepts; a disabled one is not bound."),
     key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Global, "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Global, "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
@@ -290,6 +317,11 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
+    key("hash_on", Part, Is("source"), "What hash goes by: requests alike in it go to the same backend; what has no such header or cookie goes by its source."),
+    key("sticky_session", Bool, Is("false"), "Whether a client is kept at its backend by a cookie, sticky_name of the listener.").also("sticky_sessions"),
+    key("slow_start", Int { min: 0, max: TIMEOUT_SECONDS_MAX }, Is("0"), "For so many seconds the weight of a backend grows that was added or came back."),
+    key("max_queue", Int { min: 0, max: QUEUE_MAX }, Is("1024"), "How many requests of one worker wait at most while all backends have max_connections."),
+    key("queue_timeout", Seconds, Is("5"), "How long one may wait there, before it is answered 503."),
     key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
@@ -299,6 +331,16 @@ pub static CLUSTER: &[Key] = &[
     key("tls_key", Pem, Empty, "Its private key, without a password."),
     key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
     key("tls_key_path", File, InCommand, "Where this key was read."),
+    key("health_check", HEALTH_CHECK, Is("none"), "How its backends are asked whether they are well: by a connection, or by a GET on one; those that are not are left alone."),
+    key("health_path", Target, Is("/"), "What the GET asks for."),
+    key("health_host", Hostname, Empty, "Its Host, and under TLS whom a backend is taken for if there is no tls_server_name; if it is not given, the backend's address."),
+    key("health_status", Statuses, Is("200-399"), "Which status the answer must have."),
+    key("health_body", Text, Empty, "What the first 4 KiB of the answer's body must hold."),
+    key("health_interval", Seconds, Is("10"), "How often a backend is asked."),
+    key("health_timeout", Seconds, Is("3"), "How long it may take until it has answered."),
+    key("health_rise", CHECK_RUN, Is("2"), "After so many good answers in a row it is up again."),
+    key("health_fall", CHECK_RUN, Is("3"), "After so many bad ones in a row it is down."),
+    key("eject_5xx", Int { min: 0, max: EJECT_RUN_MAX }, Is("0"), "After so many 5xx responses in a row a worker leaves a backend alone for a while; 0 for never."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 
@@ -325,6 +367,8 @@ pub static BACKEND: &[Key] = &[
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
+    key("max_connections", Int { min: 1, max: u32::MAX }, Empty, "How many requests and tunnels it has at once; others wait in the queue of the cluster."),
+    key("sticky_id", Name, Empty, "What the cookie of a sticky session calls it; if it is not given, its id."),
 ];
 
 /// In `… update`, beside the keys of the object.

@@ -6,6 +6,7 @@
 //! of it, and `report` says what is wrong.
 
 pub mod certificate;
+mod check;
 pub mod fields;
 pub mod foreign;
 pub mod keys;

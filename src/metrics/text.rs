@@ -49,6 +49,8 @@ pub enum Value {
     Failed,
     /// TLS handshakes, with a label `kind`.
     Handshakes,
+    /// Health checks, with a label `result`.
+    Checks,
     /// The durations of the row, in seconds.
     Durations,
 }
@@ -78,7 +80,7 @@ const fn figure(
 }
 
 use Type::{Counter, Gauge, Histogram};
-use Value::{Answered, Durations, Failed, Handshakes, Named, Version};
+use Value::{Answered, Checks, Durations, Failed, Handshakes, Named, Version};
 
 /// Every figure, in the order in which they are told.
 #[rustfmt::skip]
@@ -113,12 +115,15 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_cluster_failures_total", Of::Cluster, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
     figure("sozu_cluster_received_bytes_total", Of::Cluster, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
     figure("sozu_cluster_sent_bytes_total", Of::Cluster, Counter, Value::Count(Count::Sent), "Bytes sent to clients."),
+    figure("sozu_cluster_queued", Of::Cluster, Gauge, Value::Count(Count::Queued), "Requests that wait now because all its backends have max_connections."),
     figure("sozu_cluster_retries_total", Of::Cluster, Counter, Value::Count(Count::Retried), "Tries after the first one to serve a request."),
     figure("sozu_cluster_duration_seconds", Of::Cluster, Histogram, Durations, "From the whole head of a request to the last byte of its response."),
     figure("sozu_backend_connections", Of::Backend, Gauge, Value::Count(Count::Open), "Connections to it now, idle ones among them."),
+    figure("sozu_backend_requests", Of::Backend, Gauge, Value::Count(Count::Busy), "Requests and tunnels that it has now."),
     figure("sozu_backend_connections_total", Of::Backend, Counter, Value::Count(Count::Connections), "Connections to it that were begun."),
     figure("sozu_backend_connect_failures_total", Of::Backend, Counter, Value::Count(Count::ConnectFailed), "Connections to it that could not be made."),
-    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that avoid it since connects failed, until one succeeds."),
+    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that avoid it since its checks, connects or responses failed, until they do not any more."),
+    figure("sozu_backend_checks_total", Of::Backend, Counter, Checks, "Health checks of it, by what came of them."),
     figure("sozu_backend_responses_total", Of::Backend, Counter, Answered, "Responses by the first digit of their status."),
     figure("sozu_backend_failures_total", Of::Backend, Counter, Failed, "Exchanges with it that did not end well, by whose doing."),
     figure("sozu_backend_received_bytes_total", Of::Backend, Counter, Value::Count(Count::Received), "Bytes passed on to it."),
@@ -212,6 +217,10 @@ impl Figure {
                 one("kind=\"full\"", totals.get(Count::HandshakesFull));
                 one("kind=\"resumed\"", totals.get(Count::HandshakesResumed));
                 one("kind=\"failed\"", totals.get(Count::HandshakesFailed));
+            }
+            Checks => {
+                one("result=\"passed\"", totals.get(Count::ChecksPassed));
+                one("result=\"failed\"", totals.get(Count::ChecksFailed));
             }
             Answered => {
                 one("code=\"1xx\"", totals.get(Count::Answered1xx));

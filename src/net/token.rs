@@ -32,9 +32,11 @@ pub enum Kind {
     Desk,
     /// Where others write their log, and main reads it.
     Log,
+    /// A health check.
+    Probe,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -49,6 +51,7 @@ const KINDS: [Kind; 14] = [
     Kind::Keys,
     Kind::Desk,
     Kind::Log,
+    Kind::Probe,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

@@ -45,6 +45,8 @@ pub struct Rule {
 
 /// Who answers.
 pub struct Server {
+    /// The worker's name for it.
+    pub key: Key,
     pub backend: Rc<Backend>,
     pub series: Series,
 }
@@ -60,6 +62,11 @@ impl Door {
     /// Where a request leads; without port, the path ends before the query.
     pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<&Rule> {
         self.router.find(hostname, path, method)
+    }
+
+    /// Which host is asked for stands in a ClientHello.
+    pub fn reads_hello(&self) -> bool {
+        self.listener.protocol == Protocol::TlsPassthrough
     }
 
     pub fn is_secure(&self) -> bool {

@@ -82,6 +82,7 @@ impl Random {
         let protocol = match self.below(8) {
             0 => Protocol::Metrics,
             1..=3 => Protocol::Https,
+            4 => Protocol::TlsPassthrough,
             _ => self.protocol(),
         };
         Listener {
@@ -149,14 +150,48 @@ impl Random {
     }
 
     fn cluster(&mut self) -> Cluster {
+        let protocol = self.protocol();
         Cluster {
             id: self.name(),
-            protocol: self.protocol(),
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: self.balancing(),
             send_proxy: self.coin().then_some(Version::V2),
+            check: self.check(),
+            eject_5xx: match protocol {
+                Protocol::Tcp => 0,
+                _ => self.below(3) as u32,
+            },
+            protocol,
             tls: self.backend_tls(),
             answers: self.answers(),
         }
+    }
+
+    fn balancing(&mut self) -> Balancing {
+        let parts = ["source", "path", "header:X-User", "cookie:sid"];
+        Balancing {
+            policy: LoadBalancing::ALL[self.below(6) as usize],
+            hash_on: Part::parse(parts[self.below(4) as usize]).expect("a part"),
+            sticky: self.coin(),
+            slow_start: self.below(60) as u32,
+            max_queue: self.below(2000) as u32,
+            queue_timeout: 1 + self.below(60) as u32,
+        }
+    }
+
+    fn check(&mut self) -> Option<Check> {
+        let http = Ask::Http {
+            path: ["/", "/health?full=1"][self.below(2) as usize].into(),
+            status: Statuses::parse(["200", "200-399"][self.below(2) as usize]).expect("one"),
+            body: self.coin().then(|| "it \"works\"".into()),
+        };
+        self.coin().then(|| Check {
+            ask: if self.coin() { http } else { Ask::Tcp },
+            host: Some("www.example.com".into()),
+            interval: 1 + self.below(9) as u32,
+            timeout: 1 + self.below(9) as u32,
+            rise: 1 + self.below(9) as u32,
+            fall: 1 + self.below(9) as u32,
+        })
     }
 
     fn backend_tls(&mut self) -> Option<BackendTls> {
@@ -216,6 +251,8 @@ impl Random {
             address: self.address(),
             weight: self.below(257) as u16,
             backup: self.coin(),
+            max_connections: self.coin().then(|| 1 + self.below(9) as u32),
+            sticky_id: self.coin().then(|| "s-1".into()),
             state: [BackendState::Ready, BackendState::Drain, BackendState::Down]
                 [self.below(3) as usize],
         }

@@ -19,7 +19,8 @@ use crate::proto::reply;
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{
-    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, Protocol, Refused, State,
+    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, LoadBalancing, Protocol,
+    Refused, State,
 };
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
@@ -33,9 +34,13 @@ const NAMED_MAX: usize = 8;
 impl Supervisor {
     pub(super) fn explain(&mut self, question: &Question, key: Key) -> Result<String, Refused> {
         let mut lines = String::new();
-        let paused = |cluster: &str| self.pauses.line(cluster, self.now_ms);
-        let challenges = &self.challenges.answers;
-        match explain(&self.state, &paused, challenges, question, &mut lines) {
+        let now = Now {
+            paused: &|cluster| self.pauses.line(cluster, self.now_ms),
+            avoided: &|backend| self.why_avoided(backend),
+            panics: &|cluster| self.healths.panics(cluster),
+            challenges: &self.challenges.answers,
+        };
+        match explain(&self.state, &now, question, &mut lines) {
             Ok(()) => Ok(lines + &reply::ok(&[])),
             Err(refused) => {
                 self.client(key)?.outbox.push(&lines);
@@ -45,10 +50,20 @@ impl Supervisor {
     }
 }
 
+/// What is so now, and is no part of the state.
+struct Now<'a> {
+    /// A line about a cluster that is paused.
+    paused: &'a dyn Fn(&str) -> String,
+    /// Why requests do not go to a backend.
+    avoided: &'a dyn Fn(&Backend) -> Option<String>,
+    /// Whether too few of a cluster's backends are well to leave any alone.
+    panics: &'a dyn Fn(&str) -> bool,
+    challenges: &'a Challenges,
+}
+
 fn explain(
     state: &State,
-    paused: &dyn Fn(&str) -> String,
-    challenges: &Challenges,
+    now: &Now,
     question: &Question,
     lines: &mut String,
 ) -> Result<(), Refused> {
@@ -62,11 +77,11 @@ fn explain(
     }
     let (path, method) = (asked.path.as_bytes(), asked.method.as_bytes());
     let plain = listener.protocol == Protocol::Http && listener.enabled;
-    if plain && challenges.find(path, method).is_some() {
+    if plain && now.challenges.find(path, method).is_some() {
         *lines += &reply::data("answer", &[("by", "acme_challenges".to_string())]);
         return Ok(());
     }
-    let led = lead(state, paused, listener, &asked, lines);
+    let led = lead(state, now, listener, &asked, lines);
     if !listener.enabled {
         let address = listener.address;
         let what = format!("listener {address} is disabled: the connection would be refused, until listener enable address={address}");
@@ -77,11 +92,13 @@ fn explain(
 
 /// Nobody understands a client there that speaks otherwise than its URL says.
 fn spoken_there(listener: &Listener, asked: &Asked) -> Result<(), Refused> {
-    let speaks_tls = listener.protocol == Protocol::Https;
-    let what = match (asked.secure, speaks_tls) {
-        (Some(true), false) => "no TLS is spoken there: there would be no connection",
-        (Some(false), true) => "TLS is spoken there: the answer would be 400",
-        _ => return Ok(()),
+    let what = match (listener.protocol, asked.secure) {
+        (_, None) => return Ok(()),
+        (Protocol::Https | Protocol::TlsPassthrough, Some(true)) => return Ok(()),
+        (Protocol::Https, _) => "TLS is spoken there: the answer would be 400",
+        (Protocol::TlsPassthrough, _) => "TLS is spoken there: the connection would be closed",
+        (_, Some(false)) => return Ok(()),
+        (_, Some(true)) => "no TLS is spoken there: there would be no connection",
     };
     let what = format!("explain: listener {}: {what}", listener.address);
     Err(Refused::new(Code::Mismatch, what))
@@ -198,16 +215,26 @@ fn names<'a>(listeners: impl Iterator<Item = &'a Rc<Listener>>) -> String {
 /// The frontend, the cluster and its backends; an error is what the client sees instead of one of these.
 fn lead(
     state: &State,
-    paused: &dyn Fn(&str) -> String,
+    now: &Now,
     listener: &Listener,
     asked: &Asked,
     lines: &mut String,
 ) -> Result<(), Refused> {
     let (frontend, without) = match listener.protocol {
-        Protocol::Http | Protocol::Https => (
-            http_rule(state, listener, asked)?,
-            "the answer would be 503",
-        ),
+        Protocol::Http | Protocol::Https => {
+            let what = "no frontend of this listener matches: the answer would be 404";
+            let found = matching(state, listener, asked.named_host()?.name, asked);
+            let found = found.ok_or_else(|| missing(what.into()))?;
+            (found, "the answer would be 503")
+        }
+        Protocol::TlsPassthrough => {
+            let what = "no frontend of this listener has the name: a client would be told so (unrecognized_name)";
+            // A client may ask for no name at all.
+            let name = asked.host.map_or(&b""[..], |host| host.name);
+            let found = matching(state, listener, name, asked);
+            let found = found.ok_or_else(|| missing(what.into()))?;
+            (found, "the connection would be reset")
+        }
         Protocol::Tcp => {
             let what =
                 "no frontend leads from this listener to a cluster: the connection would be reset";
@@ -220,19 +247,19 @@ fn lead(
     *lines += &text_of([Change::FrontendAdd(frontend.clone())]);
     let cluster = state.cluster(&frontend.cluster).cloned();
     *lines += &text_of(cluster.map(Change::ClusterAdd));
-    *lines += &paused(&frontend.cluster);
+    *lines += &(now.paused)(&frontend.cluster);
     let mut takes_any = false;
     for backend in state.backends_of(&frontend.cluster) {
-        let (takes, why) = chosen(state, backend);
+        let (takes, why) = chosen(state, now, backend);
         takes_any |= takes;
         let why = match listener.enabled {
             true => why,
-            false => "no, the listener is disabled",
+            false => "no, the listener is disabled".into(),
         };
         let pairs = [
             ("id", backend.id.to_string()),
             ("address", backend.address.to_string()),
-            ("chosen", why.to_string()),
+            ("chosen", why),
         ];
         *lines += &reply::data("candidate", &pairs);
     }
@@ -258,15 +285,15 @@ fn metrics(asked: &Asked) -> Result<(), Refused> {
     }
 }
 
-fn http_rule<'s>(
+fn matching<'s>(
     state: &'s State,
     listener: &Listener,
+    hostname: &[u8],
     asked: &Asked,
-) -> Result<&'s Frontend, Refused> {
-    let host = asked.named_host()?;
+) -> Option<&'s Frontend> {
     let mut router = Router::default();
     // Only what can match: main does not look at 100,000 frontends for one question.
-    let rules = rules_for(host.name);
+    let rules = rules_for(hostname);
     for rule in &rules {
         for frontend in state.frontends_at(listener.address, rule) {
             let identity = &frontend.identity;
@@ -274,11 +301,8 @@ fn http_rule<'s>(
             router.insert(&identity.hostname, path, method, Rc::clone(identity));
         }
     }
-    let found = router.find(host.name, asked.path.as_bytes(), asked.method.as_bytes());
-    let what = "no frontend of this listener matches: the answer would be 404";
-    found
-        .and_then(|identity| state.frontend(identity))
-        .ok_or_else(|| missing(what.into()))
+    let found = router.find(hostname, asked.path.as_bytes(), asked.method.as_bytes());
+    found.and_then(|identity| state.frontend(identity))
 }
 
 /// The hostnames of frontends that take this one.
@@ -293,18 +317,40 @@ fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
 }
 
 /// Whether a backend is among those that requests are spread over, and why, or why not.
-fn chosen(state: &State, backend: &Backend) -> (bool, &'static str) {
-    let takes = |backend: &Backend| backend.weight > 0 && backend.state == BackendState::Ready;
+fn chosen(state: &State, now: &Now, backend: &Backend) -> (bool, String) {
+    let takes = |backend: &Backend| {
+        let ready = backend.weight > 0 && backend.state == BackendState::Ready;
+        ready && (now.avoided)(backend).is_none()
+    };
     let others = |backup| {
         let mut all = state.backends_of(&backend.cluster);
         all.any(|other| other.backup == backup && takes(other))
     };
-    match backend.state {
-        BackendState::Drain => (false, "no, it drains"),
-        BackendState::Down => (false, "no, it is down"),
-        BackendState::Ready if backend.weight == 0 => (false, "no, its weight is 0"),
-        BackendState::Ready if backend.backup && others(false) => (false, "no, it is a backup"),
-        BackendState::Ready => (true, "yes, by weight"),
+    let no = |why: &str| (false, why.to_string());
+    match (backend.state, (now.avoided)(backend)) {
+        (BackendState::Drain, _) => no("no, it drains"),
+        (BackendState::Down, _) => no("no, it is down"),
+        _ if backend.weight == 0 => no("no, its weight is 0"),
+        (_, Some(why)) => (false, why),
+        _ if backend.backup && others(false) => no("no, it is a backup"),
+        _ if (now.panics)(&backend.cluster) => {
+            let why = by_policy(state, backend);
+            (true, format!("{why}: too few are well, so all are used"))
+        }
+        _ => (true, by_policy(state, backend).into()),
+    }
+}
+
+/// When requests go to a backend that takes some.
+fn by_policy(state: &State, backend: &Backend) -> &'static str {
+    let cluster = state.cluster(&backend.cluster);
+    match cluster.map(|cluster| cluster.balancing.policy) {
+        Some(LoadBalancing::LeastConn | LoadBalancing::PowerOfTwo) => {
+            "yes, when it has few requests for its weight"
+        }
+        Some(LoadBalancing::LeastTime) => "yes, when it answers fast, by weight",
+        Some(LoadBalancing::Hash) => "yes, for its share of hash_on, by weight",
+        _ => "yes, by weight",
     }
 }
 
@@ -313,7 +359,7 @@ fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<St
     let trusted = listener.trusts(client);
     let believed = match (listener.protocol, trusted) {
         (Protocol::Metrics, _) => "nothing is read, and there is no backend",
-        (Protocol::Tcp, _) => "nothing is read, and the backend is told nothing: bytes pass as they are",
+        (Protocol::Tcp | Protocol::TlsPassthrough, _) => "nothing is read, and the backend is told nothing: bytes pass as they are",
         (Protocol::Http | Protocol::Https, true) => "X-Forwarded-Proto, -Host, -Port and X-Request-Id pass if it sends them; our entry goes behind its X-Forwarded-For and Forwarded",
         (Protocol::Http | Protocol::Https, false) => "its X-Forwarded-Proto, -Host, -Port and X-Request-Id are replaced; our entry goes behind its X-Forwarded-For and Forwarded",
     };
@@ -363,6 +409,7 @@ fn told(
         secure: listener.protocol == Protocol::Https,
         request_id: b"(32 hexadecimal digits)",
         identity: identity_told(listener),
+        cookie: None,
     };
     let mut out = Vec::new();
     rewrite::request(&request, head, edge, &mut out);

@@ -19,6 +19,7 @@ mod explain;
 mod facts;
 mod files;
 pub mod handover;
+mod health;
 mod inquiry;
 mod keys;
 mod life;
@@ -55,7 +56,6 @@ mod waits;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -81,6 +81,7 @@ use control::Control;
 use counts::Counts;
 use dumps::Dumps;
 use files::Logs;
+use health::Healths;
 use inquiry::Inquiry;
 use keys::Keys;
 use listening::{cannot_listen, listen_all, Vigil};
@@ -156,6 +157,7 @@ struct Supervisor {
     sandbox: Sandbox,
     keys: Keys,
     workers: Workers,
+    healths: Healths,
     now_ms: u64,
     /// Why the proxy could not be started.
     failure: Option<String>,
@@ -332,6 +334,7 @@ impl Supervisor {
             logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
+            healths: Healths::default(),
             now_ms,
             failure: None,
             revision: 0,
@@ -383,6 +386,7 @@ impl Supervisor {
                 }
             }
             self.look_after_workers();
+            self.look_at_health();
             self.look_after_keys();
             self.look_after_sockets();
             self.look_after_logs();
@@ -570,13 +574,4 @@ impl Supervisor {
         notify::send("READY=1", &[]);
         self.keep_last();
     }
-}
-
-/// What a worker process is called in ps.
-fn worker_name(id: usize) -> String {
-    format!("sozu worker {id}")
-}
-
-fn worker_role() -> &'static OsStr {
-    OsStr::new(WORKER_ROLE)
 }

@@ -269,6 +269,8 @@ impl Supervisor {
                 count("connects", Count::Connections);
                 count("connect_failures", Count::ConnectFailed);
                 count("avoided_by", Count::Avoided);
+                count("checks_passed", Count::ChecksPassed);
+                count("checks_failed", Count::ChecksFailed);
             }
         }
         pairs.push(("requests", totals.answered().to_string()));
@@ -309,15 +311,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::{Cluster, LoadBalancing, Protocol};
+    use crate::state::{Balancing, Cluster, LoadBalancing, Protocol};
 
     fn add(id: usize) -> Change {
         Change::ClusterAdd(Rc::new(Cluster {
             id: id.to_string().into(),
             protocol: Protocol::Http,
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }))
     }

@@ -80,6 +80,7 @@ impl Supervisor {
             keys: self.keys.notes(),
             counts: self.counts,
             relays: self.logs.standard.notes(),
+            healths: self.healths.clone(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -326,11 +327,9 @@ impl Supervisor {
         if main.settings.key_process {
             main.keys = Keys::due(main.now_ms);
         }
-        for KeysNote { pid, page } in handover.keys {
-            let page = page.map(|fd| inherited.take(fd).and_then(keys::page));
-            main.keys.took(pid, page.transpose().map_err(memory)?);
-        }
+        main.take_keys(handover.keys, inherited)?;
         main.counts = handover.counts;
+        main.healths = handover.healths;
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {
@@ -341,6 +340,16 @@ impl Supervisor {
         main.take_waiting(all, &pids, &clients);
         main.upgraded(handover.task, &handover.from, &clients);
         Ok(main)
+    }
+
+    fn take_keys(&mut self, notes: Vec<KeysNote>, inherited: &mut Inherited) -> Result<(), String> {
+        for KeysNote { pid, page } in notes {
+            let page = page.map(|fd| inherited.take(fd).and_then(keys::page));
+            let page = page.transpose();
+            self.keys
+                .took(pid, page.map_err(|e| format!("shared memory: {e}"))?);
+        }
+        Ok(())
     }
 
     /// Returns who is who.

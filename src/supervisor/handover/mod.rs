@@ -32,6 +32,7 @@ use crate::config::Settings;
 use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
 use crate::supervisor::counts::Counts;
+use crate::supervisor::health::Healths;
 use crate::supervisor::keys::KeysNote;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::relay::RelayNote;
@@ -74,6 +75,7 @@ pub struct Handover {
     pub keys: Vec<KeysNote>,
     pub counts: Counts,
     pub relays: Vec<RelayNote>,
+    pub healths: Healths,
     pub saving: Saving,
 }
 
@@ -182,9 +184,10 @@ pub struct Saving {
 }
 
 /// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
-const FLEETING: [&str; 8] = [
+const FLEETING: [&str; 9] = [
     "optional counts ",
     "optional relay ",
+    "optional health ",
     "optional saving ",
     "pause ",
     "wait ",

@@ -47,6 +47,7 @@ struct Reader {
     keys: Vec<KeysNote>,
     counts: Counts,
     relays: Vec<RelayNote>,
+    healths: Healths,
     saving: Saving,
     ended: bool,
 }
@@ -182,6 +183,7 @@ impl Reader {
             "keys" => self.keys.push(take_keys(it)?),
             "counts" => self.counts = take_counts(it)?,
             "relay" => self.relays.push(take_relay(it)?),
+            "health" => self.healths.take(it, &self.state)?,
             "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,
             "warned" => {
@@ -256,6 +258,7 @@ impl Reader {
             keys: self.keys,
             counts: self.counts,
             relays: self.relays,
+            healths: self.healths,
             saving: self.saving,
         };
         check(&handover)?;
@@ -312,6 +315,13 @@ fn take_version(it: &mut Record) -> Result<String, String> {
         ));
     }
     it.text("from")
+}
+
+fn take_saving(it: &mut Record) -> Result<Saving, String> {
+    Ok(Saving {
+        due_ms: it.value_or_none("due_ms")?,
+        rests_until_ms: it.value("rests_until_ms")?,
+    })
 }
 
 fn take_task(it: &mut Record) -> Result<Task, String> {
@@ -423,13 +433,6 @@ fn take_relay(it: &mut Record) -> Result<RelayNote, String> {
         number: it.value("number")?,
         fd: it.value("fd")?,
         rest: it.bytes()?,
-    })
-}
-
-fn take_saving(it: &mut Record) -> Result<Saving, String> {
-    Ok(Saving {
-        due_ms: it.value_or_none("due_ms")?,
-        rests_until_ms: it.value("rests_until_ms")?,
     })
 }
 
