@@ -55,16 +55,21 @@ impl Channel {
     /// Our end, and the other one for a new process, which gets descriptors and gives none.
     pub fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
-        passing::refuse(&ours);
-        Ok((Channel::new(ours)?, theirs.into()))
+        Ok((Channel::resumed(ours, Vec::new())?, theirs.into()))
     }
 
+    /// The end of who gets descriptors.
     pub fn new(stream: UnixStream) -> io::Result<Channel> {
-        Channel::resumed(stream, Vec::new())
+        Channel::of(stream, Vec::new())
     }
 
-    /// One that goes on where this process has left off: with the start of a line.
+    /// Our end, which goes on where this process has left off: with the start of a line.
     pub fn resumed(stream: UnixStream, partial: Vec<u8>) -> io::Result<Channel> {
+        passing::refuse(&stream);
+        Channel::of(stream, partial)
+    }
+
+    fn of(stream: UnixStream, partial: Vec<u8>) -> io::Result<Channel> {
         stream.set_nonblocking(true)?;
         Ok(Channel {
             stream,
@@ -76,7 +81,7 @@ impl Channel {
 
     /// Our end of one whose other side knows nothing of a change: who had it before has died.
     pub fn adopted(stream: UnixStream) -> io::Result<Channel> {
-        let mut channel = Channel::new(stream)?;
+        let mut channel = Channel::resumed(stream, Vec::new())?;
         channel.queue.push_back(Message {
             bytes: Rc::new(vec![CANCEL, b'\n']),
             sent: 0,

@@ -161,14 +161,20 @@ pub const ACCEPT_GRACE_US: u64 = 3_000;
 /// A worker at its limit of connections, where each that ends makes room for one, says so
 /// once in so many milliseconds.
 pub const LIMIT_SILENCE_MS: u64 = 60_000;
-/// How long a worker that ran out of descriptors does not accept, in milliseconds.
+/// How long a worker does not accept where it could not: out of descriptors, mostly. In milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Main makes a socket listen again once in so many milliseconds at most: whoever stops it may do so all the time.
+pub const LISTEN_AGAIN_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.
 pub const BUFFERS_DEFAULT: usize = 8192;
 /// Descriptors of a worker that are no connections of clients: logs, channel, listeners, checks, spare.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Events of one epoll_wait.
 pub const EVENTS_PER_TURN: usize = 256;
+/// Bytes of others' log lines that main holds on their way, if they go through main at all: as many as a pipe does.
+pub const RELAY_BYTES_MAX: usize = 64 * 1024;
+/// A log that took nothing is tried again after so many milliseconds.
+pub const RELAY_PAUSE_MS: u64 = 50;
 /// Longest text of log levels, in bytes: dozens of modules.
 pub const LOG_LEVELS_BYTES_MAX: usize = 4096;
 /// How much of a change the log shows, in characters: all but long answers and certificates.

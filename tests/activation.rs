@@ -3,11 +3,11 @@
 mod common;
 
 use common::{
-    control, control_at, free_address, ok, program, signal, wait_until, Backend, Gate, Guard, Peer,
-    Reply, Setup,
+    control, control_at, free_address, ok, program, signal, wait_until, Backend, Control, Gate,
+    Guard, Peer, Reply, Scrape, Setup,
 };
-use sozu_lib::sys::passing;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use sozu_lib::sys::{passing, socket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -528,4 +528,44 @@ fn workers_that_no_main_will_find_end_by_themselves() {
     for pid in old {
         wait_until("a worker ends", || (!common::is_alive(pid)).then_some(()));
     }
+}
+
+/// Whoever has a listening socket can stop it for all who share it: a worker that was taken over, here the test.
+#[test]
+fn a_socket_that_was_stopped_listens_again() {
+    let backend = Backend::named("a");
+    let metrics = free_address();
+    let more = format!("[[listeners]]\nprotocol = \"metrics\"\naddress = \"{metrics}\"\n");
+    let setup = Setup::http()
+        .backends(&[backend.address()])
+        .more(&more)
+        .top("worker_count", 2);
+    let (listener, address) = bound();
+    let proxy = Activated::start(setup, address, vec![copy(&listener)], "1", "web", "-").ready();
+    let mut events = Control::connect(&proxy.socket());
+    events.send("events\nping\n").reply();
+    let theirs = TcpStream::from(copy(&listener));
+    let to_nowhere = || socket::reset(&theirs).expect("reset");
+    let shut = || theirs.shutdown(Shutdown::Read).expect("shut");
+    let ways: [&dyn Fn(); 3] = [&to_nowhere, &shut, &to_nowhere];
+    for stop in ways {
+        assert_eq!(Peer::connect(address).get("/").status(), 200);
+        stop();
+        let event = events.line().expect("an event");
+        let told = format!(" kind=listener_revived address={address}");
+        assert!(event.ends_with(&told), "{event}");
+        assert_eq!(Peer::connect(address).get("/").status(), 200);
+    }
+    let said = format!("the socket of {address} had stopped listening, and listens again");
+    assert_eq!(proxy.log().matches(&said).count(), 3);
+    assert_eq!(
+        Scrape::of(metrics).sum("sozu_listeners_revived_total", &[]),
+        3.0
+    );
+    // Nobody has died of it.
+    let lines = proxy.control("workers").data;
+    assert!(
+        lines.iter().all(|line| line.contains(" restarts=0 ")),
+        "{lines:?}"
+    );
 }

@@ -158,7 +158,7 @@ impl Crowd<'_> {
 }
 
 /// Does it while handshakes go on, and lets some more come behind it; how many came to nothing.
-fn under_handshakes(proxy: &Proxy, all: &[(String, Made)], act: impl FnOnce()) -> u64 {
+fn under_handshakes(proxy: &Proxy, all: &[(String, Made)], act: impl FnOnce()) -> (u64, u64) {
     let (over, served, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let crowd = Crowd {
         over: &over,
@@ -181,7 +181,7 @@ fn under_handshakes(proxy: &Proxy, all: &[(String, Made)], act: impl FnOnce()) -
         more();
         over.store(true, Relaxed);
     });
-    refused.load(Relaxed)
+    (served.load(Relaxed), refused.load(Relaxed))
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_key_process_that_dies_is_replaced_and_handshakes_go_on() {
     let all = one_of_each();
     let (_backend, proxy) = with(Setup::https().top("worker_count", 2), &all);
     let mut kept = served(&proxy, &all[0].0, SslVersion::TLS1_3);
-    let lost = under_handshakes(&proxy, &all, || {
+    let (_, lost) = under_handshakes(&proxy, &all, || {
         for n in 1..=3 {
             let pid = proxy.key_process().expect("a key process");
             assert!(signal(pid, "KILL"));
@@ -233,14 +233,17 @@ fn an_upgrade_costs_no_handshake() {
     let all = one_of_each();
     let (_backend, proxy) = with(Setup::https().top("worker_count", 2), &all);
     let first = proxy.key_process().expect("a key process");
-    let lost = under_handshakes(&proxy, &all, || {
+    let (served_ones, lost) = under_handshakes(&proxy, &all, || {
         proxy.steer().ok("upgrade");
         wait_until("another key process", || {
             proxy.key_process().filter(|pid| *pid != first)
         });
     });
     assert_eq!(lost, 0, "handshakes came to nothing");
+    // Those of the first one are counted as well, each at least once.
+    assert!(told(&proxy, "signatures") >= served_ones);
     wait_until("the first one to end", || (!is_alive(first)).then_some(()));
+    assert!(told(&proxy, "signatures") >= served_ones);
     // What comes now is known to the one that there is.
     let made = Made::of(&["late.test"], Keys::Ecdsa);
     proxy.steer().ok(&add_line(&proxy, &made));

@@ -52,6 +52,15 @@ pub fn cell(page: &Shared, cell: Cell) -> &AtomicU64 {
     &page.cells()[cell as usize]
 }
 
+/// What a key process counts in, from another program.
+pub fn page(file: OwnedFd) -> io::Result<Shared> {
+    let page = Shared::map(file)?;
+    match page.cells().len() >= CELLS {
+        true => Ok(page),
+        false => Err(io::Error::other("the page is too small")),
+    }
+}
+
 /// The end of a worker's desk that is here.
 struct Desk {
     /// The worker's row on the board.
@@ -93,7 +102,7 @@ fn run() -> io::Result<()> {
     }
     let missing = || io::Error::other("main did not say all that the key process needs");
     logging::start(&boot.level, "keys", boot.log.take().ok_or_else(missing)?);
-    let page = Shared::map(boot.page.take().ok_or_else(missing)?)?;
+    let page = page(boot.page.take().ok_or_else(missing)?)?;
     // Noted there until the very end of the process.
     let page: &'static Shared = Box::leak(Box::new(page));
     let plan = boot.plan.take().ok_or_else(missing)?;

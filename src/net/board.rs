@@ -2,8 +2,10 @@
 //!
 //! One row of counters per worker, in memory that main made and all have
 //! mapped. Everyone reads every row; a worker writes its own, main says who
-//! lives. The numbers steer and inform, nothing depends on them: a worker gone
-//! mad can spoil the balance and the figures, and no more.
+//! lives. But any worker can write any row, and a cell may hold any number: one that was
+//! taken over can spoil the balance and the figures, be shown as less loaded than it is (`resize`
+//! chooses an heir by that), and have a next main leave workers to themselves or take one for
+//! another's place (`orphans`). Nothing else goes by what stands here.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

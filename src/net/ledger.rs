@@ -7,8 +7,9 @@
 //! is the sum over the pages. A page outlives its process: who comes next goes
 //! on adding where the dead one stopped. A row that was given to another object
 //! has another generation, and what is still added for the one before is lost.
-//! As on the board, the numbers inform and nothing depends on them. Behind the
-//! pages lie the counters of clients (`quota`), by which they are limited.
+//! As on the board, any worker can write any number anywhere: they inform, and some things go by them: the verdict
+//! on a canary (`supervisor/canary`), whether a backend has `max_connections`, and, by the counters of
+//! clients behind the pages (`quota`), who is refused.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,8 @@ pub enum Note {
     SignaturesRefused,
     /// Key processes that died.
     KeysDeaths,
+    /// Listening sockets that had stopped.
+    Revived,
 }
 
 /// Cells for notes, then one generation per series, then the pages.

@@ -30,11 +30,13 @@ pub enum Kind {
     Keys,
     /// Where a worker asks the key process for signatures.
     Desk,
+    /// Where others write their log, and main reads it.
+    Log,
     /// A health check.
     Probe,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -48,6 +50,7 @@ const KINDS: [Kind; 14] = [
     Kind::Rehearsal,
     Kind::Keys,
     Kind::Desk,
+    Kind::Log,
     Kind::Probe,
 ];
 

@@ -113,7 +113,7 @@ impl Supervisor {
         self.tell_keys(&done);
         let missing = self.hand_out(&done.changes, &opened);
         self.sockets.extend(opened);
-        self.store.follow(&self.sockets, &self.given);
+        self.follow_sockets();
         let pairs = vec![
             ("revision", self.revision.to_string()),
             ("changes", done.changes.len().to_string()),

@@ -1,19 +1,24 @@
 //! What main itself has counted since the proxy started, over upgrades too. The ledger shows it to workers, who might
-//! write there what they like: main reads none of it back.
+//! write there what they like: main reads none of these back.
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::keys::{cell, Cell};
 use crate::net::ledger::Note;
 use crate::supervisor::Supervisor;
+use crate::sys::shared::Shared;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Signatures made and refused by key processes that are no more.
+    /// Signatures made and refused by key processes that have ended.
     pub signed: u64,
     pub refused: u64,
     /// Key processes that died.
     pub key_deaths: u64,
     /// Processes that did what their sandbox forbids.
     pub violations: u64,
+    /// Times that a listening socket had stopped and was made to listen again.
+    pub revived: u64,
     /// Times that another program took the place of main.
     pub upgrades: u64,
 }
@@ -25,21 +30,26 @@ impl Counts {
             ("refused", self.refused),
             ("key_deaths", self.key_deaths),
             ("violations", self.violations),
+            ("revived", self.revived),
             ("upgrades", self.upgrades),
         ];
         all.map(|(name, count)| (name, count.to_string())).into()
     }
 }
 
+impl Counts {
+    /// What a key process has done that has ended.
+    pub fn take(&mut self, page: Option<&Shared>) {
+        let of = |which| page.map_or(0, |page| cell(page, which).load(Relaxed));
+        self.signed = self.signed.wrapping_add(of(Cell::Signed));
+        self.refused = self.refused.wrapping_add(of(Cell::Refused));
+    }
+}
+
 impl Supervisor {
-    /// With what the key process that runs has done so far.
+    /// With what the key processes that run have done so far.
     pub(super) fn counted(&self) -> Counts {
-        let of = |which| {
-            let page = self.keys.page();
-            page.map_or(0, |page| {
-                cell(page, which).load(std::sync::atomic::Ordering::Relaxed)
-            })
-        };
+        let of = |which| self.keys.count(which);
         Counts {
             signed: self.counts.signed.wrapping_add(of(Cell::Signed)),
             refused: self.counts.refused.wrapping_add(of(Cell::Refused)),
@@ -54,6 +64,7 @@ impl Supervisor {
             (Note::SignaturesRefused, counts.refused),
             (Note::KeysDeaths, counts.key_deaths),
             (Note::Violations, counts.violations),
+            (Note::Revived, counts.revived),
             (Note::Upgrades, counts.upgrades),
         ] {
             self.ledger.set_note(note, count);

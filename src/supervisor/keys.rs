@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -49,13 +49,27 @@ struct Clerk {
     pulse: Pulse,
 }
 
+/// One of a program before.
+struct Former {
+    child: Child,
+    /// `None`: that program said nothing of it.
+    page: Option<Shared>,
+}
+
+/// A key process as it is handed over: its pid, and where it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysNote {
+    pub pid: u32,
+    pub page: Option<RawFd>,
+}
+
 /// What main has of it. Nothing, with `key_process = false`.
 #[derive(Default)]
 pub struct Keys {
     clerk: Option<Clerk>,
     /// Those of programs before this one: each signs on for the workers that it has, and ends behind
     /// the last one.
-    former: Vec<Child>,
+    former: Vec<Former>,
     /// They are killed then: no worker waits for one any more.
     former_until_ms: Option<u64>,
     /// A process is started then.
@@ -86,20 +100,33 @@ impl Keys {
         self.clerk.as_ref().map(|clerk| clerk.child.id())
     }
 
-    pub(super) fn page(&self) -> Option<&Shared> {
-        self.clerk.as_ref().map(|clerk| &clerk.page)
+    /// All that have not ended, with what they count.
+    fn all(&self) -> impl Iterator<Item = (&Child, Option<&Shared>)> {
+        let clerk = self.clerk.iter();
+        let clerk = clerk.map(|clerk| (&clerk.child, Some(&clerk.page)));
+        let former = self.former.iter();
+        clerk.chain(former.map(|former| (&former.child, former.page.as_ref())))
     }
 
-    /// Of all that have not ended.
-    pub fn pids(&self) -> Vec<u32> {
-        let former = self.former.iter().map(Child::id);
-        self.pid().into_iter().chain(former).collect()
+    /// Added up over them.
+    pub(super) fn count(&self, which: Cell) -> u64 {
+        let pages = self.all().filter_map(|(_, page)| page);
+        let counts = pages.map(|page| cell(page, which).load(Relaxed));
+        counts.fold(0, u64::wrapping_add)
+    }
+
+    pub fn notes(&self) -> Vec<KeysNote> {
+        let note = |(child, page): (&Child, Option<&Shared>)| KeysNote {
+            pid: child.id(),
+            page: page.map(|page| page.as_fd().as_raw_fd()),
+        };
+        self.all().map(note).collect()
     }
 
     /// What the program before has left.
-    pub fn took(&mut self, pids: &[u32]) {
-        let former = pids.iter().map(|pid| Child::known(*pid));
-        self.former.extend(former);
+    pub fn took(&mut self, pid: u32, page: Option<Shared>) {
+        let child = Child::known(pid);
+        self.former.push(Former { child, page });
     }
 
     /// When to look after it again.
@@ -205,7 +232,13 @@ impl Supervisor {
         }
         channel.send("ready");
         let role = OsStr::new(KEYS_ROLE);
-        let child = process::start(Path::new(OWN_PROGRAM), "sozu keys", role, end)?;
+        let child = process::start(
+            Path::new(OWN_PROGRAM),
+            "sozu keys",
+            role,
+            end,
+            self.logs.outlets()?,
+        )?;
         log::debug!("the key process started, pid {}", child.id());
         let token = token::pack_single(Kind::Keys);
         self.poll
@@ -330,21 +363,39 @@ impl Supervisor {
         }
     }
 
+    fn reap_former_keys(&mut self) {
+        for former in std::mem::take(&mut self.keys.former) {
+            match former.child.try_wait() {
+                Ok(None) => self.keys.former.push(former),
+                ended => {
+                    let how = ended.ok().flatten();
+                    let how = how.map(|status| self.keys_death(former.page.as_ref(), status));
+                    log::info!(
+                        "the key process of the program before, pid {}, ended: {}",
+                        former.child.id(),
+                        how.unwrap_or_else(|| "nobody tells how".into())
+                    );
+                }
+            }
+        }
+    }
+
     /// Whether it has died.
     pub(super) fn reap_keys(&mut self) {
-        let lives = |child: &Child| matches!(child.try_wait(), Ok(None));
-        self.keys.former.retain(lives);
+        self.reap_former_keys();
         let Some(clerk) = &self.keys.clerk else {
             return;
         };
-        let how = match clerk.child.try_wait() {
-            Ok(None) => return,
-            Ok(Some(status)) => self.keys_death(status),
-            Err(e) => e.to_string(),
-        };
-        self.counts = self.counted();
+        let how = clerk.child.try_wait();
+        if matches!(how, Ok(None)) {
+            return;
+        }
         let Some(clerk) = self.keys.clerk.take() else {
             return;
+        };
+        let how = match how.ok().flatten() {
+            Some(status) => self.keys_death(Some(&clerk.page), status),
+            None => "nobody tells how".into(),
         };
         let pid = clerk.child.id();
         if self.no_worker_is_left() {
@@ -366,10 +417,10 @@ impl Supervisor {
         self.tell_event("keys_died", &pairs);
     }
 
-    /// How it died: of what its sandbox forbids, if that is so.
-    fn keys_death(&mut self, status: ExitStatus) -> String {
-        let noted = |page| cell(page, Cell::Violation).load(Relaxed);
-        let number = self.keys.page().map_or(0, noted);
+    /// How one died: of what its sandbox forbids, if that is so. What it has done is counted.
+    fn keys_death(&mut self, page: Option<&Shared>, status: ExitStatus) -> String {
+        self.counts.take(page);
+        let number = page.map_or(0, |page| cell(page, Cell::Violation).load(Relaxed));
         match self.violation(number, Some(status)) {
             Some(call) => format!("{status}, its sandbox forbids {call}"),
             None => status.to_string(),
@@ -410,7 +461,7 @@ impl Supervisor {
     fn end_former_keys(&mut self) {
         let over = |due_ms: &mut u64| *due_ms <= self.now_ms;
         if self.keys.former_until_ms.take_if(over).is_some() {
-            for child in &self.keys.former {
+            for Former { child, .. } in &self.keys.former {
                 log::warn!(
                     "the key process of the program before, pid {}, has not ended: killed",
                     child.id()
@@ -448,8 +499,7 @@ impl Supervisor {
     /// Behind the last worker it ends as well. Whether it has.
     pub(super) fn keys_have_ended(&mut self) -> bool {
         self.keys.due_ms = None;
-        let clerk = self.keys.clerk.iter().map(|clerk| &clerk.child);
-        let left: Vec<&Child> = clerk.chain(&self.keys.former).collect();
+        let left: Vec<&Child> = self.keys.all().map(|(child, _)| child).collect();
         for child in &left {
             // That it is dead already is told by SIGCHLD.
             let _ = child.kill(process::SIGKILL);

@@ -39,8 +39,10 @@ pub struct Process {
     pub(super) pulse: Pulse,
     /// Who is told what becomes of its connections, once it has handed over what it can.
     pub(super) reports_to: Option<Key>,
-    /// It was killed: nothing that it says counts any more.
-    pub(super) doomed: bool,
+    /// Its time as a retiring one was over.
+    pub(super) told_to_stop: bool,
+    /// Why it was killed: nothing that it says counts any more.
+    pub(super) doomed: Option<&'static str>,
     /// A second, and how many backends it has called up or down in it.
     pub(super) news: (u64, u32),
     /// The same by what its checks have shown.
@@ -69,7 +71,8 @@ impl Process {
             started_ms: now_ms,
             pulse: Pulse::new(now_ms),
             reports_to: None,
-            doomed: false,
+            told_to_stop: false,
+            doomed: None,
             news: (0, 0),
             findings: (0, 0),
         }
@@ -93,7 +96,7 @@ impl Process {
     pub(super) fn due_ms(&self, patience_ms: u64) -> Option<u64> {
         let pulse_ms = self.pulse.due_ms(patience_ms);
         match self.life {
-            _ if self.doomed => None,
+            _ if self.doomed.is_some() => None,
             Life::Starting => Some(self.started_ms + patience_ms),
             Life::Retiring { until_ms } => Some(until_ms.min(pulse_ms)),
             Life::Accepting => Some(pulse_ms),
@@ -103,19 +106,24 @@ impl Process {
     pub(super) fn look_after(&mut self, now_ms: u64, patience_ms: u64) {
         let id = self.id;
         match (self.life, self.pulse.silence(now_ms, patience_ms)) {
-            _ if self.doomed => {}
+            _ if self.doomed.is_some() => {}
             (Life::Starting, _) if self.started_ms + patience_ms <= now_ms => {
                 log::error!("worker {id} does not get ready: killed");
-                self.doom();
+                self.doom("silent for worker_timeout, and killed");
             }
             (Life::Starting, _) => {}
             (_, Silence::TooLong) => {
                 log::error!("worker {id} does not answer: killed");
-                self.doom();
+                self.doom("silent for worker_timeout, and killed");
+            }
+            (Life::Retiring { until_ms }, _) if until_ms <= now_ms && self.told_to_stop => {
+                log::error!("the old worker {id} does not stop, though it answers: killed");
+                self.doom("told to stop for worker_timeout, and killed");
             }
             (Life::Retiring { until_ms }, _) if until_ms <= now_ms => {
                 log::warn!("the time of the old worker {id} is over: its connections are cut");
                 self.say("stop");
+                self.told_to_stop = true;
                 self.life = Life::Retiring {
                     until_ms: now_ms + patience_ms,
                 };
@@ -138,8 +146,8 @@ impl Process {
         let _ = self.channel.flush();
     }
 
-    fn doom(&mut self) {
-        self.doomed = true;
+    fn doom(&mut self, why: &'static str) {
+        self.doomed = Some(why);
         self.kill();
     }
 
@@ -210,5 +218,51 @@ impl Pulse {
     pub fn forgive(&mut self, late_ms: u64) {
         self.heard_ms += late_ms;
         self.asked_ms = self.asked_ms.map(|asked_ms| asked_ms + late_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    const PATIENCE_MS: u64 = 1000;
+
+    /// What main has said.
+    fn said(end: &mut Channel) -> Vec<String> {
+        assert!(end.receive().expect("open"));
+        std::iter::from_fn(|| end.next_line()).collect()
+    }
+
+    /// One that was taken over answers every ping, and does not end.
+    #[test]
+    fn who_does_not_stop_is_killed_however_much_he_answers() {
+        let mut started = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (channel, end) = Channel::pair().unwrap();
+        let mut end = Channel::new(UnixStream::from(end)).unwrap();
+        let (life, child) = (
+            Life::Retiring { until_ms: 2000 },
+            Child::known(started.id()),
+        );
+        let mut process = Process::new(0, 0, life, child, channel, 0);
+        for now_ms in (0..2000).step_by(100) {
+            process.look_after(now_ms, PATIENCE_MS);
+            process.pulse.beats(now_ms);
+        }
+        assert_eq!(said(&mut end), Vec::<String>::new());
+        process.look_after(2000, PATIENCE_MS);
+        assert_eq!(said(&mut end), ["stop"]);
+        for now_ms in (2000..3000).step_by(100) {
+            process.pulse.beats(now_ms);
+            assert_eq!(process.due_ms(PATIENCE_MS), Some(3000.min(now_ms + 500)));
+            process.look_after(now_ms, PATIENCE_MS);
+        }
+        assert_eq!((process.doomed, started.try_wait().unwrap()), (None, None));
+        process.look_after(3000, PATIENCE_MS);
+        assert!(process.doomed.is_some());
+        assert_eq!(process.due_ms(PATIENCE_MS), None);
+        assert_eq!(started.wait().unwrap().signal(), Some(process::SIGKILL));
     }
 }

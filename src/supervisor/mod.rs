@@ -23,6 +23,7 @@ mod health;
 mod inquiry;
 mod keys;
 mod life;
+mod listening;
 mod losses;
 mod memory;
 mod notify;
@@ -33,6 +34,7 @@ mod pauses;
 mod program;
 mod progress;
 mod rehearsal;
+mod relay;
 mod reload;
 mod resize;
 mod restarts;
@@ -82,6 +84,7 @@ use files::Logs;
 use health::Healths;
 use inquiry::Inquiry;
 use keys::Keys;
+use listening::{cannot_listen, listen_all, Vigil};
 use losses::Losses;
 use memory::Litter;
 use orders::Orders;
@@ -140,6 +143,7 @@ struct Supervisor {
     signals: Signals,
     control: Control,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    vigil: Vigil,
     given: Given,
     store: Store,
     board: Board,
@@ -260,7 +264,7 @@ impl Supervisor {
         let not_restored = saved::restore(&mut config, ran)?;
         let Config { settings, state } = config;
         let sockets = listen_all(&state, &given)?;
-        logging::start(&settings.log_level, "main", logs.log_for_main()?);
+        logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         saved::tell(not_restored);
         given.tell(&sockets);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
@@ -298,8 +302,10 @@ impl Supervisor {
         let broken = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         let descriptors = process::raise_descriptor_limit().map_err(broken("RLIMIT_NOFILE"))?;
         let settings = parts.settings;
-        logging::start(&settings.log_level, "main", parts.logs.log_for_main()?);
+        let mut logs = parts.logs;
+        logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         let poll = Epoll::new().map_err(broken("epoll"))?;
+        logs.standard.watch(&poll).map_err(broken("epoll"))?;
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
@@ -324,9 +330,10 @@ impl Supervisor {
             signals,
             control: parts.control,
             sockets: parts.sockets,
+            vigil: Vigil::default(),
             given: parts.given,
             store: parts.store,
-            logs: parts.logs,
+            logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
             healths: Healths::default(),
@@ -375,12 +382,16 @@ impl Supervisor {
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
+                    Some((Kind::Log, key)) => self.log_ready(key),
+                    Some((Kind::Listener, _)) => self.vigil.look_now(),
                     _ => {}
                 }
             }
             self.look_after_workers();
             self.look_at_health();
             self.look_after_keys();
+            self.look_after_sockets();
+            self.look_after_logs();
             self.show_counts();
             self.look_at_trial();
             self.look_at_tickets();
@@ -399,6 +410,7 @@ impl Supervisor {
             self.give_memory_back();
             if let Some(what) = self.failure.take() {
                 self.kill_own_workers();
+                self.logs.standard.copy_all();
                 return Err(what);
             }
             if self.ended() {
@@ -411,7 +423,7 @@ impl Supervisor {
 
     /// For the next main, should this one die.
     fn keep_all(&mut self) {
-        self.store.follow(&self.sockets, &self.given);
+        self.follow_sockets();
         self.store.keep_board(&self.board);
     }
 
@@ -434,11 +446,12 @@ impl Supervisor {
         );
         let waits = waits::due_ms(&self.waits, self.now_ms);
         let (tickets, expiry) = (Some(self.tickets.due_ms()), Some(self.expiry.due_ms));
-        let challenges = self.challenges.due_ms;
+        let logs = self.logs.standard.due_ms();
+        let (challenges, sockets) = (self.challenges.due_ms, Some(self.vigil.due_ms));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, stage, trial, save, control, litter, workers, keys, pauses, drain, waits,
-            tickets, expiry, upgrade,
+            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, pauses,
+            drain, waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -474,7 +487,7 @@ impl Supervisor {
         self.give_upgrade_up();
         self.forget_trial();
         self.sockets.clear();
-        self.store.follow(&self.sockets, &self.given);
+        self.follow_sockets();
         self.replace_no_worker();
         if hard {
             if !matches!(self.stage, Stage::Stopping { .. }) {
@@ -510,15 +523,16 @@ impl Supervisor {
     fn say_good_bye(&mut self) {
         let report = self.losses.lines() + &reply::ok(&self.losses.totals());
         self.control.finish_shutdown(&report);
+        self.logs.standard.copy_all();
         log::info!("ended");
     }
 
     /// After a log file was moved away: from now on lines go into a new one.
     fn reopen_logs(&mut self) {
-        match Logs::open(&self.settings).and_then(|logs| Ok((logs.log_for_main()?, logs))) {
-            Ok((log, logs)) => {
+        let opened = self.logs.open_again(&self.settings);
+        match opened.and_then(|()| self.logs.log_for_main(&self.settings)) {
+            Ok(log) => {
                 logging::reopen(log);
-                self.logs = logs;
                 self.hand_out_logs();
                 log::info!("logs opened again");
             }
@@ -562,34 +576,4 @@ impl Supervisor {
         notify::send("READY=1", &[]);
         self.keep_last();
     }
-}
-
-/// Binds every listener of the state, if OpenSSL takes all policies, or says which one cannot be and what to do.
-fn listen_all(state: &State, given: &Given) -> Result<BTreeMap<SocketAddr, TcpListener>, String> {
-    let bind = |address: SocketAddr| match given.listen(address) {
-        Ok(socket) => Ok((address, socket)),
-        Err(e) => Err(cannot_listen(address, &e)),
-    };
-    try_policies(state)?;
-    state
-        .listeners()
-        .filter(|listener| listener.enabled)
-        .map(|listener| bind(listener.address))
-        .collect()
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port".into()
-        }
-        io::ErrorKind::PermissionDenied => format!(
-            "port {} needs privileges; start as root, or allow it with \
-             setcap cap_net_bind_service=+ep on the sozu binary, or choose a port above 1023",
-            address.port()
-        ),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; see ip addr".into(),
-        _ => error.to_string(),
-    };
-    format!("cannot listen on {address}: {advice}")
 }

@@ -135,6 +135,8 @@ impl Supervisor {
     fn tell_adopted(&mut self, key: Key) {
         if let Some(process) = self.workers.processes.get_mut(key) {
             process.say("adopted");
+            // Its own may have ended with that main.
+            self.logs.hand_to(&mut process.channel);
             let (id, pid) = (process.id, process.child.id());
             log::warn!(
                 "the worker {id} of a main that died serves on, pid {pid}: a new one takes over"

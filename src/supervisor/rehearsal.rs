@@ -103,6 +103,7 @@ impl Rehearsal {
     fn start(
         program: &Program,
         text: &OwnedFd,
+        outlets: [OwnedFd; 2],
         until_ms: u64,
         poll: &Epoll,
     ) -> Result<Rehearsal, String> {
@@ -111,7 +112,7 @@ impl Rehearsal {
         channel.send_with("handover", vec![text.try_clone().map_err(failed)?]);
         channel.flush().map_err(failed)?;
         let role = REHEARSAL_ROLE.as_ref();
-        let child = process::start(&program.running(), "sozu rehearsal", role, end);
+        let child = process::start(&program.running(), "sozu rehearsal", role, end, outlets);
         let child = child.map_err(failed)?;
         let token = token::pack_single(Kind::Rehearsal);
         let watched = poll.add(channel.as_fd(), epoll::IN, token);
@@ -185,7 +186,8 @@ impl Supervisor {
         text: &OwnedFd,
     ) -> Result<Rehearsal, String> {
         let until_ms = self.now_ms + u64::from(self.settings.worker_timeout) * 1000;
-        Rehearsal::start(program, text, until_ms, &self.poll)
+        let outlets = self.logs.outlets().map_err(|e| e.to_string())?;
+        Rehearsal::start(program, text, outlets, until_ms, &self.poll)
     }
 
     pub(super) fn rehearsal_ready(&mut self) {

@@ -222,15 +222,20 @@ fn find<'t>(text: &'t str, name: &str) -> Option<[&'t str; 4]> {
     lines.find(|fields| fields[0] == name || fields[2] == name)
 }
 
+/// The call that a process has died of, if it was one that it may not do: the kernel says whether. Which one it was the process
+/// has noted itself, as a number and one more.
+fn forbidden(number: u64, status: Option<ExitStatus>) -> Option<String> {
+    let by_signal = status.and_then(|status| status.signal()) == Some(SIGSYS);
+    by_signal.then(|| match number.checked_sub(1) {
+        Some(number) => sandbox::name(number),
+        None => "a call that no table has".into(),
+    })
+}
+
 impl Supervisor {
-    /// Whether a process has died of what it should not have done, by what it has noted; the call's name.
+    /// Whether a process has died of what it should not have done; the call's name, and it is counted.
     pub(super) fn violation(&mut self, number: u64, status: Option<ExitStatus>) -> Option<String> {
-        let by_signal = status.and_then(|status| status.signal()) == Some(SIGSYS);
-        let name = match number.checked_sub(1) {
-            Some(number) => sandbox::name(number),
-            None if by_signal => "a call that no table has".into(),
-            None => return None,
-        };
+        let name = forbidden(number, status)?;
         self.counts.violations += 1;
         Some(name)
     }
@@ -285,6 +290,28 @@ mod tests {
         ] {
             let what = found(user, group).expect_err(why);
             assert!(what.contains(why), "{what}");
+        }
+    }
+
+    /// The number is memory that every worker writes, of others too.
+    #[test]
+    fn whether_it_was_forbidden_is_not_the_dead_ones_to_say() {
+        let [killed, of_filter, ended] = [process::SIGKILL, SIGSYS, 0].map(ExitStatus::from_raw);
+        let noted = 1 + 41;
+        for (number, status, call) in [
+            (noted, Some(killed), None),
+            (noted, Some(ended), None),
+            (noted, None, None),
+            (0, Some(killed), None),
+            (
+                0,
+                Some(of_filter),
+                Some("a call that no table has".to_string()),
+            ),
+            (noted, Some(of_filter), Some(sandbox::name(41))),
+            (u64::MAX, Some(of_filter), Some(sandbox::name(u64::MAX - 1))),
+        ] {
+            assert_eq!(forbidden(number, status), call);
         }
     }
 

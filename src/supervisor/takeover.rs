@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::channel::Channel;
+use crate::keys;
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::net::board::Board;
 use crate::net::ledger::Ledger;
@@ -23,11 +24,12 @@ use crate::supervisor::control::{Client, Control};
 use crate::supervisor::files::Logs;
 use crate::supervisor::handover::*;
 use crate::supervisor::inquiry::{Inquiry, Topic};
-use crate::supervisor::keys::Keys;
+use crate::supervisor::keys::{Keys, KeysNote};
 use crate::supervisor::outbox::Outbox;
 use crate::supervisor::pauses::Pause;
 use crate::supervisor::progress::Progress;
 use crate::supervisor::rehearsal::{self, Understood};
+use crate::supervisor::relay::{RelayNote, Standard};
 use crate::supervisor::sandbox::give_up_the_rest_of_root;
 use crate::supervisor::store::Store;
 use crate::supervisor::waits::Wait;
@@ -75,8 +77,9 @@ impl Supervisor {
             rolls: self.roll_notes(),
             trial: self.trial.clone(),
             expiry: self.expiry.clone(),
-            keys: self.keys.pids(),
-            counts: self.counted(),
+            keys: self.keys.notes(),
+            counts: self.counts,
+            relays: self.logs.standard.notes(),
             healths: self.healths.clone(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
@@ -240,6 +243,20 @@ pub const CONNECTION: Nature = Nature {
     listens: false,
 };
 
+/// Standard output and error, with the pipes of the program before.
+fn standard_of(
+    notes: Vec<RelayNote>,
+    take: &mut impl FnMut(RawFd) -> Result<OwnedFd, String>,
+) -> Result<Standard, String> {
+    let mut before = [None, None];
+    for note in notes {
+        if let Some(place) = before.get_mut(note.number) {
+            *place = Some((take(note.fd)?, note.rest));
+        }
+    }
+    Standard::open(before).map_err(|e| format!("standard output and error: {e}"))
+}
+
 /// A listening socket of that very address.
 fn listener_of(
     inherited: &mut Inherited,
@@ -271,7 +288,9 @@ impl Supervisor {
         let board = Board::map(plain(descriptors.board)?).map_err(memory)?;
         let ledger = Ledger::map(plain(descriptors.ledger)?).map_err(memory)?;
         let access = descriptors.access.map(&mut plain).transpose()?;
-        let logs = Logs::taken(plain(descriptors.log)?, access);
+        let log = plain(descriptors.log)?;
+        let standard = standard_of(handover.relays, &mut plain)?;
+        let logs = Logs::taken(&settings, standard, log, access)?;
         let control = UnixListener::from(socket_of(inherited, descriptors.control, CONTROL)?);
         let sockets = handover.sockets.into_iter();
         let sockets = sockets
@@ -308,7 +327,7 @@ impl Supervisor {
         if main.settings.key_process {
             main.keys = Keys::due(main.now_ms);
         }
-        main.keys.took(&handover.keys);
+        main.take_keys(handover.keys, inherited)?;
         main.counts = handover.counts;
         main.healths = handover.healths;
         let pids = main.take_workers(handover.workers, inherited)?;
@@ -321,6 +340,16 @@ impl Supervisor {
         main.take_waiting(all, &pids, &clients);
         main.upgraded(handover.task, &handover.from, &clients);
         Ok(main)
+    }
+
+    fn take_keys(&mut self, notes: Vec<KeysNote>, inherited: &mut Inherited) -> Result<(), String> {
+        for KeysNote { pid, page } in notes {
+            let page = page.map(|fd| inherited.take(fd).and_then(keys::page));
+            let page = page.transpose();
+            self.keys
+                .took(pid, page.map_err(|e| format!("shared memory: {e}"))?);
+        }
+        Ok(())
     }
 
     /// Returns who is who.

@@ -213,6 +213,7 @@ impl Supervisor {
             &format!("sozu worker {id}"),
             OsStr::new(WORKER_ROLE),
             end,
+            self.logs.outlets()?,
         )?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
@@ -263,7 +264,7 @@ impl Supervisor {
         let mut done = 0;
         let mut others = Vec::new();
         while let Some(line) = process.channel.next_line() {
-            if process.doomed {
+            if process.doomed.is_some() {
                 continue;
             }
             process.pulse.beats(now_ms);
@@ -341,10 +342,7 @@ impl Supervisor {
         let Some(process) = self.workers.processes.remove(key) else {
             return;
         };
-        let how = match process.doomed {
-            true => "silent for worker_timeout, and killed",
-            false => how,
-        };
+        let how = process.doomed.unwrap_or(how);
         let how = &self.death(&process, how, status);
         let losses = Losses::of(&self.board, process.row).ended();
         if let Some(client) = process.reports_to {

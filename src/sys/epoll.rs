@@ -1,7 +1,7 @@
 //! epoll(7): which descriptors are ready. Level-triggered, 64-bit tokens.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -102,5 +102,12 @@ impl Epoll {
             Err(e) => return Err(e),
         }
         Ok(())
+    }
+}
+
+/// A set can be watched in another one: it is ready to be read when there is something to report.
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

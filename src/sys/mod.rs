@@ -16,6 +16,7 @@ pub mod sandbox;
 pub mod shared;
 pub mod socket;
 pub mod ssl;
+pub mod standard;
 
 use std::io;
 

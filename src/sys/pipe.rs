@@ -39,6 +39,11 @@ impl Pipe {
         [self.read.as_fd(), self.write.as_fd()]
     }
 
+    /// Both ends, to be used otherwise.
+    pub fn into_ends(self) -> (OwnedFd, OwnedFd) {
+        (self.read, self.write)
+    }
+
     /// A pipe from another process; the kernel says how much it holds.
     pub fn of(read: OwnedFd, write: OwnedFd) -> io::Result<Pipe> {
         let mut held: libc::c_int = 0;

@@ -81,15 +81,24 @@ impl AsFd for Signals {
 /// The program that this process runs, also if its file was replaced or removed since.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Runs a program of ours in a role: its standard input is `channel`, its
-/// environment empty, and no other descriptor goes along.
-pub fn start(program: &Path, name: &str, role: &OsStr, channel: OwnedFd) -> io::Result<Child> {
+/// Runs a program of ours in a role: its standard input is `channel`, its standard output and error are `outlets`, its
+/// environment is empty, and no other descriptor goes along.
+pub fn start(
+    program: &Path,
+    name: &str,
+    role: &OsStr,
+    channel: OwnedFd,
+    outlets: [OwnedFd; 2],
+) -> io::Result<Child> {
+    let [out, err] = outlets;
     let started = Command::new(program)
         .arg0(name)
         .arg(role)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(channel))
+        .stdout(Stdio::from(out))
+        .stderr(Stdio::from(err))
         .spawn()?;
     Ok(Child::known(started.id()))
 }

@@ -114,12 +114,41 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
         set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
     }
     set_inherited(fd.as_fd())?;
-    let raw = Raw::of(address);
-    // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
-    check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.len) })?;
+    bind(fd.as_fd(), address)?;
     // SAFETY: takes no pointer.
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
     Ok(TcpListener::from(fd))
+}
+
+fn bind(fd: BorrowedFd, address: SocketAddr) -> io::Result<()> {
+    let raw = Raw::of(address);
+    // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
+    check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.len) })?;
+    Ok(())
+}
+
+/// Whether a socket that should listen does.
+pub fn listens(listener: &TcpListener) -> io::Result<bool> {
+    Ok(option(listener.as_fd(), libc::SO_ACCEPTCONN)? != 0)
+}
+
+/// Whether it is one end of a TCP connection, as whoever hands it over says.
+pub fn is_connection(socket: &TcpStream) -> bool {
+    // Of what is no socket, or of another family, std knows no address.
+    socket.local_addr().is_ok() && matches!(option(socket.as_fd(), libc::SO_ACCEPTCONN), Ok(0))
+}
+
+/// A socket that has listened there does so again, whatever was done to it; who shares it has nothing to do.
+pub fn listen_again(listener: &TcpListener, address: SocketAddr, backlog: i32) -> io::Result<()> {
+    reset(listener)?;
+    match bind(listener.as_fd(), address) {
+        // It is bound still, as long as its port was asked for by its number.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+        bound => bound?,
+    }
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::listen(listener.as_raw_fd(), backlog) })?;
+    Ok(())
 }
 
 /// The next waiting connection, non-blocking and closed on exec.
@@ -167,7 +196,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Ends a connection at once by a reset: the peer sees that the message was cut. What was not sent yet is not.
-pub fn reset(stream: &TcpStream) -> io::Result<()> {
+pub fn reset(stream: &impl AsFd) -> io::Result<()> {
     // connect(2) to no family is what a close with SO_LINGER of no time does, without the option.
     let nowhere = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as libc::sa_family_t,
@@ -175,7 +204,7 @@ pub fn reset(stream: &TcpStream) -> io::Result<()> {
     };
     let len = socklen::<libc::sockaddr>();
     // SAFETY: pointer and length describe `nowhere`, which lives across the call and is only read.
-    check(unsafe { libc::connect(stream.as_raw_fd(), &nowhere, len) })?;
+    check(unsafe { libc::connect(stream.as_fd().as_raw_fd(), &nowhere, len) })?;
     Ok(())
 }
 
@@ -189,6 +218,14 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// Whether a failed accept says no more than that nobody waits: taken by somebody else, or gone again before we came.
+pub fn nobody_waits(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR)
     )
 }
 
@@ -280,4 +317,56 @@ fn supplementary_groups(socket: BorrowedFd) -> Vec<u32> {
     });
     let count = told.map_or(0, |_| len as usize / size_of::<u32>());
     gids.iter().take(count).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Shutdown;
+
+    #[test]
+    fn what_is_a_connection_and_what_is_none() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("its address"));
+        assert!(is_connection(&client.expect("a connection")));
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        let others: [OwnedFd; 3] = [listener.into(), unix.into(), file.into()];
+        for other in others.map(TcpStream::from) {
+            assert!(!is_connection(&other), "{other:?}");
+        }
+    }
+
+    /// What a worker may do to a socket that it shares, and main undoes.
+    #[test]
+    fn a_socket_that_was_stopped_listens_again() {
+        let other = listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a port");
+        for ip in [[127, 0, 0, 1], [0, 0, 0, 0]] {
+            let listener = listen(SocketAddr::from((ip, 0)), 1).expect("a port");
+            let address = listener.local_addr().expect("its address");
+            // Of the same open socket.
+            let theirs = TcpStream::from(OwnedFd::from(listener.try_clone().expect("dup")));
+            let shut = || theirs.shutdown(Shutdown::Read).expect("shut");
+            let to_nowhere = || reset(&theirs).expect("reset");
+            let to_somebody = || {
+                reset(&theirs).expect("reset");
+                let raw = Raw::of(other.local_addr().expect("its address"));
+                // SAFETY: pointer and length describe `raw`, which lives across the call and is only read.
+                let made = unsafe { libc::connect(theirs.as_raw_fd(), raw.as_ptr(), raw.len) };
+                let under_way = |e: io::Error| e.raw_os_error() == Some(libc::EINPROGRESS);
+                assert!(check(made).map_or_else(under_way, |_| true));
+            };
+            let ways: [&dyn Fn(); 3] = [&shut, &to_nowhere, &to_somebody];
+            for stop in ways {
+                assert!(listens(&listener).expect("asked"));
+                stop();
+                assert!(!listens(&listener).expect("asked"));
+                listen_again(&listener, address, 1).expect("it listens again");
+                assert_eq!(listener.local_addr().expect("its address"), address);
+                let at = SocketAddr::from(([127, 0, 0, 1], address.port()));
+                let _client = TcpStream::connect(at).expect("somebody is there");
+                accept(&listener).expect("a client");
+            }
+        }
+    }
 }

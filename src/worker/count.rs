@@ -115,6 +115,7 @@ impl Source for Figures<'_> {
             "sozu_signatures_total" => self.ledger.note(Note::Signatures),
             "sozu_signatures_refused_total" => self.ledger.note(Note::SignaturesRefused),
             "sozu_key_process_deaths_total" => self.ledger.note(Note::KeysDeaths),
+            "sozu_listeners_revived_total" => self.ledger.note(Note::Revived),
             "sozu_upgrades_total" => self.ledger.note(Note::Upgrades),
             "sozu_series_missing" => self.ledger.note(Note::Missing),
             "sozu_worker_connections" => cell(Cell::Connections),

@@ -428,17 +428,17 @@ impl Worker {
         };
         let (stream, peer) = match socket::accept(socket) {
             Ok(accepted) => accepted,
-            Err(e) if socket::out_of_descriptors(&e) => {
+            Err(e) if socket::nobody_waits(&e) => return false,
+            // Out of descriptors; or it does not listen any more, which main sees too and mends.
+            Err(e) => {
                 log::error!(
                     "accept on {}: {e}; trying again shortly",
                     entrance.door.listener.address
                 );
                 self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
-                self.shut_doors();
+                self.unwatch(key);
                 return false;
             }
-            // Taken by a sibling, or gone again before we came.
-            Err(_) => return false,
         };
         // Of whom a proxy speaks for, it is asked later.
         let place = match entrance.door.listener.expects_proxy(peer.ip()) {

@@ -1,7 +1,7 @@
 //! Connections that come from a worker that retires.
 //!
-//! What it says is taken as what a hijacked one might say: it is believed about
-//! the connections that it hands over, and of each of them it could have said
+//! What it says is taken as what a hijacked one might say: what it hands over as a
+//! connection is looked at; it is believed about the connections that it hands over, and of each of them it could have said
 //! the same to the client itself; and about backends that fail, which makes the
 //! new one leave them alone for a minute at most.
 
@@ -20,7 +20,7 @@ use crate::session::{Event, Server, Session, Side, Target};
 use crate::slab::Key;
 use crate::state::{Change, Timeouts};
 use crate::sys::pipe::Pipe;
-use crate::sys::{epoll, passing};
+use crate::sys::{epoll, passing, socket};
 use crate::worker::admit::entered;
 use crate::worker::drive::Slot;
 use crate::worker::lend::{Lane, Lanes};
@@ -80,10 +80,14 @@ impl Worker {
     fn arrive(&mut self, moved: Moved, fds: Vec<OwnedFd>) -> Option<()> {
         let mut fds = fds.into_iter();
         let door = self.door_for(moved.listener, moved.protocol)?;
-        let front = Conn::new(TcpStream::from(fds.next()?), false);
+        let mut connection = || {
+            let stream = TcpStream::from(fds.next()?);
+            socket::is_connection(&stream).then_some(stream)
+        };
+        let front = Conn::new(connection()?, false);
         let (mut back, mut lanes, mut whither) = (None, None, None);
         if let What::Tunnel(tunnel) = &moved.what {
-            let stream = TcpStream::from(fds.next()?);
+            let stream = connection()?;
             let mut both = Lanes::default();
             for (from, way) in [(Side::Front, &tunnel.up), (Side::Back, &tunnel.down)] {
                 if let Some(ended) = way.pipe {

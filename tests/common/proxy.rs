@@ -388,7 +388,7 @@ impl Guard {
     }
 
     /// Kills that process as well.
-    fn add(&mut self, pid: u32) {
+    pub fn add(&mut self, pid: u32) {
         let pipe = self.0.stdin.as_mut().expect("the guard's pipe");
         writeln!(pipe, "{pid}").expect("write to the guard");
     }

@@ -33,7 +33,9 @@ use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
 use crate::supervisor::counts::Counts;
 use crate::supervisor::health::Healths;
+use crate::supervisor::keys::KeysNote;
 use crate::supervisor::losses::Losses;
+use crate::supervisor::relay::RelayNote;
 use crate::supervisor::roles::Role;
 use crate::supervisor::secure::Expiry;
 use crate::supervisor::series::Roster;
@@ -69,9 +71,10 @@ pub struct Handover {
     pub rolls: Vec<RollNote>,
     pub trial: Option<Trial>,
     pub expiry: Expiry,
-    /// The pids of key processes.
-    pub keys: Vec<u32>,
+    /// The key processes, whose pages `counts` leaves out.
+    pub keys: Vec<KeysNote>,
     pub counts: Counts,
+    pub relays: Vec<RelayNote>,
     pub healths: Healths,
     pub saving: Saving,
 }
@@ -181,8 +184,9 @@ pub struct Saving {
 }
 
 /// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
-const FLEETING: [&str; 8] = [
+const FLEETING: [&str; 9] = [
     "optional counts ",
+    "optional relay ",
     "optional health ",
     "optional saving ",
     "pause ",
@@ -221,6 +225,8 @@ impl Handover {
         all.extend(self.workers.iter().map(|worker| worker.channel));
         all.extend(self.workers.iter().filter_map(|worker| worker.handle));
         all.extend(self.clients.iter().map(|client| client.fd));
+        all.extend(self.keys.iter().filter_map(|keys| keys.page));
+        all.extend(self.relays.iter().map(|relay| relay.fd));
         all
     }
 }

@@ -44,8 +44,9 @@ struct Reader {
     rolls: Vec<RollNote>,
     trial: Option<Trial>,
     expiry: Expiry,
-    keys: Vec<u32>,
+    keys: Vec<KeysNote>,
     counts: Counts,
+    relays: Vec<RelayNote>,
     healths: Healths,
     saving: Saving,
     ended: bool,
@@ -179,8 +180,9 @@ impl Reader {
                 let roll = self.take_roll(it)?;
                 self.rolls.push(roll);
             }
-            "keys" => self.keys.push(it.value("pid")?),
+            "keys" => self.keys.push(take_keys(it)?),
             "counts" => self.counts = take_counts(it)?,
+            "relay" => self.relays.push(take_relay(it)?),
             "health" => self.healths.take(it, &self.state)?,
             "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,
@@ -255,6 +257,7 @@ impl Reader {
             expiry: self.expiry,
             keys: self.keys,
             counts: self.counts,
+            relays: self.relays,
             healths: self.healths,
             saving: self.saving,
         };
@@ -412,7 +415,24 @@ fn take_counts(it: &mut Record) -> Result<Counts, String> {
         refused: it.value("refused")?,
         key_deaths: it.value("key_deaths")?,
         violations: it.value("violations")?,
+        // Younger than the others.
+        revived: it.value_or_none("revived")?.unwrap_or(0),
         upgrades: it.value("upgrades")?,
+    })
+}
+
+fn take_keys(it: &mut Record) -> Result<KeysNote, String> {
+    Ok(KeysNote {
+        pid: it.value("pid")?,
+        page: it.value_or_none("page")?,
+    })
+}
+
+fn take_relay(it: &mut Record) -> Result<RelayNote, String> {
+    Ok(RelayNote {
+        number: it.value("number")?,
+        fd: it.value("fd")?,
+        rest: it.bytes()?,
     })
 }
 

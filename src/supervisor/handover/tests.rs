@@ -13,7 +13,16 @@ fn counts() -> Counts {
         refused: 2,
         key_deaths: 3,
         violations: 4,
+        revived: 6,
         upgrades: 5,
+    }
+}
+
+fn relay() -> RelayNote {
+    RelayNote {
+        number: 1,
+        fd: 90,
+        rest: b"half a li".to_vec(),
     }
 }
 
@@ -98,8 +107,11 @@ fn sample(seed: u64) -> Handover {
             seconds: 9,
         }),
         expiry,
-        keys: vec![78, 79],
+        keys: [(78, None), (79, Some(91))]
+            .map(|(pid, page)| KeysNote { pid, page })
+            .into(),
         counts: counts(),
+        relays: vec![relay()],
         healths: healths(&state),
         saving: Saving {
             due_ms: Some(4),
@@ -267,6 +279,7 @@ fn what_is_fleeting_makes_no_other_text() {
     let fleeting = other(|it| {
         it.saving.due_ms = None;
         it.counts.signed += 1;
+        it.relays[0].rest.clear();
         it.pauses[0].waiting.clear();
         it.clients[0].missed += 1;
         it.clients[0].unread.push(b"more".to_vec());

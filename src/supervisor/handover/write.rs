@@ -233,11 +233,20 @@ fn write_optional(all: &Handover, out: &mut String) {
     let mut pairs = vec![("rests_until_ms", all.saving.rests_until_ms.to_string())];
     given(&mut pairs, "due_ms", all.saving.due_ms);
     *out += &format!("optional {}", reply::data("saving", &pairs));
-    for pid in &all.keys {
-        let pairs = vec![("pid", pid.to_string())];
+    for keys in &all.keys {
+        let mut pairs = vec![("pid", keys.pid.to_string())];
+        given(&mut pairs, "page", keys.page);
         *out += &format!("optional {}", reply::data("keys", &pairs));
     }
     *out += &format!("optional {}", reply::data("counts", &all.counts.pairs()));
+    for relay in &all.relays {
+        let pairs = [
+            ("number", relay.number.to_string()),
+            ("fd", relay.fd.to_string()),
+            ("bytes", spell(&relay.rest)),
+        ];
+        *out += &format!("optional {}", reply::data("relay", &pairs));
+    }
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
     *out += &all.healths.handover_lines();

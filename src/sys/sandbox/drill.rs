@@ -7,6 +7,8 @@
 mod acts;
 
 use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,8 +18,9 @@ use self::acts::{without_filter, ANONYMOUS, WRITE};
 use super::filter::FOREIGN_NUMBERS;
 use super::table::{KEYS, WORKER};
 use super::*;
+use crate::sys::pipe::Pipe;
 use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::{socket, standard};
 
 /// How an act ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -279,6 +282,83 @@ fn what_can_be_used_up() {
             End::Refused(libc::ENOMEM)
         );
     }
+}
+
+/// What no filter sees, main undoes: a worker has stopped a listening socket that it shares.
+#[test]
+fn what_is_done_and_undone() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let listener = socket::listen(any, 1).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    for starter in starters() {
+        let stop = || socket::reset(&listener).map_or(-1, |()| 0);
+        assert_eq!(inside(*starter, Some(WORKER), &stop), End::Done);
+        assert!(!socket::listens(&listener).expect("asked"));
+        socket::listen_again(&listener, address, 1).expect("it listens again");
+        assert!(socket::listens(&listener).expect("asked"));
+    }
+}
+
+/// A terminal or a log, as processes get them: what somebody types is not read, and old lines stay as they are.
+#[test]
+fn what_one_may_do_no_more_than_write_to() {
+    let (mut ours, mut theirs) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: two descriptors are written, and the rest is not wanted.
+    let made = unsafe { libc::openpty(&mut ours, &mut theirs, null, null.cast(), null.cast()) };
+    assert_eq!(made, 0);
+    // SAFETY: both were just returned to us and are open.
+    let [typist, terminal] = [ours, theirs].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut typist = File::from(typist);
+    typist.write_all(b"secret\n").expect("typed");
+    let path = std::env::temp_dir().join(format!("sozu-log-{}", std::process::id()));
+    std::fs::write(&path, "old lines\n").expect("a file");
+    // As a shell opens it behind "<>": for both, and not to append.
+    let file = File::options().read(true).write(true).open(&path);
+    let given: [OwnedFd; 2] = [terminal, file.expect("a file").into()];
+    let outlets = given.map(|fd| standard::for_writing(fd.as_fd()).expect("opened anew"));
+    let [terminal, log] = outlets.each_ref().map(|fd| i64::from(fd.as_raw_fd()));
+    let (pipe_out, pipe_in) = Pipe::new(4096).expect("a pipe").into_ends();
+    let mut text = File::from(pipe_in);
+    text.write_all(b"forged").expect("written");
+    let [pipe_out, pipe_in] = [pipe_out.as_raw_fd(), text.as_raw_fd()].map(i64::from);
+    let start = 0i64;
+    let start = &start as *const i64 as i64;
+    for starter in starters() {
+        for (what, arguments, errno) in [
+            (
+                "read a terminal",
+                [terminal, 0, pipe_in, 0, 6, 0],
+                libc::EBADF,
+            ),
+            ("read a log", [log, start, pipe_in, 0, 6, 0], libc::EBADF),
+            (
+                "change old lines",
+                [pipe_out, 0, log, start, 6, 0],
+                libc::EINVAL,
+            ),
+        ] {
+            let end = inside(*starter, Some(WORKER), &|| {
+                call(libc::SYS_splice, arguments)
+            });
+            assert_eq!(end, End::Refused(errno), "{what}, {starter:?}");
+        }
+        let read = || {
+            call(
+                libc::SYS_pread64,
+                [log, text.as_raw_fd().into(), 0, 0, 0, 0],
+            )
+        };
+        assert_eq!(
+            inside(*starter, Some(WORKER), &read),
+            End::Refused(libc::EBADF)
+        );
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).expect("a file"),
+        "old lines\n"
+    );
+    std::fs::remove_file(&path).expect("removed");
 }
 
 /// Without the last layer the ones before it hold by themselves.

@@ -49,10 +49,12 @@ const INET: u32 = 2;
 const INET6: u32 = 10;
 const SOL_SOCKET: u32 = 1;
 const SO_ERROR: u32 = 4;
+const SO_ACCEPTCONN: u32 = 30;
 const SOL_TCP: u32 = 6;
 const TCP_NODELAY: u32 = 1;
 const F_GETFD: u32 = 1;
 const F_SETPIPE_SZ: u32 = 1031;
+const SHUT_WR: u32 = 1;
 const FIONREAD: u32 = 0x541b;
 const PROT_EXEC: u32 = 4;
 const PRIVATE_ANONYMOUS: u32 = 0x22;
@@ -81,7 +83,8 @@ pub static WORKER: &[Rule] = &[
     rule("connect", 42, 203, &[], "to the backend, where to cannot be seen in the arguments; to nowhere, which resets"),
     rule("setsockopt", 54, 208, &[Is(1, SOL_TCP), Is(2, TCP_NODELAY)], "what is written goes at once"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ERROR)], "why a connection was not made"),
-    rule("shutdown", 48, 210, &[], "ends one direction of a connection"),
+    rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ACCEPTCONN)], "whether what another worker hands over is a connection"),
+    rule("shutdown", 48, 210, &[Is(1, SHUT_WR)], "ends our direction of a connection"),
     rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
     rule("getrandom", 318, 278, &[], "randomness for TLS and for hash tables"),
     rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it"),

@@ -82,6 +82,8 @@ pub fn network() -> Vec<Act> {
         socket("a packet socket", libc::AF_PACKET, libc::SOCK_RAW, 0),
         socket("a vsock", libc::AF_VSOCK, stream, 0),
         act("a pair of sockets", "socketpair", libc::SYS_socketpair, &[1, 1, 0, 0]),
+        act("stop a listening socket", "shutdown", libc::SYS_shutdown, &[0, libc::SHUT_RD as i64]),
+        act("both directions at once", "shutdown", libc::SYS_shutdown, &[0, libc::SHUT_RDWR as i64]),
         act("a filter of packets", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_ATTACH_FILTER as i64, 0, 0]),
         act("a device of a socket", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_BINDTODEVICE as i64, 0, 0]),
         act("a close that waits", "setsockopt", libc::SYS_setsockopt, &[0, 1, libc::SO_LINGER as i64, 0, 0]),
