@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "random",
     "metrics",
     "certificate",
+    "crypt",
     "version",
 ];
 const IO: &[&str] = &[
@@ -115,6 +116,9 @@ const IMPURE: &[&str] = &[
 const READERS: &[(&str, &str)] = &[
     ("src/config/read.rs", "std::fs"),
     ("src/http/websocket.rs", "openssl::"),
+    // Digests, and the spelling of a password.
+    ("src/crypt.rs", "openssl::"),
+    ("src/http/basic_auth.rs", "openssl::"),
     // It looks at text, and does nothing with it.
     ("src/certificate.rs", "openssl::"),
 ];

@@ -12,6 +12,7 @@ pub enum End {
     ClientTimeout,
     ClientBadRequest,
     ClientNoRoute,
+    ClientDenied,
     BackendNone,
     BackendRefused,
     BackendConnectTimeout,
@@ -51,13 +52,14 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 20] = [
+    pub const ALL: [End; 21] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
         End::ClientTimeout,
         End::ClientBadRequest,
         End::ClientNoRoute,
+        End::ClientDenied,
         End::BackendNone,
         End::BackendRefused,
         End::BackendConnectTimeout,
@@ -83,6 +85,7 @@ impl End {
             End::ClientTimeout => "client_timeout",
             End::ClientBadRequest => "client_bad_request",
             End::ClientNoRoute => "client_no_route",
+            End::ClientDenied => "client_denied",
             End::BackendNone => "backend_none",
             End::BackendRefused => "backend_refused",
             End::BackendConnectTimeout => "backend_connect_timeout",
@@ -108,7 +111,8 @@ impl End {
             | End::ClientReset
             | End::ClientTimeout
             | End::ClientBadRequest
-            | End::ClientNoRoute => Some(Count::FailedClient),
+            | End::ClientNoRoute
+            | End::ClientDenied => Some(Count::FailedClient),
             End::BackendNone
             | End::BackendRefused
             | End::BackendConnectTimeout

@@ -33,6 +33,7 @@ use std::os::fd::OwnedFd;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::basic_auth::Proofs;
 use crate::http::challenge::Challenges;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell, Fate, Load};
@@ -70,6 +71,7 @@ struct Tools {
     spare: Spare,
     trash: Vec<u8>,
     challenges: Challenges,
+    proofs: Proofs,
 }
 
 impl Tools {
@@ -78,6 +80,7 @@ impl Tools {
             now_us,
             door,
             challenges: &self.challenges,
+            proofs: &mut self.proofs,
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -166,6 +169,8 @@ struct Outfit {
     /// The system's roots, for TLS with backends.
     roots: Option<OwnedFd>,
     seed: u64,
+    /// A number that nobody else knows.
+    secret: [u8; 32],
 }
 
 impl Worker {
@@ -210,6 +215,7 @@ impl Worker {
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
                 challenges: Challenges::default(),
+                proofs: Proofs::new(outfit.secret),
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),

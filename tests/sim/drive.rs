@@ -11,6 +11,7 @@ use crate::dice::Dice;
 use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::basic_auth::Proofs;
 use sozu_lib::http::challenge::Challenges;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
@@ -24,6 +25,7 @@ pub struct Tools {
     pub spare: Spare,
     pub trash: Vec<u8>,
     pub challenges: Challenges,
+    pub proofs: Proofs,
 }
 
 /// A record as it was logged.
@@ -125,6 +127,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, stay: Stay) -
         now_us,
         door,
         challenges: &tools.challenges,
+        proofs: &mut tools.proofs,
         random: &mut tools.random,
         scratch: &mut tools.scratch,
         pool: &mut tools.pool,

@@ -8,6 +8,8 @@ pub enum Kind {
     Good,
     /// 404, and the next one may follow.
     NoRoute,
+    /// 403 by its frontend, which leads nowhere; the next one may follow.
+    Denied,
     /// Its head is refused with that status; 0: with any.
     BadHead(u16),
     /// Its body is refused behind `Asked::body`.
@@ -245,6 +247,9 @@ fn good(plan: &mut Plan, client: usize, dice: &mut Dice) {
     if dice.percent(4) {
         asked.kind = Kind::NoRoute;
         asked.target = "/nowhere".to_owned();
+    } else if dice.percent(4) {
+        asked.kind = Kind::Denied;
+        asked.target = "/denied".to_owned();
     }
     let head = head(&mut asked, bodyless, dice);
     let body = match asked.chunked {

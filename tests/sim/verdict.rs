@@ -106,9 +106,10 @@ impl Case<'_> {
             End::ClientBadRequest => match kind {
                 Kind::BadHead(status) => status == 0 || status == seen.status,
                 Kind::BadBody | Kind::Foreign => true,
-                Kind::Good | Kind::NoRoute => false,
+                Kind::Good | Kind::NoRoute | Kind::Denied => false,
             },
             End::ClientNoRoute => kind == Kind::NoRoute && seen.status == 404,
+            End::ClientDenied => kind == Kind::Denied && seen.status == 403,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => {
                 slot.unconnected.contains(&i)
             }
@@ -169,6 +170,7 @@ impl Case<'_> {
         let wanted = match seen.end {
             End::ClientBadRequest => return,
             End::ClientNoRoute => 404,
+            End::ClientDenied => 403,
             End::ClientTimeout => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,

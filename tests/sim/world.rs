@@ -12,22 +12,22 @@ use crate::client::{self, Client};
 use crate::dice::Dice;
 use crate::drive::{lend, Sim, Slot, Tools};
 use crate::plan;
-use crate::server::{self, Truth};
+use crate::server::{self, Truth, EDITED};
 use crate::tunnel::Shuts;
 use crate::verdict;
 use crate::wire::{Wire, ERR};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::basic_auth::Proofs;
 use sozu_lib::http::challenge::Challenges;
 use sozu_lib::random::Random;
-use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
 use sozu_lib::session::{
     self, Door, Event, Exchange, Lead, Rule, Scratch, Session, Side, Stay, Target,
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
-    Protocol, Timeouts,
+    Actions, Backend, BackendState, Balancing, Cluster, Edits, FrontendId, HostRule, Listener,
+    LoadBalancing, Own, PathRule, Protocol, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -100,19 +100,27 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         spare: (0..SPARE).map(|_| Box::<Exchange>::default()).collect(),
         trash: vec![0; 1000],
         challenges: Challenges::default(),
+        proofs: Proofs::new([0; 32]),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
+    let edited = dice.percent(40).then(edits);
+    let edits_bytes = edited.as_ref().map_or(0, |edited| edited.request_bytes());
+    let doors = [
+        door(Protocol::Http, edited.map(Rc::new), dice),
+        door(raw, None, dice),
+    ];
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
         truth: Truth {
             asked: Vec::new(),
             answers: Vec::new(),
-            room,
+            room: room - edits_bytes,
+            edited: edits_bytes > 0,
         },
         tools,
-        doors: [door(Protocol::Http, dice), door(raw, dice)],
+        doors,
         server: Rc::new(session::Server {
             backend: Rc::new(Backend {
                 cluster: "c".into(),
@@ -138,7 +146,30 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     }
 }
 
-fn door(protocol: Protocol, dice: &mut Dice) -> Door {
+/// What makes heads longer in both directions.
+fn edits() -> Actions {
+    let (host, length) = EDITED;
+    let edits = Edits::parse(&format!("set X-Added: {}", "y".repeat(length)));
+    let edits = edits.expect("a good one");
+    Actions {
+        set_host: Some(host.into()),
+        request_headers: edits.clone(),
+        response_headers: edits,
+        ..Actions::default()
+    }
+}
+
+fn rule_at(path: &str, door: &mut Door, rule: Rule) {
+    let identity = FrontendId {
+        listener: door.listener.address,
+        hostname: HostRule::Any,
+        path: PathRule::Prefix(path.into()),
+        method: None,
+    };
+    door.insert(&identity, rule);
+}
+
+fn door(protocol: Protocol, actions: Option<Rc<Actions>>, dice: &mut Dice) -> Door {
     let lead = Lead::new(Target {
         key: Key {
             index: 0,
@@ -155,15 +186,13 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         series: None,
     });
     let rule = Rule {
-        lead,
-        actions: None,
+        lead: Some(lead),
+        actions,
     };
-    let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
-    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));
@@ -186,11 +215,18 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         tls: None,
         answers: page.into_iter().collect(),
     });
-    Door {
-        listener,
-        series: None,
-        router,
-    }
+    let mut door = Door::new(listener, None);
+    rule_at(path, &mut door, rule);
+    let deny = Actions {
+        own: Some(Own::Deny),
+        ..Actions::default()
+    };
+    let denied = Rule {
+        lead: None,
+        actions: Some(Rc::new(deny)),
+    };
+    rule_at("/denied", &mut door, denied);
+    door
 }
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
