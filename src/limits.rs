@@ -108,7 +108,7 @@ pub const TLS_SILENCE_MS: u64 = 60_000;
 /// Most objects of one kind (listeners, certificates, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 
-/// Listeners, clusters and backends that are counted at the same time, 280 bytes each and per
+/// Listeners, clusters and backends that are counted at the same time, 296 bytes each and per
 /// worker. More of them work, and are missing in the metrics.
 pub const SERIES_MAX: usize = 16_384;
 /// Names of a certificate that a figure has as its label: with four of the longest it fits a piece.
@@ -162,8 +162,8 @@ pub const LIMIT_SILENCE_MS: u64 = 60_000;
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Buffers that a worker lends at most, unless configured: 136 MiB.
 pub const BUFFERS_DEFAULT: usize = 8192;
-/// Descriptors of a worker that are no connections: logs, channel, listeners, spare.
-pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Descriptors of a worker that are no connections of clients: logs, channel, listeners, checks, spare.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Events of one epoll_wait.
 pub const EVENTS_PER_TURN: usize = 256;
 /// Longest text of log levels, in bytes: dozens of modules.
@@ -288,6 +288,26 @@ pub const CRYPT_ROUNDS_PER_SECOND: u32 = 200_000;
 pub const CRYPT_ROUNDS_AT_ONCE: u32 = 40_000;
 /// Right passwords that a worker remembers, 40 bytes each.
 pub const PROOFS_MAX: usize = 4096;
+
+// ---- health --------------------------------------------------------------
+
+/// Checks in a row that may be asked for before a backend is up or down.
+pub const CHECK_RUN_MAX: u32 = 100;
+/// 5xx responses in a row that may be asked for before a backend is left alone.
+pub const EJECT_RUN_MAX: u32 = 10_000;
+/// Longest path and query of a check, in bytes.
+pub const TARGET_BYTES_MAX: usize = 1024;
+/// Longest text that is looked for in its answer, in characters.
+pub const TEXT_CHARS_MAX: usize = 256;
+/// Bytes of the answer's body in which it is looked for.
+pub const CHECK_BODY_BYTES_MAX: usize = 4096;
+/// Checks that one worker makes at the same time; more wait for one of them to end.
+pub const CHECKS_AT_ONCE_MAX: usize = 128;
+/// The first check of a backend comes within so many milliseconds.
+pub const CHECK_FIRST_MS: u64 = 1_000;
+/// Backends that one worker calls up or down in a second by what checks have shown. Those
+/// beyond it are told with their next check.
+pub const VERDICTS_PER_SECOND_MAX: u32 = 500;
 
 // ---- keys ----------------------------------------------------------------
 

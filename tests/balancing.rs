@@ -462,5 +462,5 @@ fn below_half_all_are_used_and_the_log_says_so() {
     let mut client = proxy.client();
     let counts = asked(&mut client, |_| get(""), 30);
     assert_eq!(counts.len(), 1);
-    proxy.wait_log("fewer than half of its backends can be reached");
+    proxy.wait_log("fewer than half: all are used");
 }

@@ -20,13 +20,11 @@ mod heap;
 mod ring;
 mod shares;
 
-use crate::random::Random;
+use crate::random::{hash_of, mix, Random};
 use crate::state::LoadBalancing;
 use heap::Heap;
 use ring::Ring;
 use shares::Shares;
-
-pub use ring::{hash, mix};
 
 /// A backend's place in its cluster's balancer.
 pub type Seat = u32;
@@ -56,6 +54,8 @@ pub struct Standing {
     pub usable: bool,
     /// It is left alone, if others are there.
     pub out: bool,
+    /// Nothing has shown that it is well since something showed that it is not.
+    pub ill: bool,
     /// It takes none before another one has ended.
     pub full: bool,
 }
@@ -143,6 +143,8 @@ pub struct Balancer {
     /// By tier: how many take requests, and how many of these are not left alone.
     usable: [usize; 2],
     healthy: [usize; 2],
+    /// … and of all that take requests, how many are not ill.
+    well: [usize; 2],
     /// The turn that came last.
     turn: u64,
     choices: u64,
@@ -161,6 +163,7 @@ impl Balancer {
             groups: Default::default(),
             usable: [0; 2],
             healthy: [0; 2],
+            well: [0; 2],
             turn: 0,
             choices: 0,
             answer_us: ANSWER_US,
@@ -190,7 +193,7 @@ impl Balancer {
     /// A seat for a backend of that name, and of the weight that is configured.
     pub fn take_seat(&mut self, name: &str, weight: u16, standing: Standing, now_us: u64) -> Seat {
         let member = Member {
-            name: hash(name.as_bytes()),
+            name: hash_of(&[name.as_bytes()]),
             weight,
             standing,
             aside: false,
@@ -254,13 +257,9 @@ impl Balancer {
         self.choices > 0
     }
 
-    /// Fewer than half of those that are used first are not left alone, so that all of them are used.
-    pub fn panics(&self) -> bool {
-        (0..2).any(|tier| self.tier_panics(tier) && (tier == 0 || self.healthy[0] == 0))
-    }
-
+    /// Fewer than half of them are well: the others would not do.
     fn tier_panics(&self, tier: usize) -> bool {
-        self.usable[tier] > 0 && 2 * self.healthy[tier] < self.usable[tier]
+        self.usable[tier] > 0 && 2 * self.well[tier] < self.usable[tier]
     }
 
     fn member(&self, seat: Seat) -> Option<&Member> {
@@ -315,6 +314,9 @@ impl Balancer {
             by(&mut self.usable[tier(standing)]);
             if !standing.out {
                 by(&mut self.healthy[tier(standing)]);
+            }
+            if !standing.ill {
+                by(&mut self.well[tier(standing)]);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::balance::Seat;
 use crate::limits::RING_POINTS_MAX;
+use crate::random::mix;
 
 /// Points of a seat of weight 100: with them shares differ by some 8 percent.
 const POINTS: u64 = 160;
@@ -14,19 +15,6 @@ pub struct Ring {
     /// halves took three times as long: each step of it met a part of memory that nobody had used before.
     starts: Vec<u32>,
     shift: u32,
-}
-
-/// A number that looks random for each other one (the finalizer of splitmix64).
-pub fn mix(number: u64) -> u64 {
-    let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// The same for bytes (FNV-1a, mixed); it is the same in every worker and tomorrow.
-pub fn hash(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 impl Ring {

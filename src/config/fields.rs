@@ -8,8 +8,9 @@ use super::certificate::{check_pem, cipher_names, version_name};
 use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
+use crate::limits::{TARGET_BYTES_MAX, TEXT_CHARS_MAX};
 use crate::parser::host;
-use crate::state::{check_path, Cidr, Edits, HostRule, Part, Template, Timeouts, Users};
+use crate::state::{check_path, Cidr, Edits, HostRule, Part, Statuses, Template, Timeouts, Users};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -251,7 +252,10 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Url => check_url(text).map(Value::Text),
         Kind::Hostname => HostRule::parse(text).map(Value::Host),
         Kind::Path => check_path(text).map(|()| Value::Text(text.into())),
+        Kind::Target => check_target(text).map(Value::Text),
         Kind::Method => check_method(text).map(Value::Text),
+        Kind::Statuses => Statuses::parse(text).map(|it| Value::Text(it.to_string())),
+        Kind::Text => check_text(text).map(Value::Text),
         Kind::Choice(words) => choice(words, text).map(Value::Text),
         Kind::Ranges | Kind::Names | Kind::Versions => of_texts(kind, text.split(',')),
         Kind::Ciphers => cipher_names(std::iter::once(text)),
@@ -265,7 +269,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Edits => of_texts(kind, text.split('\n')),
         Kind::Answers => Err("takes one key per status, like answer_404".into()),
         Kind::File => check_file(text).map(Value::Text),
-        Kind::Target => check_target(text).map(Value::Text),
+        Kind::Sink => check_sink(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
         Kind::Hsts => hsts(text).map(Value::Text),
         Kind::Part => Part::parse(text).map(|part| Value::Text(part.to_string())),
@@ -426,6 +430,31 @@ fn check_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a request asks for in origin-form (RFC 9112 section 3.2.1).
+fn check_target(text: &str) -> Result<String, String> {
+    if text.len() > TARGET_BYTES_MAX {
+        return Err(format!("it has at most {TARGET_BYTES_MAX} bytes"));
+    }
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    match text.starts_with('/') && text.bytes().all(plain) {
+        true => Ok(text.to_string()),
+        false => Err(format!(
+            "{text:?} is not a path like /health?full=1, in ASCII without spaces and \"#\""
+        )),
+    }
+}
+
+fn check_text(text: &str) -> Result<String, String> {
+    let count = text.chars().count();
+    if count == 0 || count > TEXT_CHARS_MAX {
+        return Err(format!("it has 1 to {TEXT_CHARS_MAX} characters"));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err("it has no control characters".into()),
+        false => Ok(text.to_string()),
+    }
+}
+
 fn check_method(text: &str) -> Result<String, String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if text.is_empty() || text.len() > METHOD_BYTES_MAX || !text.bytes().all(token) {
@@ -464,7 +493,7 @@ fn check_file(text: &str) -> Result<String, String> {
 }
 
 /// `stdout`, `stderr`, `none`, `file:///path` or a path; gives the path without its scheme.
-fn check_target(text: &str) -> Result<String, String> {
+fn check_sink(text: &str) -> Result<String, String> {
     if let Some(path) = text.strip_prefix("file://") {
         return check_file(path);
     }

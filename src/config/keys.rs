@@ -4,7 +4,7 @@
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
 use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
-use crate::limits::{TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
+use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 18] = [
@@ -39,7 +39,13 @@ pub enum Kind {
     Url,
     Hostname,
     Path,
+    /// A path, with its query if there is one.
+    Target,
     Method,
+    /// A status, or a range of them.
+    Statuses,
+    /// Some characters that are looked for.
+    Text,
     /// Words, and after each Sōzu's spelling of it.
     Choice(&'static [(&'static str, &'static str)]),
     /// A list of ranges of addresses.
@@ -57,7 +63,7 @@ pub enum Kind {
     /// The path of a file, in the configuration relative to its folder.
     File,
     /// Where a log goes.
-    Target,
+    Sink,
     /// Levels per module, as in RUST_LOG.
     Levels,
     /// The value of Strict-Transport-Security.
@@ -94,7 +100,10 @@ impl Kind {
             Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
             Kind::Path => "path".into(),
+            Kind::Target => "path and query".into(),
             Kind::Method => "method".into(),
+            Kind::Statuses => "status or range".into(),
+            Kind::Text => "text".into(),
             Kind::Choice(words) => {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 words.join(" or ")
@@ -106,7 +115,7 @@ impl Kind {
             Kind::Pem => "PEM".into(),
             Kind::Answers => "text by status".into(),
             Kind::File => "file".into(),
-            Kind::Target => "stdout, stderr or file".into(),
+            Kind::Sink => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
             Kind::Part => "source, path, header:NAME or cookie:NAME".into(),
             Kind::Hsts => {
@@ -210,6 +219,11 @@ const CLIENT_AUTH: Kind = Kind::Choice(&[
     ("optional", "OPTIONAL"),
     ("required", "REQUIRED"),
 ]);
+const HEALTH_CHECK: Kind = Kind::Choice(&[("none", "NONE"), ("tcp", "TCP"), ("http", "HTTP")]);
+const CHECK_RUN: Kind = Kind::Int {
+    min: 1,
+    max: CHECK_RUN_MAX,
+};
 const PATH_TYPE: Kind = Kind::Choice(&[("prefix", "PREFIX"), ("exact", "EQUALS")]);
 const ANY_COUNT: Kind = Kind::Int {
     min: 1,
@@ -220,7 +234,7 @@ use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Requir
 use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
 use Kind::{Answer, Authority, Body, Edits, Realm, Redirect, Users};
-use Kind::{Names, Path, Pem, Ranges, Seconds, Target, Url, Versions};
+use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -232,8 +246,8 @@ pub static GLOBAL: &[Key] = &[
     key("save_secrets", Bool, Is("false"), "Whether the keys of certificates and the hashes of basic_auth are saved as well; if not, where they lie."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
-    key("log_target", Target, Is("stdout"), "Where the log goes."),
-    key("log_access_target", Target, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
+    key("log_target", Sink, Is("stdout"), "Where the log goes."),
+    key("log_access_target", Sink, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
     key("user", Name, Empty, "Whom workers become when root starts sozu, a name or a number; nobody if it is not given."),
     key("group", Name, Empty, "Their group; that of the user if it is not given."),
     key("sandbox_allow_missing", Names, Empty, "What workers may lack of their sandbox where the machine does not have it: chroot, user, landlock, seccomp."),
@@ -346,6 +360,16 @@ pub static CLUSTER: &[Key] = &[
     key("tls_key", Pem, Empty, "Its private key, without a password."),
     key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
     key("tls_key_path", File, InCommand, "Where this key was read."),
+    key("health_check", HEALTH_CHECK, Is("none"), "How its backends are asked whether they are well: by a connection, or by a GET on one; those that are not are left alone."),
+    key("health_path", Target, Is("/"), "What the GET asks for."),
+    key("health_host", Hostname, Empty, "Its Host, and under TLS whom a backend is taken for if there is no tls_server_name; if it is not given, the backend's address."),
+    key("health_status", Statuses, Is("200-399"), "Which status the answer must have."),
+    key("health_body", Text, Empty, "What the first 4 KiB of the answer's body must hold."),
+    key("health_interval", Seconds, Is("10"), "How often a backend is asked."),
+    key("health_timeout", Seconds, Is("3"), "How long it may take until it has answered."),
+    key("health_rise", CHECK_RUN, Is("2"), "After so many good answers in a row it is up again."),
+    key("health_fall", CHECK_RUN, Is("3"), "After so many bad ones in a row it is down."),
+    key("eject_5xx", Int { min: 0, max: EJECT_RUN_MAX }, Is("0"), "After so many 5xx responses in a row a worker leaves a backend alone for a while; 0 for never."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
 

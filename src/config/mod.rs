@@ -7,6 +7,7 @@
 
 pub mod action;
 pub mod certificate;
+mod check;
 pub mod fields;
 pub mod foreign;
 pub mod keys;

@@ -6,6 +6,7 @@
 
 use super::action::{actions_from, actions_words};
 use super::certificate::{own_certificate_from, own_certificate_words, tls_from, tls_words};
+use super::check::{check_from, check_words};
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use crate::certificate::authorities;
@@ -100,12 +101,15 @@ pub fn timeouts_words(timeouts: &Timeouts) -> Words {
 pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
     fields.complete(CLUSTER)?;
     let protocol = protocol(&mut fields)?;
+    let tls = backend_tls_from(&mut fields, protocol)?;
     Ok(Cluster {
         id: fields.text("id")?.into(),
         protocol,
         balancing: balancing_from(&mut fields)?,
         send_proxy: proxy_version(&fields.text("send_proxy")?),
-        tls: backend_tls_from(&mut fields, protocol)?,
+        check: check_from(&mut fields, tls.as_ref())?,
+        eject_5xx: eject_from(&mut fields, protocol)?,
+        tls,
         answers: fields.answers(),
     })
 }
@@ -122,6 +126,9 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
             .map(|version| word("send_proxy", version.name())),
     );
     words.extend(cluster.tls.iter().flat_map(backend_tls_words));
+    words.extend(cluster.check.iter().flat_map(check_words));
+    let eject = Some(cluster.eject_5xx).filter(|count| *count > 0);
+    words.extend(eject.map(|count| word("eject_5xx", count)));
     words.extend(answers_words(&cluster.answers));
     words
 }
@@ -171,6 +178,16 @@ fn balancing_words(balancing: &Balancing) -> Words {
         was.queue_timeout.to_string(),
     );
     words
+}
+
+fn eject_from(fields: &mut Fields, protocol: Protocol) -> Result<u32, Fault> {
+    match (fields.int("eject_5xx")?, protocol) {
+        (1.., Protocol::Tcp) => Err(fault(
+            "eject_5xx",
+            "belongs to no tcp cluster: nobody reads its responses",
+        )),
+        (count, _) => Ok(count),
+    }
 }
 
 /// The table has no other names, but for that of none.

@@ -40,6 +40,9 @@ pub enum Count {
     Queued,
     /// 1 while a worker leaves the backend alone.
     Avoided,
+    /// Health checks.
+    ChecksPassed,
+    ChecksFailed,
     /// TLS handshakes: whole ones, those that went on with an earlier session, those that failed.
     HandshakesFull,
     HandshakesResumed,
@@ -59,7 +62,7 @@ pub const BOUNDS_US: [u64; 15] = [
 
 /// Cells of a row.
 pub const CELLS: usize = COUNTS + BOUNDS_US.len() + 1;
-const _: () = assert!(CELLS == 37);
+const _: () = assert!(CELLS == 39);
 
 /// The place of the bucket for a duration.
 pub fn bucket(us: u64) -> usize {

@@ -49,6 +49,8 @@ pub enum Value {
     Failed,
     /// TLS handshakes, with a label `kind`.
     Handshakes,
+    /// Health checks, with a label `result`.
+    Checks,
     /// The durations of the row, in seconds.
     Durations,
 }
@@ -78,7 +80,7 @@ const fn figure(
 }
 
 use Type::{Counter, Gauge, Histogram};
-use Value::{Answered, Durations, Failed, Handshakes, Named, Version};
+use Value::{Answered, Checks, Durations, Failed, Handshakes, Named, Version};
 
 /// Every figure, in the order in which they are told.
 #[rustfmt::skip]
@@ -119,7 +121,8 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_backend_requests", Of::Backend, Gauge, Value::Count(Count::Busy), "Requests and tunnels that it has now."),
     figure("sozu_backend_connections_total", Of::Backend, Counter, Value::Count(Count::Connections), "Connections to it that were begun."),
     figure("sozu_backend_connect_failures_total", Of::Backend, Counter, Value::Count(Count::ConnectFailed), "Connections to it that could not be made."),
-    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that avoid it since connects failed, until one succeeds."),
+    figure("sozu_backend_avoided_by_workers", Of::Backend, Gauge, Value::Count(Count::Avoided), "Workers that avoid it since its checks, connects or responses failed, until they do not any more."),
+    figure("sozu_backend_checks_total", Of::Backend, Counter, Checks, "Health checks of it, by what came of them."),
     figure("sozu_backend_responses_total", Of::Backend, Counter, Answered, "Responses by the first digit of their status."),
     figure("sozu_backend_failures_total", Of::Backend, Counter, Failed, "Exchanges with it that did not end well, by whose doing."),
     figure("sozu_backend_received_bytes_total", Of::Backend, Counter, Value::Count(Count::Received), "Bytes passed on to it."),
@@ -213,6 +216,10 @@ impl Figure {
                 one("kind=\"full\"", totals.get(Count::HandshakesFull));
                 one("kind=\"resumed\"", totals.get(Count::HandshakesResumed));
                 one("kind=\"failed\"", totals.get(Count::HandshakesFailed));
+            }
+            Checks => {
+                one("result=\"passed\"", totals.get(Count::ChecksPassed));
+                one("result=\"failed\"", totals.get(Count::ChecksFailed));
             }
             Answered => {
                 one("code=\"1xx\"", totals.get(Count::Answered1xx));

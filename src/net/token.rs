@@ -30,9 +30,11 @@ pub enum Kind {
     Keys,
     /// Where a worker asks the key process for signatures.
     Desk,
+    /// A health check.
+    Probe,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -46,6 +48,7 @@ const KINDS: [Kind; 13] = [
     Kind::Rehearsal,
     Kind::Keys,
     Kind::Desk,
+    Kind::Probe,
 ];
 
 pub fn pack(kind: Kind, key: Key) -> u64 {

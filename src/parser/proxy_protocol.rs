@@ -238,6 +238,14 @@ pub fn write(version: Version, ends: Ends, tls: Option<Tls>) -> Vec<u8> {
     }
 }
 
+/// What a connection begins with that speaks for no client (LOCAL, UNKNOWN).
+pub fn write_local(version: Version) -> Vec<u8> {
+    match version {
+        Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        Version::V2 => [SIGNATURE.as_slice(), &[LOCAL, UNSPECIFIED, 0, 0]].concat(),
+    }
+}
+
 impl Ends {
     /// Both of version 6, unless both are of version 4.
     fn of_one_family(self) -> Ends {

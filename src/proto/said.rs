@@ -6,6 +6,7 @@
 use super::line::{split, value_of, Word};
 use crate::limits::{CONNECTION_LINE_BYTES_MAX, REASON_CHARS_MAX};
 use crate::slab::Key;
+use std::net::SocketAddr;
 
 /// A line of a worker about more than its own life.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +26,19 @@ pub enum Said {
         /// Why it is down; `None`: it is up.
         down: Option<String>,
     },
+    Health(Finding),
+}
+
+/// What the checks of a backend have found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub cluster: String,
+    pub id: String,
+    pub address: SocketAddr,
+    /// What was asked, as a number.
+    pub question: u64,
+    /// Why it is down; `None`: it is up.
+    pub down: Option<String>,
 }
 
 impl Said {
@@ -49,14 +63,29 @@ impl Said {
             "backend" => Said::Backend {
                 cluster: text("cluster")?,
                 id: text("id")?,
-                down: match text("state")?.as_str() {
-                    "up" => None,
-                    "down" => Some(text("why")?.chars().take(REASON_CHARS_MAX).collect()),
-                    _ => return None,
-                },
+                down: down(&words)?,
             },
+            "health" => Said::Health(Finding {
+                cluster: text("cluster")?,
+                id: text("id")?,
+                address: text("address")?.parse().ok()?,
+                question: number("question")?,
+                down: down(&words)?,
+            }),
             _ => return None,
         })
+    }
+}
+
+/// Why it is down, if it is. Outer `None`: that is not said.
+fn down(words: &[Word]) -> Option<Option<String>> {
+    match value_of(words, "state")? {
+        "up" => Some(None),
+        "down" => {
+            let why = value_of(words, "why")?.chars().take(REASON_CHARS_MAX);
+            Some(Some(why.collect()))
+        }
+        _ => None,
     }
 }
 
@@ -131,6 +160,32 @@ mod tests {
                 down: Some(why), ..
             }) => assert_eq!(why.len(), REASON_CHARS_MAX),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn findings_are_read() {
+        let line = "health cluster=a id=b address=10.0.0.1:80 question=7 state=down why=\"a b\"";
+        let found = |down: Option<&str>| {
+            Some(Said::Health(Finding {
+                cluster: "a".into(),
+                id: "b".into(),
+                address: ([10, 0, 0, 1], 80).into(),
+                question: 7,
+                down: down.map(String::from),
+            }))
+        };
+        assert_eq!(Said::parse(line), found(Some("a b")));
+        let up = line.replace("state=down", "state=up");
+        assert_eq!(Said::parse(&up), found(None));
+        for (part, bad) in [
+            ("address=10.0.0.1:80", "address=localhost"),
+            ("question=7", "question=-7"),
+            ("state=down", "state=unknown"),
+            ("why=", "how="),
+            ("cluster=", "x="),
+        ] {
+            assert_eq!(Said::parse(&line.replace(part, bad)), None, "{bad}");
         }
     }
 

@@ -109,7 +109,7 @@ pub static COMMANDS: &[Row] = &[
     row("backend", "add", "Adds a backend to a cluster.").keys(BACKEND),
     row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]).own(WAIT),
     row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND).own(WAIT),
-    row("backend", "list", "Prints the backends as the commands that add them."),
+    row("backend", "list", "Prints the backends as the commands that add them, and what is known of their health."),
     row("state", "dump", "Prints the commands that rebuild the state, in a canonical order.").keys(SECRETS),
     row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
     row("state", "check", "Compares what every worker has with what main has."),

@@ -46,6 +46,8 @@ pub struct Rule {
 
 /// Who answers.
 pub struct Server {
+    /// The worker's name for it.
+    pub key: Key,
     pub backend: Rc<Backend>,
     pub series: Series,
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::http::framing::Body;
 use crate::http::response::Asked;
 use crate::metrics::text::Cursor;
+use crate::metrics::Count;
 use crate::parser::host;
 use crate::session::action::Answer;
 use crate::session::body::Transfer;
@@ -177,6 +178,13 @@ impl Exchange {
     /// The whole request was received and passed on.
     pub fn up_done(&self) -> bool {
         self.up_body.is_done() && self.up.out().is_empty() && !self.up_broken
+    }
+
+    /// The status is what the backend has said, and it has said all the rest.
+    pub fn came_from_backend(&self) -> bool {
+        let record = &self.record;
+        let failed = record.end.failed() == Some(Count::FailedBackend);
+        record.status != 0 && record.first_byte_us != 0 && !failed
     }
 
     /// Part of the response has gone to the client, or is about to.

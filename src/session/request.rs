@@ -1,7 +1,6 @@
 //! An HTTP exchange up to the backend: the request's head, our own answers, the
 //! connection, the body. Each step takes the exchange, and says in which phase it is then.
 
-use crate::balance::hash;
 use crate::http::cookie;
 use crate::http::fields::Head;
 use crate::http::reply::Reply;
@@ -9,6 +8,7 @@ use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
+use crate::random::hash_of;
 use crate::session::action;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
@@ -174,14 +174,14 @@ fn affinity(
 fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
     match part {
         Part::Source => None,
-        Part::Path => Some(hash(request.routed_path())),
+        Part::Path => Some(hash_of(&[request.routed_path()])),
         Part::Header(name) => {
             let is_it = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             let mut fields = head.lines.iter();
             let field = fields.find(|field| is_it(field.name.of(head.bytes), name))?;
-            Some(hash(field.value.of(head.bytes)))
+            Some(hash_of(&[field.value.of(head.bytes)]))
         }
-        Part::Cookie(name) => cookie::find(head, name.as_bytes()).map(hash),
+        Part::Cookie(name) => cookie::find(head, name.as_bytes()).map(|value| hash_of(&[value])),
     }
 }
 

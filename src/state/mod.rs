@@ -12,6 +12,7 @@
 
 mod action;
 mod certificate;
+mod check;
 mod client;
 mod dump;
 mod edit;
@@ -23,6 +24,7 @@ mod users;
 
 pub use action::{Actions, Own, Template, Wanted, PREFIX_FIELD};
 pub use certificate::{Certificate, Facts, OwnCertificate, Paths, Secret};
+pub use check::{Ask, Check, Statuses};
 pub use client::{ClientAuth, Crls};
 pub use edit::{is_same, Edits, Heads};
 pub use rule::check_path;
@@ -250,6 +252,10 @@ pub struct Cluster {
     pub send_proxy: Option<proxy_protocol::Version>,
     /// Its backends speak TLS.
     pub tls: Option<BackendTls>,
+    /// They are asked whether they are well.
+    pub check: Option<Check>,
+    /// So many 5xx responses in a row have one left alone for a while; 0: however many.
+    pub eject_5xx: u32,
     /// Bodies of our own answers, by status; they win over the listener's.
     pub answers: BTreeMap<u16, String>,
 }

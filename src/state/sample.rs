@@ -153,11 +153,17 @@ impl Random {
     }
 
     fn cluster(&mut self) -> Cluster {
+        let protocol = self.protocol();
         Cluster {
             id: self.name(),
-            protocol: self.protocol(),
             balancing: self.balancing(),
             send_proxy: self.coin().then_some(Version::V2),
+            check: self.check(),
+            eject_5xx: match protocol {
+                Protocol::Tcp => 0,
+                _ => self.below(3) as u32,
+            },
+            protocol,
             tls: self.backend_tls(),
             answers: self.answers(),
         }
@@ -173,6 +179,22 @@ impl Random {
             max_queue: self.below(2000) as u32,
             queue_timeout: 1 + self.below(60) as u32,
         }
+    }
+
+    fn check(&mut self) -> Option<Check> {
+        let http = Ask::Http {
+            path: ["/", "/health?full=1"][self.below(2) as usize].into(),
+            status: Statuses::parse(["200", "200-399"][self.below(2) as usize]).expect("one"),
+            body: self.coin().then(|| "it \"works\"".into()),
+        };
+        self.coin().then(|| Check {
+            ask: if self.coin() { http } else { Ask::Tcp },
+            host: Some("www.example.com".into()),
+            interval: 1 + self.below(9) as u32,
+            timeout: 1 + self.below(9) as u32,
+            rise: 1 + self.below(9) as u32,
+            fall: 1 + self.below(9) as u32,
+        })
     }
 
     fn backend_tls(&mut self) -> Option<BackendTls> {

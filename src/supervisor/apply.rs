@@ -161,6 +161,7 @@ impl Supervisor {
         let mut lines = Vec::with_capacity(changes.len() + 1);
         for change in changes {
             let series = self.roster.follow(change, &self.ledger);
+            self.healths.follow(change);
             lines.push(series::told(series, change, !self.settings.key_process));
         }
         lines.push(revision.trim_end().to_string());

@@ -2,7 +2,7 @@
 
 use crate::limits::{LOGGED_CHARS_MAX, TRANSACTION_CHANGES_MAX};
 use crate::net::logging;
-use crate::proto::command::Command;
+use crate::proto::command::{Command, Noun};
 use crate::proto::update::Step;
 use crate::proto::{reply, table};
 use crate::slab::Key;
@@ -39,6 +39,7 @@ impl Supervisor {
             Command::Certificates { listener } => self.list_certificates(listener, key),
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
+            Command::List(Noun::Backend) => self.list_backends(key),
             Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::StateCheck => self.check_state(key),
             Command::Connections { kill, selection } => self.connections(kill, &selection, key),

@@ -36,9 +36,13 @@ const NAMED_MAX: usize = 8;
 impl Supervisor {
     pub(super) fn explain(&mut self, question: &Question, key: Key) -> Result<String, Refused> {
         let mut lines = String::new();
-        let paused = |cluster: &str| self.pauses.line(cluster, self.now_ms);
-        let challenges = &self.challenges.answers;
-        match explain(&self.state, &paused, challenges, question, &mut lines) {
+        let now = Now {
+            paused: &|cluster| self.pauses.line(cluster, self.now_ms),
+            avoided: &|backend| self.why_avoided(backend),
+            panics: &|cluster| self.healths.panics(cluster),
+            challenges: &self.challenges.answers,
+        };
+        match explain(&self.state, &now, question, &mut lines) {
             Ok(()) => Ok(lines + &reply::ok(&[])),
             Err(refused) => {
                 self.client(key)?.outbox.push(&lines);
@@ -48,10 +52,20 @@ impl Supervisor {
     }
 }
 
+/// What is so now, and is no part of the state.
+struct Now<'a> {
+    /// A line about a cluster that is paused.
+    paused: &'a dyn Fn(&str) -> String,
+    /// Why requests do not go to a backend.
+    avoided: &'a dyn Fn(&Backend) -> Option<String>,
+    /// Whether too few of a cluster's backends are well to leave any alone.
+    panics: &'a dyn Fn(&str) -> bool,
+    challenges: &'a Challenges,
+}
+
 fn explain(
     state: &State,
-    paused: &dyn Fn(&str) -> String,
-    challenges: &Challenges,
+    now: &Now,
     question: &Question,
     lines: &mut String,
 ) -> Result<(), Refused> {
@@ -65,11 +79,11 @@ fn explain(
     }
     let (path, method) = (asked.path.as_bytes(), asked.method.as_bytes());
     let plain = listener.protocol == Protocol::Http && listener.enabled;
-    if plain && challenges.find(path, method).is_some() {
+    if plain && now.challenges.find(path, method).is_some() {
         *lines += &reply::data("answer", &[("by", "acme_challenges".to_string())]);
         return Ok(());
     }
-    let led = lead(state, paused, listener, &asked, lines);
+    let led = lead(state, now, listener, &asked, lines);
     if !listener.enabled {
         let address = listener.address;
         let what = format!("listener {address} is disabled: the connection would be refused, until listener enable address={address}");
@@ -226,7 +240,7 @@ fn names<'a>(listeners: impl Iterator<Item = &'a Rc<Listener>>) -> String {
 /// The frontend, the cluster and its backends; an error is what the client sees instead of one of these.
 fn lead(
     state: &State,
-    paused: &dyn Fn(&str) -> String,
+    now: &Now,
     listener: &Listener,
     asked: &Asked,
     lines: &mut String,
@@ -264,19 +278,19 @@ fn lead(
     };
     let cluster = state.cluster(led).cloned();
     *lines += &text_of(cluster.map(Change::ClusterAdd));
-    *lines += &paused(led);
+    *lines += &(now.paused)(led);
     let mut takes_any = false;
     for backend in state.backends_of(led) {
-        let (takes, why) = chosen(state, backend);
+        let (takes, why) = chosen(state, now, backend);
         takes_any |= takes;
         let why = match listener.enabled {
             true => why,
-            false => "no, the listener is disabled",
+            false => "no, the listener is disabled".into(),
         };
         let pairs = [
             ("id", backend.id.to_string()),
             ("address", backend.address.to_string()),
-            ("chosen", why.to_string()),
+            ("chosen", why),
         ];
         *lines += &reply::data("candidate", &pairs);
     }
@@ -384,18 +398,27 @@ fn rules_for(hostname: &[u8]) -> Vec<HostRule> {
 }
 
 /// Whether a backend is among those that requests are spread over, and why, or why not.
-fn chosen(state: &State, backend: &Backend) -> (bool, &'static str) {
-    let takes = |backend: &Backend| backend.weight > 0 && backend.state == BackendState::Ready;
+fn chosen(state: &State, now: &Now, backend: &Backend) -> (bool, String) {
+    let takes = |backend: &Backend| {
+        let ready = backend.weight > 0 && backend.state == BackendState::Ready;
+        ready && (now.avoided)(backend).is_none()
+    };
     let others = |backup| {
         let mut all = state.backends_of(&backend.cluster);
         all.any(|other| other.backup == backup && takes(other))
     };
-    match backend.state {
-        BackendState::Drain => (false, "no, it drains"),
-        BackendState::Down => (false, "no, it is down"),
-        BackendState::Ready if backend.weight == 0 => (false, "no, its weight is 0"),
-        BackendState::Ready if backend.backup && others(false) => (false, "no, it is a backup"),
-        BackendState::Ready => (true, by_policy(state, backend)),
+    let no = |why: &str| (false, why.to_string());
+    match (backend.state, (now.avoided)(backend)) {
+        (BackendState::Drain, _) => no("no, it drains"),
+        (BackendState::Down, _) => no("no, it is down"),
+        _ if backend.weight == 0 => no("no, its weight is 0"),
+        (_, Some(why)) => (false, why),
+        _ if backend.backup && others(false) => no("no, it is a backup"),
+        _ if (now.panics)(&backend.cluster) => {
+            let why = by_policy(state, backend);
+            (true, format!("{why}: too few are well, so all are used"))
+        }
+        _ => (true, by_policy(state, backend).into()),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::channel::Channel;
+use crate::limits::VERDICTS_PER_SECOND_MAX;
 use crate::slab::Key;
 use crate::supervisor::restarts;
 use crate::sys::process::{self, Child};
@@ -42,6 +43,8 @@ pub struct Process {
     pub(super) doomed: bool,
     /// A second, and how many backends it has called up or down in it.
     pub(super) news: (u64, u32),
+    /// The same by what its checks have shown.
+    pub(super) findings: (u64, u32),
 }
 
 impl Process {
@@ -68,7 +71,18 @@ impl Process {
             reports_to: None,
             doomed: false,
             news: (0, 0),
+            findings: (0, 0),
         }
+    }
+
+    /// False: it says that of more backends than ours do, whose seconds may begin elsewhere.
+    pub(super) fn may_find(&mut self, now_ms: u64) -> bool {
+        let second = now_ms / 1000;
+        if self.findings.0 != second {
+            self.findings = (second, 0);
+        }
+        self.findings.1 += 1;
+        self.findings.1 <= 2 * VERDICTS_PER_SECOND_MAX
     }
 
     pub(super) fn is_young(&self, now_ms: u64) -> bool {

@@ -19,6 +19,7 @@ mod explain;
 mod facts;
 mod files;
 pub mod handover;
+mod health;
 mod inquiry;
 mod keys;
 mod life;
@@ -53,7 +54,6 @@ mod waits;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -79,6 +79,7 @@ use control::Control;
 use counts::Counts;
 use dumps::Dumps;
 use files::Logs;
+use health::Healths;
 use inquiry::Inquiry;
 use keys::Keys;
 use losses::Losses;
@@ -152,6 +153,7 @@ struct Supervisor {
     sandbox: Sandbox,
     keys: Keys,
     workers: Workers,
+    healths: Healths,
     now_ms: u64,
     /// Why the proxy could not be started.
     failure: Option<String>,
@@ -325,6 +327,7 @@ impl Supervisor {
             logs: parts.logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
+            healths: Healths::default(),
             now_ms,
             failure: None,
             revision: 0,
@@ -374,6 +377,7 @@ impl Supervisor {
                 }
             }
             self.look_after_workers();
+            self.look_at_health();
             self.look_after_keys();
             self.show_counts();
             self.look_at_trial();
@@ -586,13 +590,4 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
         _ => error.to_string(),
     };
     format!("cannot listen on {address}: {advice}")
-}
-
-/// What a worker process is called in ps.
-fn worker_name(id: usize) -> String {
-    format!("sozu worker {id}")
-}
-
-fn worker_role() -> &'static OsStr {
-    OsStr::new(WORKER_ROLE)
 }

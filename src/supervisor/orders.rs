@@ -61,6 +61,7 @@ impl Supervisor {
             Some(Said::Backend { cluster, id, down }) => {
                 self.backend_changed(worker, &cluster, &id, down);
             }
+            Some(Said::Health(finding)) => self.found(worker, finding),
             None => self.hear(worker, line),
         }
     }
@@ -88,12 +89,13 @@ impl Supervisor {
     /// Of a backend that there is; its address is what we know it to be.
     fn backend_changed(&mut self, worker: Key, cluster: &str, id: &str, down: Option<String>) {
         let now_ms = self.now_ms;
-        let Some(backend) = self.state.backend(cluster, id) else {
+        let Some(backend) = self.state.backend(cluster, id).cloned() else {
             return;
         };
         let Some(place) = self.workers.may_report(worker, now_ms) else {
             return;
         };
+        self.left_alone(worker, &backend, &down);
         let mut pairs = vec![
             ("cluster", cluster.to_string()),
             ("id", id.to_string()),

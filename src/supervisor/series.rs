@@ -270,6 +270,8 @@ impl Supervisor {
                 count("connects", Count::Connections);
                 count("connect_failures", Count::ConnectFailed);
                 count("avoided_by", Count::Avoided);
+                count("checks_passed", Count::ChecksPassed);
+                count("checks_failed", Count::ChecksFailed);
             }
         }
         pairs.push(("requests", totals.answered().to_string()));
@@ -319,6 +321,8 @@ mod tests {
             balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }))
     }

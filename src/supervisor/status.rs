@@ -43,6 +43,7 @@ impl Supervisor {
         main + &self.keys_line()
             + &self.worker_lines()
             + &self.pauses.lines(self.now_ms)
+            + &self.healths.panic_lines()
             + &self.challenge_lines()
             + &self.expiry_lines()
     }

@@ -77,6 +77,7 @@ impl Supervisor {
             expiry: self.expiry.clone(),
             keys: self.keys.pids(),
             counts: self.counted(),
+            healths: self.healths.clone(),
             saving: Saving {
                 due_ms: self.saver.due_ms,
                 rests_until_ms: self.saver.rests_until_ms,
@@ -309,6 +310,7 @@ impl Supervisor {
         }
         main.keys.took(&handover.keys);
         main.counts = handover.counts;
+        main.healths = handover.healths;
         let pids = main.take_workers(handover.workers, inherited)?;
         let clients = main.take_clients(handover.clients, inherited);
         let all = Waiting {

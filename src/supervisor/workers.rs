@@ -13,6 +13,7 @@
 //! do not notice: they share the sockets. A retiring one takes no new
 //! connections and ends when it has none left.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitStatus;
@@ -28,9 +29,7 @@ use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 pub use crate::supervisor::life::{Life, Process};
 use crate::supervisor::losses::Losses;
-use crate::supervisor::{
-    notify, restarts, roots, series, worker_name, worker_role, Stage, Supervisor,
-};
+use crate::supervisor::{notify, restarts, roots, series, Stage, Supervisor, WORKER_ROLE};
 use crate::sys::epoll;
 use crate::sys::process;
 
@@ -199,6 +198,7 @@ impl Supervisor {
         }
         state.iter().for_each(|block| channel.send_block(block));
         let mut lines = self.pauses.boot_lines(self.now_ms);
+        lines.extend(self.healths.boot_lines(&self.state));
         lines.extend([self.tickets.line(), self.challenges.line()]);
         lines.iter().for_each(|line| channel.send(line));
         if notify::is_asked() {
@@ -208,7 +208,12 @@ impl Supervisor {
         self.board.clear(row);
         self.ledger.open_page(row);
         let program = self.program_of(id);
-        let child = process::start(&program, &worker_name(id), worker_role(), end)?;
+        let child = process::start(
+            &program,
+            &format!("sozu worker {id}"),
+            OsStr::new(WORKER_ROLE),
+            end,
+        )?;
         self.board.set(row, Cell::Place, id as u64);
         self.board.set(row, Cell::Pid, u64::from(child.id()));
         self.store.keep_worker(&child, &channel);
@@ -351,6 +356,7 @@ impl Supervisor {
         // Only now: whoever is answered may go on at once, and must not wait for it again.
         self.gone(key);
         self.forget_worker(key);
+        self.forget_findings(process.id);
         self.close_desk(process.row);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);

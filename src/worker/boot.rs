@@ -33,8 +33,8 @@ struct Boot {
     settings: Option<Settings>,
     plan: Option<Plan>,
     batch: Batch,
-    /// Lines about paused clusters.
-    pauses: Vec<String>,
+    /// Lines about paused clusters, and about backends that were checked.
+    orders: Vec<String>,
     challenges: Challenges,
     supervised: bool,
 }
@@ -94,7 +94,7 @@ fn run() -> io::Result<()> {
     worker.tools.challenges = boot.challenges;
     worker.supervised = boot.supervised;
     worker.apply_batch(boot.batch);
-    boot.pauses.iter().for_each(|line| worker.obey(line));
+    boot.orders.iter().for_each(|line| worker.obey(line));
     worker.tell("accepting");
     log::debug!("accepting, {most} connections at most");
     // What main has said since then came along with the rest.
@@ -128,7 +128,7 @@ impl Boot {
             "desk" => take_desk(channel),
             "tickets" => take_tickets(line),
             "challenges" => self.challenges = take_challenges(line),
-            "pause" => self.pauses.push(line.to_string()),
+            "pause" | "health" => self.orders.push(line.to_string()),
             _ => {
                 let taken = self
                     .batch

@@ -44,8 +44,6 @@ pub struct Slot {
     pub held: Option<Rc<Target>>,
     /// The cluster in whose queue it waits, and until when.
     pub queued: Option<(Key, u64)>,
-    /// The backend that was asked for its request.
-    pub asked: Option<Key>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -71,7 +69,6 @@ impl Slot {
             tried: Vec::new(),
             held: None,
             queued: None,
-            asked: None,
             lanes: None,
             bulk: 0,
             reset: false,
@@ -361,8 +358,8 @@ impl Turn<'_> {
         if let Some(x) = self.slot.session.exchange() {
             let now_us = self.world.now_us;
             count::exchange(self.tally, self.world.door, x, now_us);
-            if let Some((backend, us)) = self.slot.asked.zip(x.record.answered_after(now_us)) {
-                self.backs.answered(backend, us, now_us);
+            if let Some((server, us)) = x.server.as_ref().zip(x.record.answered_after(now_us)) {
+                self.backs.took(server.key, us, now_us);
             }
             if x.record.start_us != 0 {
                 self.access.write(
@@ -372,6 +369,16 @@ impl Turn<'_> {
                     self.world.now_us,
                 );
             }
+            let most = x.target.as_ref().map_or(0, |it| it.cluster.eject_5xx);
+            if let Some(server) = x
+                .server
+                .as_ref()
+                .filter(|_| most > 0 && x.came_from_backend())
+            {
+                let now_ms = self.world.now_us / 1000;
+                let status = x.record.status;
+                self.backs.answered(server.key, status, most, now_ms);
+            }
             self.complaints
                 .tell(x, self.slot.session.peer(), self.world.now_us);
             if x.record.surplus {
@@ -380,7 +387,6 @@ impl Turn<'_> {
         }
         self.board.add(self.worker, Cell::Requests, 1);
         self.slot.tried.clear();
-        self.slot.asked = None;
     }
 
     /// The next piece of the metrics.

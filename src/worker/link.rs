@@ -186,6 +186,7 @@ impl Worker {
         while let Some(report) = self.backs.report(now_ms) {
             lines += &told(&report);
         }
+        lines.extend(self.probes.take_news());
         if lines.is_empty() {
             return;
         }
@@ -283,6 +284,8 @@ impl Worker {
             return;
         };
         let _ = self.poll.remove(channel.as_fd());
+        // Nobody tells it any more what others have found.
+        self.probes.rows = vec![self.id];
         if self.supervised {
             log::warn!("main is gone, and no other one takes over from this worker: it ends");
             self.drain();
@@ -359,6 +362,13 @@ impl Worker {
             _ if line.starts_with("pause ") || line.starts_with("resume ") => self.obey_pause(line),
             _ if line.starts_with("watch ") || line.starts_with("unwatch ") => {
                 self.obey_watch(line);
+            }
+            _ if line.starts_with("health ") => {
+                let _not_ours = self.backs.hear_verdict(line);
+            }
+            _ if line.starts_with("probers ") => {
+                let rows = value(line, "rows").unwrap_or_default();
+                self.probes.hear_rows(&rows);
             }
             _ if line.starts_with("page ") => self.tell_page(line),
             _ if line.starts_with("check ") => {

@@ -20,6 +20,7 @@ mod lend;
 mod line;
 mod link;
 mod pool;
+mod probe;
 mod retire;
 mod roll;
 mod seek;
@@ -59,6 +60,7 @@ use drive::{Slot, Turn};
 use hold::Holds;
 use line::Line;
 use pool::Backs;
+use probe::Probes;
 use retire::Retirement;
 
 pub use boot::main;
@@ -120,6 +122,7 @@ pub struct Worker {
     slots: Slab<Slot>,
     timers: Wheel,
     backs: Backs,
+    probes: Probes,
     holds: Holds,
     tools: Tools,
     access: AccessLog,
@@ -205,6 +208,7 @@ impl Worker {
                 // Half of the buffers is for those who do not wait.
                 (buffers / 2).max(1),
             ),
+            probes: Probes::new(now_us / 1000),
             tally,
             // Half of the buffers is for those who do not wait for a paused cluster.
             holds: Holds::new((buffers / 2).max(1)),
@@ -258,6 +262,7 @@ impl Worker {
                 self.dispatch(token, ready);
             }
             self.look_at_timers();
+            self.look_at_checks();
             self.serve_queues();
             self.sweep_on();
             self.say_good_bye();
@@ -292,6 +297,7 @@ impl Worker {
         };
         earlier(self.backs.timers.next_ms());
         earlier(self.backs.queues_due_ms());
+        earlier(self.probes.due_ms());
         earlier(self.holds.over_ms());
         if self.may_tell() {
             earlier(self.backs.watches.due_ms());
@@ -339,6 +345,7 @@ impl Worker {
             Some((Kind::Signals, _)) => self.take_signals(),
             Some((Kind::Heir, _)) => self.heir_ready(ready),
             Some((Kind::Legacy, key)) => self.legacy_ready(key),
+            Some((Kind::Probe, key)) => self.probe_ready(key, ready),
             _ => {}
         }
     }

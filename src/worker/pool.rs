@@ -8,20 +8,21 @@
 mod choice;
 mod configured;
 mod dial;
+mod health;
 pub mod legacy;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::balance::Seat;
-use crate::health::Health;
+use crate::health::{Checks, Health};
 use crate::limits::POOLED_PER_BACKEND_MAX;
 use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::backend::{Dialer, Dialers, Identity};
 use crate::net::token::{self, Kind};
-use crate::random::Random;
+use crate::random::{hash_of, Random};
 use crate::session::{Lead, Server, Target};
 use crate::slab::{Key, Slab};
 use crate::state::{self, BackendState};
@@ -32,6 +33,7 @@ use crate::worker::watch::{News, Watches};
 use choice::Choice;
 pub use choice::Waiting;
 pub use dial::{Asked, Found, Made};
+pub use health::{Asking, Report, Subject};
 
 /// The place of a cluster that has none.
 const NOWHERE: Key = Key {
@@ -79,7 +81,12 @@ struct Backend {
     connections: u32,
     /// Orders of main to watch it.
     watchers: Vec<u64>,
-    /// It was left alone, and not connected to since; why.
+    /// What its checks have shown, and of whose name they are told apart.
+    checks: Checks,
+    name: u64,
+    /// Its check that is being made, by its place among all, or that it waits for one.
+    pub probe: Asking,
+    /// It was left alone, and nothing since has shown that it is well; why.
     down: bool,
     why: String,
     /// That TLS fails was said; not again before then.
@@ -93,8 +100,13 @@ struct Backend {
 
 impl Backend {
     fn new(backend: Rc<state::Backend>, series: Series, cluster: Key, since: u64) -> Backend {
+        let name = hash_of(&[backend.cluster.as_bytes(), backend.id.as_bytes()]);
         Backend {
-            server: Rc::new(Server { backend, series }),
+            server: Rc::new(Server {
+                key: NOWHERE,
+                backend,
+                series,
+            }),
             cluster,
             seat: None,
             health: Health::default(),
@@ -105,6 +117,9 @@ impl Backend {
             removed: false,
             connections: 0,
             watchers: Vec::new(),
+            checks: Checks::default(),
+            name,
+            probe: Asking::default(),
             down: false,
             why: String::new(),
             tls_silent_until_ms: 0,
@@ -118,8 +133,12 @@ impl Backend {
         &self.server.backend
     }
 
+    fn is_ready(&self) -> bool {
+        !self.removed && self.conf().state == BackendState::Ready
+    }
+
     fn takes_requests(&self) -> bool {
-        !self.removed && self.conf().weight > 0 && self.conf().state == BackendState::Ready
+        self.is_ready() && self.conf().weight > 0
     }
 }
 
@@ -130,6 +149,8 @@ struct Cluster {
     /// By what the cookies of sticky sessions call them.
     by_cookie: HashMap<Box<str>, Key>,
     choice: Choice,
+    /// What its checks ask.
+    question: Option<u64>,
     /// Of one whose backends speak TLS.
     dialer: Option<Rc<Dialer>>,
     /// The change with which it came.
@@ -169,13 +190,8 @@ pub struct Backs {
     departed: Vec<Key>,
     pub watches: Watches,
     pub news: News,
-}
-
-/// A backend that went down, or came up again.
-pub struct Report {
-    pub conf: Rc<state::Backend>,
-    /// Why it is down; `None`: it is up.
-    pub down: Option<String>,
+    /// Backends whose checks begin, or are other ones now.
+    pub unchecked: Vec<Key>,
 }
 
 impl Backs {
@@ -209,6 +225,7 @@ impl Backs {
             departed: Vec::new(),
             watches: Watches::default(),
             news: News::default(),
+            unchecked: Vec::new(),
         }
     }
 
@@ -236,80 +253,12 @@ impl Backs {
         self.watches.add(order, connections);
     }
 
-    /// The next backend that is not any more what main was told it is.
-    pub fn report(&mut self, now_ms: u64) -> Option<Report> {
-        while let Some(key) = self.news.next(now_ms) {
-            let Some(backend) = self.backends.get_mut(key) else {
-                continue;
-            };
-            backend.has_news = false;
-            if backend.down != backend.told_down {
-                backend.told_down = backend.down;
-                let conf = Rc::clone(&backend.server.backend);
-                let down = backend.down.then(|| backend.why.clone());
-                return Some(Report { conf, down });
-            }
-        }
-        None
-    }
-
     // ---- connections ----------------------------------------------------
 
     /// The server at the other end.
     pub fn server(&self, conn: Key) -> Option<Rc<Server>> {
         let back = self.conns.get(conn)?;
         Some(Rc::clone(&self.backends.get(back.backend)?.server))
-    }
-
-    /// A connect succeeded.
-    pub fn connected(&mut self, backend: Key, now_ms: u64) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        if server.health.is_well() {
-            return;
-        }
-        server.health.connected();
-        self.tally.row(server.server.series).set(Count::Avoided, 0);
-        if std::mem::take(&mut server.down) {
-            self.has_news(backend);
-            self.warm_up(backend, now_ms);
-        }
-        self.restand(backend, now_ms);
-    }
-
-    fn has_news(&mut self, backend: Key) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        if !std::mem::replace(&mut server.has_news, true) {
-            self.news.add(backend);
-        }
-    }
-
-    /// A connect failed.
-    pub fn failed(&mut self, backend: Key, why: &str, now_ms: u64) {
-        let Some(server) = self.backends.get_mut(backend) else {
-            return;
-        };
-        let row = self.tally.row(server.server.series);
-        row.add(Count::ConnectFailed, 1);
-        let conf = server.conf();
-        log::debug!(
-            "backend {} of cluster {} at {}: {why}",
-            conf.id,
-            conf.cluster,
-            conf.address
-        );
-        if !server.health.failed(now_ms) {
-            return;
-        }
-        if !std::mem::replace(&mut server.down, true) {
-            row.set(Count::Avoided, 1);
-            server.why = why.to_string();
-            self.has_news(backend);
-        }
-        self.restand(backend, now_ms);
     }
 
     /// A session has done with it: it waits for the next one.

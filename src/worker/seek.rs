@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use crate::balance::{hash, Ask};
+use crate::balance::Ask;
 use crate::parser::host;
+use crate::random::hash_of;
 use crate::session::{Event, Reuse, Target, Unconnected};
 use crate::slab::Key;
 use crate::worker::drive::{Slot, Turn};
@@ -91,7 +92,6 @@ impl Turn<'_> {
         match self.backs.find(asked, tried, now_ms, self.poll) {
             Found::Ready(key, server) => {
                 self.slot.back = Some(key);
-                self.slot.asked = self.backs.conns.get(key).map(|back| back.backend);
                 self.on(Event::Connected {
                     server,
                     reused: true,
@@ -173,7 +173,6 @@ impl Turn<'_> {
                 return self.on(Event::Unconnected(why));
             }
         }
-        self.slot.asked = Some(backend);
         if let Some(server) = self.backs.server(key) {
             self.on(Event::Connected {
                 server,
@@ -186,7 +185,7 @@ impl Turn<'_> {
 /// By the address alone: who comes back has another port.
 fn by_source(client: SocketAddr) -> u64 {
     match client.ip().to_canonical() {
-        IpAddr::V4(v4) => hash(&v4.octets()),
-        IpAddr::V6(v6) => hash(&v6.octets()),
+        IpAddr::V4(v4) => hash_of(&[&v4.octets()]),
+        IpAddr::V6(v6) => hash_of(&[&v6.octets()]),
     }
 }

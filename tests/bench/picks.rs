@@ -36,6 +36,7 @@ fn cost(policy: LoadBalancing, backends: u32, under_way: usize) -> u32 {
             backup: false,
             usable: true,
             out: false,
+            ill: false,
             full: false,
         };
         balancer.take_seat(&n.to_string(), weight, standing, 0);

@@ -122,6 +122,10 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         tools,
         doors,
         server: Rc::new(session::Server {
+            key: Key {
+                index: 0,
+                generation: 0,
+            },
             backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
@@ -181,6 +185,8 @@ fn door(protocol: Protocol, actions: Option<Rc<Actions>>, dice: &mut Dice) -> Do
             balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
+            check: None,
+            eject_5xx: 0,
             answers: BTreeMap::new(),
         }),
         series: None,

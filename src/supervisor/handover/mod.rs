@@ -32,6 +32,7 @@ use crate::config::Settings;
 use crate::state::State;
 use crate::supervisor::apply::{Transaction, Trial};
 use crate::supervisor::counts::Counts;
+use crate::supervisor::health::Healths;
 use crate::supervisor::losses::Losses;
 use crate::supervisor::roles::Role;
 use crate::supervisor::secure::Expiry;
@@ -71,6 +72,7 @@ pub struct Handover {
     /// The pids of key processes.
     pub keys: Vec<u32>,
     pub counts: Counts,
+    pub healths: Healths,
     pub saving: Saving,
 }
 
@@ -179,8 +181,9 @@ pub struct Saving {
 }
 
 /// What changes by itself while the rest stays as it is: moments, how many wait, what was not read yet.
-const FLEETING: [&str; 7] = [
+const FLEETING: [&str; 8] = [
     "optional counts ",
+    "optional health ",
     "optional saving ",
     "pause ",
     "wait ",

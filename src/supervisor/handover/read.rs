@@ -46,6 +46,7 @@ struct Reader {
     expiry: Expiry,
     keys: Vec<u32>,
     counts: Counts,
+    healths: Healths,
     saving: Saving,
     ended: bool,
 }
@@ -180,12 +181,8 @@ impl Reader {
             }
             "keys" => self.keys.push(it.value("pid")?),
             "counts" => self.counts = take_counts(it)?,
-            "saving" => {
-                self.saving = Saving {
-                    due_ms: it.value_or_none("due_ms")?,
-                    rests_until_ms: it.value("rests_until_ms")?,
-                };
-            }
+            "health" => self.healths.take(it, &self.state)?,
+            "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,
             "warned" => {
                 let fingerprint = it.text("fingerprint")?.into();
@@ -258,6 +255,7 @@ impl Reader {
             expiry: self.expiry,
             keys: self.keys,
             counts: self.counts,
+            healths: self.healths,
             saving: self.saving,
         };
         check(&handover)?;
@@ -314,6 +312,13 @@ fn take_version(it: &mut Record) -> Result<String, String> {
         ));
     }
     it.text("from")
+}
+
+fn take_saving(it: &mut Record) -> Result<Saving, String> {
+    Ok(Saving {
+        due_ms: it.value_or_none("due_ms")?,
+        rests_until_ms: it.value("rests_until_ms")?,
+    })
 }
 
 fn take_task(it: &mut Record) -> Result<Task, String> {

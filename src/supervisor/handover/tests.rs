@@ -1,6 +1,7 @@
 use super::*;
 use crate::net::ledger::Ledger;
 use crate::proto::command::Command;
+use crate::proto::reply;
 use crate::proto::update::Step;
 use crate::state::sample::Random;
 use crate::state::{Code, Refused};
@@ -14,6 +15,31 @@ fn counts() -> Counts {
         violations: 4,
         upgrades: 5,
     }
+}
+
+/// Of every backend that its checks pass, or fail, and who leaves it alone.
+fn healths(state: &State) -> Healths {
+    let mut healths = Healths::default();
+    for (number, backend) in state.backends().enumerate() {
+        for more in [
+            "since_ms=5",
+            "place=3 since_ms=6 down=\"it \\\"died\\\"\"",
+            "down=x since_ms=7",
+        ] {
+            let mut name = vec![("cluster", backend.cluster.to_string())];
+            name.push(("id", backend.id.to_string()));
+            let line = format!(
+                "{} {more}",
+                reply::data("optional health", &name).trim_end()
+            );
+            let mut record = Record::parse(&line).expect("a record");
+            healths.take(&mut record, state).expect("a backend");
+            if number % 2 == 0 {
+                break;
+            }
+        }
+    }
+    healths
 }
 
 /// Something of everything.
@@ -74,6 +100,7 @@ fn sample(seed: u64) -> Handover {
         expiry,
         keys: vec![78, 79],
         counts: counts(),
+        healths: healths(&state),
         saving: Saving {
             due_ms: Some(4),
             rests_until_ms: 5,

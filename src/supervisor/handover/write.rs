@@ -240,6 +240,7 @@ fn write_optional(all: &Handover, out: &mut String) {
     *out += &format!("optional {}", reply::data("counts", &all.counts.pairs()));
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
+    *out += &all.healths.handover_lines();
     for worker in &all.workers {
         if let Some(handle) = worker.handle {
             let pairs = [

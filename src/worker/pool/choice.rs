@@ -40,7 +40,6 @@ pub struct Choice {
     looked_ms: u64,
     /// First come, first served.
     queue: VecDeque<Waiting>,
-    panics: bool,
 }
 
 /// What came of asking for a backend.
@@ -61,7 +60,6 @@ impl Choice {
             full: Vec::new(),
             looked_ms: 0,
             queue: VecDeque::new(),
-            panics: false,
         }
     }
 }
@@ -75,7 +73,8 @@ impl Backend {
             weight: ramp(conf.weight, since_ms.unwrap_or(u64::MAX), slow_start_ms),
             backup: conf.backup,
             usable: self.takes_requests(),
-            out: self.health.is_out(now_ms),
+            out: self.is_sick() || self.health.is_out(now_ms),
+            ill: self.is_sick() || self.down,
             full: self.full,
         }
     }
@@ -117,7 +116,8 @@ impl Backs {
     }
 
     /// Something of a backend has changed.
-    pub(super) fn restand(&mut self, key: Key, now_ms: u64) {
+    pub(super) fn restand(&mut self, key: Key) {
+        let now_ms = self.now_ms;
         let Some(backend) = self.backends.get(key) else {
             return;
         };
@@ -138,18 +138,11 @@ impl Backs {
                 backend.returns_ms = until_ms;
             }
         }
-        let panics = cluster.choice.balancer.panics();
-        if panics != std::mem::replace(&mut cluster.choice.panics, panics) {
-            let id = cluster.lead.target().cluster.id.clone();
-            match panics {
-                true => log::warn!("cluster {id}: fewer than half of its backends can be reached: all of them are used"),
-                false => log::info!("cluster {id}: half of its backends can be reached again"),
-            }
-        }
     }
 
     /// It has come back, or is new: it warms up, unless nobody was asked for anything yet.
-    pub(super) fn warm_up(&mut self, key: Key, now_ms: u64) {
+    pub(super) fn warm_up(&mut self, key: Key) {
+        let now_ms = self.now_ms;
         let Some(backend) = self.backends.get_mut(key) else {
             return;
         };
@@ -165,7 +158,7 @@ impl Backs {
     /// What time alone has changed.
     fn look_again(&mut self, cluster: Key, now_ms: u64) {
         while let Some(key) = self.next_return(cluster, now_ms) {
-            self.restand(key, now_ms);
+            self.restand(key);
         }
         let Some(known) = self.clusters.get_mut(cluster) else {
             return;
@@ -179,7 +172,7 @@ impl Backs {
         choice.looked_ms = now_ms;
         let slow_start_ms = known.slow_start_ms();
         for key in std::mem::take(&mut known.choice.warming) {
-            self.restand(key, now_ms);
+            self.restand(key);
             let since = self.backends.get(key).and_then(|backend| backend.back_ms);
             if since.is_some_and(|since| now_ms < since + slow_start_ms) {
                 if let Some(known) = self.clusters.get_mut(cluster) {
@@ -187,7 +180,7 @@ impl Backs {
                 }
             }
         }
-        self.empty_again(cluster, now_ms);
+        self.empty_again(cluster);
     }
 
     fn next_return(&mut self, cluster: Key, now_ms: u64) -> Option<Key> {
@@ -226,12 +219,12 @@ impl Backs {
             self.freed.push(key);
         }
         if was_full {
-            self.restand(backend, self.now_ms);
+            self.restand(backend);
         }
     }
 
     /// It has answered, so long after it was asked.
-    pub fn answered(&mut self, backend: Key, us: u64, now_us: u64) {
+    pub fn took(&mut self, backend: Key, us: u64, now_us: u64) {
         let Some(server) = self.backends.get(backend) else {
             return;
         };
@@ -252,7 +245,7 @@ impl Backs {
     }
 
     /// Those that are not full any more. Whether there is one.
-    fn empty_again(&mut self, cluster: Key, now_ms: u64) -> bool {
+    fn empty_again(&mut self, cluster: Key) -> bool {
         let Some(known) = self.clusters.get_mut(cluster) else {
             return false;
         };
@@ -269,16 +262,16 @@ impl Backs {
                 }
             } else {
                 any = true;
-                self.set_full(key, false, now_ms);
+                self.set_full(key, false);
             }
         }
         any
     }
 
-    fn set_full(&mut self, key: Key, full: bool, now_ms: u64) {
+    fn set_full(&mut self, key: Key, full: bool) {
         if let Some(backend) = self.backends.get_mut(key) {
             backend.full = full;
-            self.restand(key, now_ms);
+            self.restand(key);
         }
     }
 
@@ -320,7 +313,7 @@ impl Backs {
                     if let Some(known) = self.clusters.get_mut(cluster) {
                         known.choice.full.push(key);
                     }
-                    self.set_full(key, true, now_ms);
+                    self.set_full(key, true);
                 }
                 _ => return Chosen::Backend(key),
             }
@@ -407,9 +400,9 @@ impl Backs {
             self.queues_looked_ms = now_ms;
             for cluster in self.queues.clone() {
                 while let Some(key) = self.next_return(cluster, now_ms) {
-                    self.restand(key, now_ms);
+                    self.restand(key);
                 }
-                self.empty_again(cluster, now_ms);
+                self.empty_again(cluster);
                 freed.push(cluster);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
+use crate::health::{question, Verdict};
 use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
 use crate::session::moved::Tunnel;
@@ -37,6 +38,7 @@ impl Backs {
             backends: HashMap::new(),
             by_cookie: HashMap::new(),
             choice: Choice::new(cluster.balancing.policy),
+            question: question(&cluster),
             dialer,
             since: self.moment,
         });
@@ -56,13 +58,14 @@ impl Backs {
         let Some(updated) = self.clusters.get_mut(key) else {
             return;
         };
-        let Target { key, series, .. } = *updated.lead.target();
+        let before = updated.lead.target();
         updated.choice.balancer.turn_to(cluster.balancing.policy);
         updated.lead.turn(Target {
             key,
             cluster,
-            series,
+            series: before.series,
         });
+        self.ask_anew(key, &before.cluster);
     }
 
     pub fn remove_cluster(&mut self, id: &str) {
@@ -151,16 +154,24 @@ impl Backs {
             return;
         };
         let (id, moment) = (Rc::clone(&backend.id), self.moment);
-        let new = Backend::new(backend, series, cluster, moment);
+        let new = Backend::new(Rc::clone(&backend), series, cluster, moment);
         let key = self.backends.insert(new);
+        if let Some(new) = self.backends.get_mut(key) {
+            new.server = Rc::new(Server {
+                key,
+                backend,
+                series,
+            });
+        }
         let Some(known) = self.clusters.get_mut(cluster) else {
             return;
         };
         known.backends.insert(id, key);
         self.name_cookie(key, true);
         self.seat(key);
-        self.warm_up(key, self.now_ms);
-        self.restand(key, self.now_ms);
+        self.warm_up(key);
+        self.restand(key);
+        self.unchecked.push(key);
     }
 
     /// What a cookie calls it leads to it, or does no more.
@@ -199,15 +210,21 @@ impl Backs {
         self.name_cookie(key, false);
         if let Some(backend) = self.backends.get_mut(key) {
             backend.server = Rc::new(Server {
+                key,
                 backend: conf,
                 series,
             });
-            if !was_ready && backend.takes_requests() {
-                self.warm_up(key, self.now_ms);
+            let (is_ready, takes) = (backend.is_ready(), backend.takes_requests());
+            if !is_ready {
+                self.settle(key, Verdict::Unknown);
+            }
+            if !was_ready && takes {
+                self.warm_up(key);
             }
         }
+        self.unchecked.push(key);
         self.name_cookie(key, true);
-        self.restand(key, self.now_ms);
+        self.restand(key);
         for conn in idle {
             self.drop_conn(conn);
         }
@@ -239,6 +256,7 @@ impl Backs {
             return;
         };
         backend.removed = true;
+        self.unchecked.push(key);
         self.departed.push(key);
         for conn in std::mem::take(&mut backend.pool) {
             self.drop_conn(conn);

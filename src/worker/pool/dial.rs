@@ -92,7 +92,7 @@ impl Backs {
     }
 
     /// By whom connections are made. An error: TLS is wanted, and cannot be had.
-    fn dialer(&self, cluster: Key) -> Result<Option<Rc<Dialer>>, Unconnected> {
+    pub(super) fn dialer(&self, cluster: Key) -> Result<Option<Rc<Dialer>>, Unconnected> {
         let Some(cluster) = self.clusters.get(cluster) else {
             return Ok(None);
         };
@@ -128,7 +128,7 @@ impl Backs {
                 if let Some(identity) = &back.identity {
                     identity.proven();
                 }
-                self.connected(backend, now_ms);
+                self.connected(backend);
                 Made::Yes
             }
             Ok(false) => {

@@ -3,7 +3,6 @@
 
 use crate::health::Health;
 use crate::limits::MOVED_BYTES_MAX;
-use crate::metrics::Count;
 use crate::proto::line::{split, value_of};
 use crate::proto::reply;
 use crate::worker::pool::{Backend, Backs};
@@ -12,6 +11,8 @@ use crate::worker::pool::{Backend, Backs};
 pub const SUBJECT: &str = "backend ";
 /// Lines are gathered into messages of about this size.
 const MESSAGE_BYTES: usize = MOVED_BYTES_MAX / 4;
+/// What is known of its responses.
+const ANSWERS: [&str; 3] = ["5xx", "5xx_pauses", "5xx_until_ms"];
 
 impl Backs {
     /// Of all backends with which something is wrong.
@@ -40,14 +41,16 @@ impl Backs {
         let words = split(line).ok()?;
         let text = |key| value_of(&words, key);
         let number = |key| text(key)?.parse::<u64>().ok();
-        let numbers = [number("failures")?, number("pauses")?, number("until_ms")?];
+        let connects = [number("failures")?, number("pauses")?, number("until_ms")?];
+        // The version before has none of these.
+        let answers = ANSWERS.map(|key| number(key).unwrap_or(0));
         let key = self.backend_key(text("cluster")?, text("id")?)?;
         let backend = self.backends.get_mut(key)?;
         let address = text("address")?.parse().ok()?;
         if backend.conf().address != address || backend.health != Health::default() {
             return None;
         }
-        backend.health = Health::from_numbers(numbers, now_ms);
+        backend.health = Health::from_numbers([connects, answers], now_ms);
         if let Some(why) = text("down") {
             let conf = backend.conf();
             log::debug!(
@@ -59,16 +62,17 @@ impl Backs {
             backend.why = why.to_string();
             // Main has heard it from the other one.
             backend.told_down = true;
-            self.tally.row(backend.server.series).set(Count::Avoided, 1);
         }
-        self.restand(key, now_ms);
+        self.show_avoided(key);
+        self.restand(key);
         Some(())
     }
 }
 
 fn told(backend: &Backend) -> String {
     let conf = backend.conf();
-    let [failures, pauses, until_ms] = backend.health.numbers().map(|n| n.to_string());
+    let [connects, answers] = backend.health.numbers();
+    let [failures, pauses, until_ms] = connects.map(|n| n.to_string());
     let mut pairs = vec![
         ("cluster", conf.cluster.to_string()),
         ("id", conf.id.to_string()),
@@ -77,6 +81,8 @@ fn told(backend: &Backend) -> String {
         ("pauses", pauses),
         ("until_ms", until_ms),
     ];
+    let answers = answers.map(|n| n.to_string());
+    pairs.extend(ANSWERS.into_iter().zip(answers));
     if backend.down {
         pairs.push(("down", backend.why.clone()));
     }
