@@ -273,6 +273,31 @@ pub const CANARY_SECONDS_MAX: u32 = 24 * 3600;
 /// How long idle clients of a worker that ends may still ask for something, in milliseconds.
 pub const FAREWELL_MS: u64 = 1_000;
 
+// ---- actions of frontends ------------------------------------------------
+
+/// Most changes of fields that a frontend has in one direction …
+pub const EDITS_MAX: usize = 64;
+/// … and their length together, in bytes, with all else that a rewritten head has more than the one that
+/// came. It is set aside in a buffer: beside what is told of a client's certificate 8 KiB are left in the
+/// smallest for the head itself, and beside the longest answer of our own its other fields fit.
+pub const EDITS_BYTES_MAX: usize = 3072;
+/// Longest URL that a client is redirected to, in bytes: as long as what it may ask for.
+pub const LOCATION_BYTES_MAX: usize = REQUEST_LINE_BYTES_MAX;
+/// Largest file of users with their hashes, in bytes, and most users in it: they are carried in one control line.
+pub const USERS_BYTES_MAX: usize = 256 * 1024;
+pub const USERS_MAX: usize = 2048;
+/// Longest password and longest name of a user, in bytes. Hashing takes longer for longer passwords.
+pub const PASSWORD_BYTES_MAX: usize = 128;
+pub const USER_BYTES_MAX: usize = 128;
+/// Most rounds of a hash: a worker does nothing else meanwhile, for 10 ms.
+pub const CRYPT_ROUNDS_MAX: u32 = 20_000;
+/// Rounds that a worker hashes in a second, a tenth of its time …
+pub const CRYPT_ROUNDS_PER_SECOND: u32 = 200_000;
+/// … and at once, which are eight passwords of usual hashes.
+pub const CRYPT_ROUNDS_AT_ONCE: u32 = 40_000;
+/// Right passwords that a worker remembers, 40 bytes each.
+pub const PROOFS_MAX: usize = 4096;
+
 // ---- health --------------------------------------------------------------
 
 /// Checks in a row that may be asked for before a backend is up or down.

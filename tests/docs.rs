@@ -42,6 +42,7 @@ fn example_file(path: &Path) -> std::io::Result<String> {
     Ok(match extension {
         Some("pem") => include_str!("certificates/one.pem").into(),
         Some("crl") => include_str!("tls/revoked.crl").into(),
+        None => "jane:$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5\n".into(),
         Some("key") => include_str!("certificates/one.key").into(),
         _ => "<h1>An answer</h1>".into(),
     })

@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "random",
     "metrics",
     "certificate",
+    "crypt",
     "version",
 ];
 const IO: &[&str] = &[
@@ -116,6 +117,9 @@ const IMPURE: &[&str] = &[
 const READERS: &[(&str, &str)] = &[
     ("src/config/read.rs", "std::fs"),
     ("src/http/websocket.rs", "openssl::"),
+    // Digests, and the spelling of a password.
+    ("src/crypt.rs", "openssl::"),
+    ("src/http/basic_auth.rs", "openssl::"),
     // It looks at text, and does nothing with it.
     ("src/certificate.rs", "openssl::"),
 ];

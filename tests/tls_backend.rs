@@ -194,6 +194,21 @@ fn the_configured_name_counts() {
     }
 }
 
+/// Who is asked for in the Host field is who has to prove it.
+#[test]
+fn the_host_that_a_frontend_sets_counts() {
+    let authority = Authority::new();
+    let backend = SecureBackend::echo(&authority.issue(&["inner.example.com"]));
+    let proxy = proxy(&[backend.address()], Some(&authority), "");
+    let listener = proxy.address();
+    let rest = "hostname=a.example.com cluster=main set_host=inner.example.com:8443";
+    let line = format!("frontend add listener={listener} {rest}");
+    proxy.steer().ok(&line);
+    assert_eq!(ask(&mut proxy.client(), "a.example.com"), 200);
+    let names: Vec<Option<String>> = backend.handshakes().into_iter().map(|h| h.name).collect();
+    assert_eq!(names, [Some("inner.example.com".into())]);
+}
+
 /// A name that a client made up is not held against the backend; a configured one is.
 #[test]
 fn what_a_client_makes_up_takes_no_backend_out() {

@@ -118,7 +118,7 @@ fn led_from<'a>(state: &'a State, domain: &str) -> Result<BTreeSet<&'a str>, Fai
         frontend.identity.hostname == rule && path.is_none_or(|path| path == &**known)
     };
     let frontends = state.frontends().filter(fits);
-    Ok(frontends.map(|frontend| &*frontend.cluster).collect())
+    Ok(frontends.filter_map(|it| it.cluster.as_deref()).collect())
 }
 
 /// The one that it is part of.
@@ -126,7 +126,7 @@ fn cluster_of(change: &Change) -> Option<&str> {
     match change {
         Change::ClusterAdd(cluster) => Some(&cluster.id),
         Change::BackendAdd(backend) => Some(&backend.cluster),
-        Change::FrontendAdd(frontend) => Some(&frontend.cluster),
+        Change::FrontendAdd(frontend) => frontend.cluster.as_deref(),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: which text of a certificate is written where. A key is written only by
 //! who asks for it (`secret_words`).
 
+use super::action::refill_frontend;
 use super::fields::{fault, of_text, Fault, Fields, Value};
 use super::keys::{Default, CERTIFICATE, LISTENER};
 use super::object::{word, Words};
@@ -129,7 +130,7 @@ pub fn certificate_from(mut fields: Fields) -> Result<Certificate, Fault> {
 }
 
 /// Nobody knows from where a relative one would count.
-fn path(fields: &mut Fields, name: &'static str) -> Result<Option<String>, Fault> {
+pub(super) fn path(fields: &mut Fields, name: &'static str) -> Result<Option<String>, Fault> {
     match fields.text_or_none(name) {
         Some(path) if !path.starts_with('/') => {
             Err(fault(name, "is not absolute: it starts with \"/\""))
@@ -204,7 +205,7 @@ pub fn own_certificate_words(own: &OwnCertificate) -> Words {
     words
 }
 
-/// The keys that a change brings, for those who may have them.
+/// The keys and hashes that a change brings, for those who may have them.
 pub fn secret_words(change: &Change) -> Words {
     let certificate = change.certificate().and_then(|one| one.key.as_ref());
     let own = change
@@ -212,7 +213,11 @@ pub fn secret_words(change: &Change) -> Words {
         .and_then(|(_, one)| one.key.as_ref());
     let certificate = certificate.map(|Secret(key)| word("key", key));
     let own = own.map(|Secret(key)| word(OWN_KEY, key));
-    certificate.into_iter().chain(own).collect()
+    let users = change
+        .basic_auth()
+        .and_then(|(_, auth)| auth.users.as_ref());
+    let users = users.map(|users| word("basic_auth", users.text()));
+    certificate.into_iter().chain(own).chain(users).collect()
 }
 
 /// The key of a cluster that nobody is shown.
@@ -233,6 +238,7 @@ pub fn refill(
         },
         Change::ClusterAdd(one) => Change::ClusterAdd(refill_cluster(one, file)?),
         Change::ClusterUpdate(one) => Change::ClusterUpdate(refill_cluster(one, file)?),
+        Change::FrontendAdd(one) => Change::FrontendAdd(refill_frontend(one, file)?),
         other => other.clone(),
     })
 }

@@ -9,7 +9,8 @@ use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::limits::{TARGET_BYTES_MAX, TEXT_CHARS_MAX};
-use crate::state::{check_path, Cidr, HostRule, Part, Statuses, Timeouts};
+use crate::parser::host;
+use crate::state::{check_path, Cidr, Edits, HostRule, Part, Statuses, Template, Timeouts, Users};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -259,6 +260,13 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Ranges | Kind::Names | Kind::Versions => of_texts(kind, text.split(',')),
         Kind::Ciphers => cipher_names(std::iter::once(text)),
         Kind::Pem => check_pem(text).map(Value::Text),
+        Kind::Users => Users::parse(text).map(|users| Value::Text(users.text().into())),
+        Kind::Body => check_answer(text.into()).map(Value::Text),
+        Kind::Redirect => Template::parse(text).map(|to| Value::Text(to.to_string())),
+        Kind::Answer => check_status(text).map(Value::Text),
+        Kind::Authority => authority(text).map(Value::Text),
+        Kind::Realm => realm(text).map(Value::Text),
+        Kind::Edits => of_texts(kind, text.split('\n')),
         Kind::Answers => Err("takes one key per status, like answer_404".into()),
         Kind::File => check_file(text).map(Value::Text),
         Kind::Sink => check_sink(text).map(Value::Text),
@@ -290,6 +298,10 @@ pub fn of_texts<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>) -> Result<
             versions => Ok(Value::Names(versions)),
         },
         Kind::Ciphers => cipher_names(texts),
+        Kind::Edits => {
+            let text = texts.collect::<Vec<&str>>().join("\n");
+            Edits::parse(&text).map(|edits| Value::Text(edits.to_string()))
+        }
         _ => list(texts, Cidr::parse).map(Value::Ranges),
     }
 }
@@ -324,6 +336,40 @@ fn hsts(text: &str) -> Result<String, String> {
     match age {
         Some(seconds) => Ok(format!("max-age={seconds}{subdomains}{preload}")),
         None => Err(format!("{text:?} has no max-age=SECONDS")),
+    }
+}
+
+/// The status of an answer, and a text if one stands behind it.
+fn check_status(text: &str) -> Result<String, String> {
+    let status = text.split(' ').next().unwrap_or_default();
+    let good = match status.parse::<u16>() {
+        // These say nothing without fields that are not there.
+        Ok(205 | 206 | 401 | 405 | 407 | 416 | 426) => false,
+        Ok(200..=299 | 400..=599) => status.len() == 3,
+        _ => false,
+    };
+    match good {
+        true => Ok(text.to_string()),
+        false => Err("begins with no status from 200 to 599 that says all by itself: for 3xx there is redirect, for 401 basic_auth".into()),
+    }
+}
+
+/// A host, with its port if that is another one than usual.
+fn authority(text: &str) -> Result<String, String> {
+    match host::parse(text.as_bytes()) {
+        Ok(_) => Ok(text.to_string()),
+        Err(what) => Err(format!("{text:?} is not a host, or host:port: {what}")),
+    }
+}
+
+/// What stands between quotes in a head.
+fn realm(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && !b"\"\\".contains(&byte);
+    match !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(plain) {
+        true => Ok(text.to_string()),
+        false => Err(format!(
+            "has 1 to {NAME_BYTES_MAX} ASCII characters without quotes and backslashes"
+        )),
     }
 }
 
@@ -483,7 +529,7 @@ fn check_levels(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
-fn check_answer(body: String) -> Result<String, String> {
+pub(super) fn check_answer(body: String) -> Result<String, String> {
     if body.len() > ANSWER_BYTES_MAX {
         return Err(format!("an answer has at most {ANSWER_BYTES_MAX} bytes"));
     }

@@ -9,8 +9,8 @@ use crate::quota::crowd::CONNECTIONS_MAX;
 use crate::quota::rate::{BURST_MAX, RATE_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
-pub const ANSWER_STATUSES: [u16; 17] = [
-    400, 403, 404, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
+pub const ANSWER_STATUSES: [u16; 18] = [
+    400, 401, 403, 404, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
 ];
 
 pub struct Key {
@@ -70,6 +70,20 @@ pub enum Kind {
     Levels,
     /// The value of Strict-Transport-Security.
     Hsts,
+    /// Users and their hashes: a file in the configuration, the lines themselves in a command.
+    Users,
+    /// A body: a file in the configuration, the text itself in a command.
+    Body,
+    /// A URL with words in braces.
+    Redirect,
+    /// A status, and a text behind it.
+    Answer,
+    /// A host, and a port behind it.
+    Authority,
+    /// What a client calls that for which a password is needed.
+    Realm,
+    /// Changes of header fields, in a command with line ends between.
+    Edits,
     /// A part of a request.
     Part,
 }
@@ -109,6 +123,13 @@ impl Kind {
             Kind::Hsts => {
                 "max-age=SECONDS, includeSubDomains, preload, with semicolons between".into()
             }
+            Kind::Users => "lines of user:hash".into(),
+            Kind::Body => "text".into(),
+            Kind::Redirect => "URL with {scheme} {host} {port} {path} {query}".into(),
+            Kind::Answer => "status, and a text behind it".into(),
+            Kind::Authority => "host or host:port".into(),
+            Kind::Realm => "text".into(),
+            Kind::Edits => "list of set NAME: VALUE, add NAME: VALUE, remove NAME".into(),
         }
     }
 }
@@ -185,6 +206,13 @@ const BALANCING: Kind = Kind::Choice(&[
 ]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
+const STATUS: Kind = Kind::Choice(&[
+    ("301", "MOVED_PERMANENTLY"),
+    ("302", "FOUND"),
+    ("303", "SEE_OTHER"),
+    ("307", "TEMPORARY_REDIRECT"),
+    ("308", "PERMANENT_REDIRECT"),
+]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
 /// Sōzu knows whether, and writes version 2.
 const SEND_PROXY: Kind = Kind::Choice(&[("none", "false"), ("v1", "V1"), ("v2", "true")]);
@@ -207,6 +235,7 @@ const ANY_COUNT: Kind = Kind::Int {
 use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Required};
 use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
+use Kind::{Answer, Authority, Body, Edits, Realm, Redirect, Users};
 use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
 
 /// At the top of the file.
@@ -216,7 +245,7 @@ pub static GLOBAL: &[Key] = &[
     key("control_admin_groups", Names, Empty, "Groups of users who may do everything on command_socket, beside root and the user that runs sozu."),
     key("control_viewer_groups", Names, Empty, "Groups of users who may ask on command_socket, and change nothing."),
     key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
-    key("save_secrets", Bool, Is("false"), "Whether the keys of certificates are saved as well; if not, where they lie."),
+    key("save_secrets", Bool, Is("false"), "Whether the keys of certificates and the hashes of basic_auth are saved as well; if not, where they lie."),
     key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
     key("log_target", Sink, Is("stdout"), "Where the log goes."),
@@ -317,7 +346,7 @@ pub static OF_LISTENER: &[Key] = &[
 /// In `state dump`.
 #[rustfmt::skip]
 pub static SECRETS: &[Key] = &[
-    key("secrets", Bool, Is("false"), "With the keys of certificates, for who may change things."),
+    key("secrets", Bool, Is("false"), "With the keys of certificates and the hashes of basic_auth, for who may change things."),
 ];
 
 /// In `[clusters.NAME]`, and in `cluster add`.
@@ -366,10 +395,24 @@ pub static FRONTEND: &[Key] = &[
     key("path", Path, Is("/"), "The path that is asked for."),
     key("path_type", PATH_TYPE, Is("prefix"), "Whether everything below the path is meant too."),
     key("method", Method, Empty, "The method that is asked for; every one if it is not given."),
-    key("cluster", Name, Implied("the cluster it stands in"), "The cluster that serves it."),
+    key("cluster", Name, Implied("the cluster it stands in"), "The cluster that serves it; with redirect, answer or deny there may be none."),
     key("https_redirect", REDIRECT, Is("false"), "Whether, and with which status, requests that do not come by TLS are sent to https."),
     key("https_port", Int { min: 1, max: 65535 }, Is("443"), "The port to which https_redirect sends them."),
     key("hsts", Hsts, Empty, "The value of Strict-Transport-Security, put on responses over TLS."),
+    key("deny", Bool, Is("false"), "Whether everybody is answered 403."),
+    key("basic_auth", Users, Empty, "Who is let in, by name and password; the hashes are SHA-crypt ($5$, $6$). Others are answered 401."),
+    key("basic_auth_path", File, InCommand, "Where these lines were read: what is saved without them is read from there again."),
+    key("basic_auth_fingerprint", Name, InCommand, "SHA-256 of these lines in hexadecimal: what they are known by where they are left out."),
+    key("realm", Realm, Empty, "For what clients say they need a password; restricted if it is not given."),
+    key("redirect", Redirect, Empty, "Where clients are sent instead of to a backend; a word in braces stands for that part of what they asked for."),
+    key("redirect_status", STATUS, Is("302"), "The status with which they are sent there."),
+    key("answer", Answer, Empty, "What clients are answered instead of by a backend; without a text it is the page of that status."),
+    key("answer_body", Body, Empty, "The text of answer, if it is not there."),
+    key("strip_prefix", Path, Empty, "The beginning of the path that backends do not see; they are told of it in X-Forwarded-Prefix."),
+    key("add_prefix", Path, Empty, "What is put before the path for backends."),
+    key("set_host", Authority, Empty, "The host that backends are asked for; X-Forwarded-Host says which one the client asked for."),
+    key("request_headers", Edits, Empty, "What is done to the header fields of requests."),
+    key("response_headers", Edits, Empty, "The same for responses, our own answers among them."),
 ];
 
 /// In `backends` of a cluster, and in `backend add`.

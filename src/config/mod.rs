@@ -5,6 +5,7 @@
 //! the types of `state`, and back. `read` takes a whole file, `table` one table
 //! of it, and `report` says what is wrong.
 
+pub mod action;
 pub mod certificate;
 mod check;
 pub mod fields;

@@ -4,6 +4,7 @@
 //! fields apart; `*_words` writes every key that has a value, so that what was
 //! written by one version means the same to another one with other defaults.
 
+use super::action::{actions_from, actions_words};
 use super::certificate::{own_certificate_from, own_certificate_words, tls_from, tls_words};
 use super::check::{check_from, check_words};
 use super::fields::{fault, Fault, Fields};
@@ -11,7 +12,7 @@ use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use super::quota::{quota_from, quota_words};
 use crate::certificate::authorities;
 use crate::parser::proxy_protocol::Version;
-use crate::state::{Actions, Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
+use crate::state::{Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
 use crate::state::{
     Balancing, FrontendId, HostRule, Listener, LoadBalancing, Part, PathRule, Protocol, Timeouts,
 };
@@ -245,39 +246,35 @@ fn backend_tls_words(tls: &BackendTls) -> Words {
 
 pub fn frontend_from(mut fields: Fields) -> Result<Frontend, Fault> {
     fields.complete(FRONTEND)?;
-    let cluster = fields.text("cluster")?.into();
-    let redirect = fields.text_or_none("https_redirect");
-    let port = fields.int_or_none("https_port");
-    let actions = Actions {
-        // What is no number is no.
-        https_redirect: redirect.and_then(|status| status.parse().ok()),
-        https_port: port
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(443),
-        hsts: fields.text_or_none("hsts").map(String::into_boxed_str),
-    };
-    let none = actions.https_redirect.is_none() && actions.hsts.is_none();
+    let cluster = fields.text_or_none("cluster").map(Rc::from);
+    let identity = identity_from(&mut fields)?;
+    let actions = actions_from(&mut fields, &identity.path)?;
+    let own = actions.as_ref().and_then(|actions| actions.own.as_ref());
+    if cluster.is_none() && own.is_none() {
+        let what = "is missing: only with redirect, answer or deny there is none";
+        return Err(fault("cluster", what));
+    }
     Ok(Frontend {
-        identity: frontend_id_from(fields)?.into(),
+        identity: identity.into(),
         cluster,
-        actions: (!none).then(|| Rc::new(actions)),
+        actions,
     })
 }
 
 pub fn frontend_words(frontend: &Frontend) -> Words {
     let mut words = frontend_id_words(&frontend.identity);
-    words.push(word("cluster", &frontend.cluster));
-    if let Some(actions) = &frontend.actions {
-        let redirect = actions.https_redirect;
-        words.extend(redirect.map(|status| word("https_redirect", status)));
-        words.push(word("https_port", actions.https_port));
-        words.extend(actions.hsts.iter().map(|hsts| word("hsts", hsts)));
-    }
+    let cluster = frontend.cluster.iter();
+    words.extend(cluster.map(|id| word("cluster", id)));
+    words.extend(frontend.actions.iter().flat_map(|it| actions_words(it)));
     words
 }
 
 pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
     fields.complete(FRONTEND)?;
+    identity_from(&mut fields)
+}
+
+fn identity_from(fields: &mut Fields) -> Result<FrontendId, Fault> {
     let path = fields.text("path")?.into();
     Ok(FrontendId {
         listener: fields.address("listener")?,

@@ -31,7 +31,13 @@ const TOP: Place = Place {
     name: "global",
     keys: GLOBAL,
     more: &[],
-    tables: &["listeners", "clusters", "applications", "certificates"],
+    tables: &[
+        "listeners",
+        "clusters",
+        "applications",
+        "frontends",
+        "certificates",
+    ],
 };
 const LISTENERS: Place = Place {
     name: "listeners",
@@ -142,6 +148,11 @@ fn everything(reader: &mut Reader, root: &Table) -> Option<Config> {
             }
         }
     }
+    if let Some(item) = root.get("frontends") {
+        for (table, at) in reader.tables(item) {
+            building.frontend(reader, None, table, at);
+        }
+    }
     if let Some(item) = root.get("certificates") {
         for (table, at) in reader.tables(item) {
             let object = reader.object(&CERTIFICATES, table, at);
@@ -219,7 +230,7 @@ impl Building {
         }
         if let Some(item) = table.get("frontends") {
             for (table, at) in reader.tables(item) {
-                self.frontend(reader, &cluster, table, at);
+                self.frontend(reader, Some(&cluster), table, at);
             }
         }
     }
@@ -238,18 +249,27 @@ impl Building {
         }
     }
 
-    fn frontend(&mut self, reader: &mut Reader, cluster: &Cluster, table: &Table, at: usize) {
+    /// Without a cluster it answers itself.
+    fn frontend(
+        &mut self,
+        reader: &mut Reader,
+        cluster: Option<&Cluster>,
+        table: &Table,
+        at: usize,
+    ) {
         let mut object = reader.object(&FRONTENDS, table, at);
         let certificate = object.split_off(&IN_IT);
         let listener_at = object.place_of("listener");
-        reader.implied(&mut object, "cluster", &cluster.id);
+        if let Some(cluster) = cluster {
+            reader.implied(&mut object, "cluster", &cluster.id);
+        }
         let Some(frontend) = reader.build(object, object::frontend_from) else {
             return;
         };
         let address = frontend.identity.listener;
         let protocol = match certificate {
             Some(_) => Protocol::Https,
-            None => cluster.protocol,
+            None => cluster.map_or(Protocol::Http, |cluster| cluster.protocol),
         };
         self.listener_of(reader, &frontend, protocol, listener_at);
         if let Some(mut object) = certificate {

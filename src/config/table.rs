@@ -3,7 +3,6 @@
 //! Owns: which keys a table may have, what to say about others, and where in
 //! the file everything stands. `read` knows what the tables mean.
 
-use super::certificate::check_pem;
 use super::fields::{of_int, of_text, of_texts, Fault, Fields, Value};
 use super::foreign::{self, Fate};
 use super::keys::{answer_status, nearest, status_of, Default, Key, Kind};
@@ -14,12 +13,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where it is kept from which file a text comes.
-const PATHS: [(&str, &str); 5] = [
+const PATHS: [(&str, &str); 6] = [
     ("certificate", "certificate_path"),
     ("certificate_chain", "certificate_chain_path"),
     ("key", "key_path"),
     ("tls_certificate", "tls_certificate_path"),
     ("tls_key", "tls_key_path"),
+    ("basic_auth", "basic_auth_path"),
 ];
 
 /// One sort of table.
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         object.places.push((key.name, item.at));
         match key.kind {
             Kind::Answers => return self.answers(object, item),
-            Kind::Pem => return self.pem(object, key, item),
+            Kind::Pem | Kind::Users | Kind::Body => return self.text(object, key, item),
             _ => {}
         }
         let value = self.value(key.kind, &item.value);
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
                 of_int(kind, *number)
             }
             (
-                Kind::Ranges | Kind::Names | Kind::Versions | Kind::Ciphers,
+                Kind::Ranges | Kind::Names | Kind::Versions | Kind::Ciphers | Kind::Edits,
                 toml::Value::Array(array),
             ) => {
                 let texts = array.items.iter().map(|item| match &item.value {
@@ -261,7 +261,8 @@ impl<'a> Reader<'a> {
                 | Kind::Seconds
                 | Kind::Ranges
                 | Kind::Names
-                | Kind::Versions,
+                | Kind::Versions
+                | Kind::Edits,
                 other,
             ) => Err(format!(
                 "expected {}, found {}",
@@ -329,9 +330,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The text of a file, and where it was read.
-    fn pem(&mut self, object: &mut Object, key: &'static Key, item: &Item) {
+    fn text(&mut self, object: &mut Object, key: &'static Key, item: &Item) {
         let read = match &item.value {
-            toml::Value::Text(path) => self.pem_file(path),
+            toml::Value::Text(path) => self.text_file(key.kind, path),
             other => Err(format!(
                 "expected the path of a file, found {}",
                 other.kind()
@@ -340,7 +341,7 @@ impl<'a> Reader<'a> {
         let kept = read.and_then(|(path, text)| {
             object
                 .fields
-                .insert(key, Value::Text(text))
+                .insert(key, text)
                 .map_err(|fault| fault.what)?;
             if let Some((_, name)) = PATHS.iter().find(|(name, _)| *name == key.name) {
                 object.fields.set(name, Value::Text(path));
@@ -352,11 +353,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn pem_file(&mut self, path: &str) -> Result<(String, String), String> {
+    fn text_file(&mut self, kind: Kind, path: &str) -> Result<(String, Value), String> {
         let path = self.resolve(Kind::File, path.to_string())?;
         let read = (self.file)(Path::new(&path));
         let text = read.map_err(|error| format!("{path} cannot be read: {error}"))?;
-        let text = check_pem(&text).map_err(|what| format!("{path} {what}"))?;
+        let text = of_text(kind, &text).map_err(|what| format!("{path} {what}"))?;
         Ok((path, text))
     }
 

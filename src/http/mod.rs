@@ -2,6 +2,7 @@
 //!
 //! Pure: parsed heads in, decisions and bytes out. `session` calls it.
 
+pub mod basic_auth;
 pub mod challenge;
 pub mod cookie;
 pub mod fields;

@@ -79,6 +79,11 @@ impl<'b> Request<'b> {
 }
 
 impl Request<'_> {
+    /// Without port; empty if none is given.
+    pub fn hostname(&self) -> &[u8] {
+        self.host.as_ref().map_or(&b""[..], |host| host.name)
+    }
+
     /// The path to route by: `OPTIONS *` is about the server as a whole.
     pub fn routed_path(&self) -> &[u8] {
         match self.target.bytes {

@@ -13,6 +13,7 @@ use crate::http::fields::{Head, Options};
 use crate::http::framing::{content_length, Body};
 use crate::http::request::Request;
 use crate::parser::http11::{Field, Name, StatusLine, Version};
+use crate::state::{Actions, Edits, PREFIX_FIELD};
 
 /// Who asks, and where.
 #[derive(Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Edge<'a> {
     pub request_id: &'a [u8],
     /// Whole field lines about the certificate that it has shown.
     pub identity: &'a [u8],
+    /// What its frontend does besides.
+    pub actions: Option<&'a Actions>,
     /// The name of a cookie that is between the client and us.
     pub cookie: Option<&'a [u8]>,
 }
@@ -47,7 +50,7 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(request.method);
     out.push(b' ');
-    out.extend_from_slice(request.target.bytes);
+    put_target(request, edge, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let client = Client::of(edge.client);
     let last = |name| head.lines.iter().rposition(|field| field.known == name);
@@ -82,6 +85,9 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
         }
     }
     put_host_if_absent(request, head, edge, out);
+    if let Some(actions) = edge.actions {
+        put_of_frontend(actions, out);
+    }
     if last_for.is_none() {
         put(b"X-Forwarded-For", client.text(), out);
     }
@@ -105,6 +111,10 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
 }
 
 fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge) -> bool {
+    let taken = |actions: &Actions| actions.takes(field.known, field.name.of(head.bytes));
+    if edge.actions.is_some_and(taken) {
+        return false;
+    }
     match field.known {
         Name::Connection
         | Name::KeepAlive
@@ -130,6 +140,34 @@ fn request_field_passes(field: &Field, request: &Request, head: Head, edge: Edge
         // CGI and its heirs make one variable of `X_Forwarded_For` and `X-Forwarded-For`.
         Name::Disguised => false,
         _ => !named_by_connection(field.name.of(head.bytes), request.options, head),
+    }
+}
+
+/// As the frontend has it; the question about the server as a whole has no path.
+fn put_target(request: &Request, edge: Edge, out: &mut Vec<u8>) {
+    let target = request.target.bytes;
+    let (first, rest) = match edge.actions {
+        Some(actions) if target.starts_with(b"/") => actions.rewritten(target),
+        _ => (&b""[..], target),
+    };
+    out.extend_from_slice(first);
+    out.extend_from_slice(rest);
+}
+
+/// The fields that a frontend adds to a request.
+fn put_of_frontend(actions: &Actions, out: &mut Vec<u8>) {
+    if let Some(host) = &actions.set_host {
+        put(b"Host", host.as_bytes(), out);
+    }
+    if let Some(prefix) = &actions.strip_prefix {
+        put(PREFIX_FIELD.as_bytes(), prefix.as_bytes(), out);
+    }
+    put_edits(&actions.request_headers, out);
+}
+
+fn put_edits(edits: &Edits, out: &mut Vec<u8>) {
+    for (name, value) in edits.lines() {
+        put(name.as_bytes(), value.as_bytes(), out);
     }
 }
 
@@ -192,7 +230,8 @@ fn put_number(n: u64, out: &mut Vec<u8>) {
 
 /// A request without Host (HTTP/1.0, an absolute target) gets one: HTTP/1.1 demands it.
 fn put_host_if_absent(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
-    if head.all(Name::Host).next().is_some() {
+    let set = edge.actions.is_some_and(|it| it.set_host.is_some());
+    if set || head.all(Name::Host).next().is_some() {
         return;
     }
     match &request.target.authority {
@@ -291,6 +330,8 @@ pub struct Shown<'a> {
     pub keep_alive: bool,
     /// The value of Strict-Transport-Security that stands in place of any other.
     pub hsts: Option<&'a str>,
+    /// What the frontend does to the fields.
+    pub edits: Option<&'a Edits>,
     /// A cookie that keeps the client at its backend: name, value, and whether it came by TLS.
     pub cookie: Option<(&'a str, &'a str, bool)>,
 }
@@ -308,6 +349,9 @@ pub fn response(
     let chunked = shown.http11 && matches!(body, Body::Chunked | Body::UntilClose);
     for field in head.lines {
         let name = field.name.of(head.bytes);
+        if shown.edits.is_some_and(|edits| edits.takes(name)) {
+            continue;
+        }
         match field.known {
             Name::Connection
             | Name::KeepAlive
@@ -326,6 +370,9 @@ pub fn response(
     }
     if let Some(hsts) = shown.hsts {
         put(b"Strict-Transport-Security", hsts.as_bytes(), out);
+    }
+    if let Some(edits) = shown.edits {
+        put_edits(edits, out);
     }
     if let Some((name, value, secure)) = shown.cookie {
         cookie::put_set_cookie(name, value, secure, out);

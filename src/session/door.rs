@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::metrics::Series;
 use crate::route::Router;
 use crate::slab::Key;
-use crate::state::{Actions, Backend, Cluster, Listener, Protocol};
+use crate::state::{Actions, Backend, Cluster, FrontendId, Listener, Protocol};
 
 /// Where a frontend leads.
 pub struct Target {
@@ -39,7 +39,8 @@ impl Lead {
 /// What a frontend does with its requests.
 #[derive(Clone)]
 pub struct Rule {
-    pub lead: Lead,
+    /// `None`: it answers itself.
+    pub lead: Option<Lead>,
     pub actions: Option<Rc<Actions>>,
 }
 
@@ -56,9 +57,30 @@ pub struct Door {
     pub listener: Rc<Listener>,
     pub series: Series,
     pub router: Router<Rule>,
+    /// Bytes that one of its frontends, now or before, makes a request's head longer by at most.
+    pub aside: usize,
 }
 
 impl Door {
+    /// Without frontends.
+    pub fn new(listener: Rc<Listener>, series: Series) -> Door {
+        Door {
+            listener,
+            series,
+            router: Router::default(),
+            aside: 0,
+        }
+    }
+
+    /// Adds a frontend, or has it do something else.
+    pub fn insert(&mut self, identity: &FrontendId, rule: Rule) {
+        let grown = rule.actions.as_ref().map(|it| it.request_bytes());
+        self.aside = self.aside.max(grown.unwrap_or(0));
+        let method = identity.method.as_deref();
+        let router = &mut self.router;
+        router.insert(&identity.hostname, &identity.path, method, rule);
+    }
+
     /// Where a request leads; without port, the path ends before the query.
     pub fn find(&self, hostname: &[u8], path: &[u8], method: &[u8]) -> Option<&Rule> {
         self.router.find(hostname, path, method)

@@ -6,6 +6,8 @@ use crate::http::framing::Body;
 use crate::http::response::Asked;
 use crate::metrics::text::Cursor;
 use crate::metrics::Count;
+use crate::parser::host;
+use crate::session::action::Answer;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::pace::Pace;
@@ -74,10 +76,8 @@ pub struct Exchange {
     pub down_shut: bool,
     /// The metrics are asked for, and told from there on.
     pub told: Option<Cursor>,
-    /// Where else the client is sent.
-    pub location: Option<String>,
-    /// What a certificate authority is answered.
-    pub challenge: Option<Rc<str>>,
+    /// What the client gets in a backend's place.
+    pub answer: Option<Box<Answer>>,
     /// How fast the client is.
     pub pace: Pace,
     pub record: Record,
@@ -118,8 +118,7 @@ impl Default for Exchange {
             up_shut: false,
             down_shut: false,
             told: None,
-            location: None,
-            challenge: None,
+            answer: None,
             pace: Pace::default(),
             record: Record::default(),
         }
@@ -138,6 +137,20 @@ impl Exchange {
             ..Exchange::default()
         };
         *self = fresh;
+    }
+
+    /// Bytes that its frontend makes the response's head longer by at most.
+    pub fn response_growth(&self) -> usize {
+        let actions = self.actions.as_ref();
+        actions.map_or(0, |actions| actions.response_headers.bytes())
+    }
+
+    /// The hostname that a backend is asked for, without port.
+    pub fn host_for_backend(&self) -> &[u8] {
+        let actions = self.actions.as_ref();
+        let set = actions.and_then(|actions| actions.set_host.as_ref());
+        let set = set.and_then(|host| host::parse(host.as_bytes()).ok());
+        set.map_or(&self.record.host, |host| host.name)
     }
 
     /// From now on there is something to log.

@@ -30,10 +30,12 @@ pub struct Flow {
 
 impl Flow {
     /// So many bytes more are to find room before received ones: so many less are received.
-    /// For a flow without a buffer.
+    /// For a flow in which nothing lies; another one stays as it is.
     pub fn set_aside(&mut self, aside: usize) {
-        debug_assert!(self.buf.is_none());
-        self.aside = aside;
+        if self.aside != aside && self.is_empty() {
+            self.aside = aside;
+            self.rewind();
+        }
     }
 
     /// Where received bytes go; takes a buffer if there is none. Empty: full, or the pool is.

@@ -41,13 +41,14 @@ fn look(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     };
     x.record.host.extend_from_slice(hostname);
     x.begin_record(world);
-    let Some(rule) = world.door.find(&x.record.host, b"/", b"") else {
+    let rule = world.door.find(&x.record.host, b"/", b"");
+    let Some(lead) = rule.and_then(|rule| rule.lead.as_ref()) else {
         return unknown(c, x, world);
     };
     let n = x.up.raw().len();
     x.up.pass(n);
     c.since_us = world.now_us;
-    tunnel::seek(c, x, rule)
+    tunnel::seek(c, x, lead)
 }
 
 fn refuse(c: &mut Common, mut x: Box<Exchange>, what: &'static str, world: &mut World) -> Phase {

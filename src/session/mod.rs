@@ -18,11 +18,13 @@
 //! A TCP session begins in Waiting and has no Head; where TLS passes through, its ClientHello is
 //! one. One under TLS, or behind a PROXY header, begins in Shaking, and goes there from it.
 
+pub mod action;
 pub mod body;
 mod door;
 mod exchange;
 pub mod flow;
 mod hello;
+mod lead;
 mod metrics;
 pub mod moved;
 mod pace;
@@ -38,6 +40,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::buf::Pool;
+use crate::http::basic_auth::Proofs;
 use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
@@ -62,6 +65,8 @@ pub struct World<'w> {
     pub challenges: &'w Challenges,
     /// What each client has taken.
     pub clients: Clients<'w>,
+    /// Which passwords were right.
+    pub proofs: &'w mut Proofs,
     pub random: &'w mut Random,
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
@@ -326,7 +331,8 @@ impl Session {
                 return &mut [];
             }
             let mut x = world.spare.pop().unwrap_or_default();
-            x.up.set_aside(self.common.identity().len());
+            let aside = self.common.identity().len() + world.door.aside;
+            x.up.set_aside(aside);
             self.common.since_us = world.now_us;
             self.phase = Phase::Head(x);
         }

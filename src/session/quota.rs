@@ -72,7 +72,6 @@ impl<'w> Visit<'w> {
 /// How the log calls it that a request was refused with this status.
 pub fn end_of(status: u16) -> End {
     match status {
-        200 | 301 | 308 => End::Ok,
         403 => End::ClientDenied,
         404 | 421 => End::ClientNoRoute,
         413 => End::ClientTooLarge,

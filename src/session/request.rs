@@ -1,29 +1,26 @@
 //! An HTTP exchange up to the backend: the request's head, our own answers, the
 //! connection, the body. Each step takes the exchange, and says in which phase it is then.
 
-use std::rc::Rc;
-
-use crate::http::challenge::Challenges;
 use crate::http::cookie;
 use crate::http::fields::Head;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
-use crate::metrics::text::Cursor;
-use crate::parser::host;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
 use crate::random::hash_of;
+use crate::session::action;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
+use crate::session::lead::{self, Way};
 use crate::session::quota::{end_of, Visit};
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
 use crate::session::{
-    metrics, retire, BackAct, Common, Door, Phase, Reuse, Scratch, Side, Stay, Target, World,
+    metrics, retire, BackAct, Common, Door, Lead, Phase, Reuse, Scratch, Side, Stay, World,
 };
-use crate::state::{Actions, Cluster, HostRule, LoadBalancing, Names, Part, Protocol};
+use crate::state::{Cluster, LoadBalancing, Part, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -60,6 +57,7 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
             x.begin_record(world);
             match accept(c, &mut x, &line, len, world) {
                 Ok(()) if x.told.is_some() => metrics::answer(c, x, world),
+                Ok(()) if x.answer.is_some() => answered_here(c, x, world),
                 Ok(()) => Phase::Waiting(x),
                 Err(refusal) => refuse(c, x, refusal, world),
             }
@@ -113,36 +111,39 @@ fn accept(
     x.close_asked = !request.keep_alive;
     x.up_body = Transfer::new(request.body, true);
 
-    let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
-    x.record.host.extend_from_slice(hostname);
+    x.record.host.extend_from_slice(request.hostname());
+    let asked = action::Asked {
+        request: &request,
+        head,
+        door: world.door,
+        now_us: world.now_us,
+    };
     let comes = visit.comes(&mut x.retry_after);
-    match comes.and_then(|()| lead(c, &request, hostname, world.door, world.challenges)) {
-        Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
-        here => {
-            x.up.skip(len);
-            return end_here(x, here?);
+    match comes.and_then(|()| lead::lead(c, &asked, world.challenges, world.proofs)) {
+        Ok(Way::By(rule, answer)) => {
+            x.target = rule.lead.as_ref().map(Lead::target);
+            x.actions.clone_from(&rule.actions);
+            x.answer = answer;
         }
-    }
-    if let Some(target) = &x.target {
-        let goes = visit.goes_to(target, request.body, &mut x.retry_after);
-        if let Err(refusal) = goes.map(|longest| x.up_body.limit(longest)) {
+        Ok(Way::Told(cursor)) => x.told = Some(cursor),
+        Ok(Way::Challenge(text)) => x.answer = Some(lead::challenge(text).into()),
+        Err(refusal) => {
             x.up.skip(len);
             return Err(refusal);
         }
-        x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
     }
-    let edge = Edge {
-        client: c.peer.ip(),
-        trusted: world.door.listener.trusts(c.peer.ip()),
-        listener: world.door.listener.address,
-        secure: world.door.is_secure(),
-        request_id: &x.record.id,
-        identity: c.identity(),
-        cookie: x
-            .keeps()
-            .then_some(world.door.listener.sticky_name.as_bytes()),
+    let Some(target) = x.target.as_ref().filter(|_| x.answer.is_none()) else {
+        // No backend sees it.
+        x.up.skip(len);
+        return Ok(());
     };
-    rewrite::request(&request, head, edge, &mut scratch.head);
+    let goes = visit.goes_to(target, request.body, &mut x.retry_after);
+    if let Err(refusal) = goes.map(|longest| x.up_body.limit(longest)) {
+        x.up.skip(len);
+        return Err(refusal);
+    }
+    x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
+    write_head(c, x, &request, head, world.door, &mut scratch.head);
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
         return Err(refusal(431, "no room for the fields that we add"));
     }
@@ -159,6 +160,7 @@ fn begin_body(x: &mut Exchange, scratch: &mut Scratch) -> Result<(), Refusal> {
     } else if x.asked.websocket.is_none() {
         x.up_body.pump(&mut x.up, scratch)?;
     }
+    x.down.set_aside(x.response_growth());
     Ok(())
 }
 
@@ -197,92 +199,26 @@ fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
     }
 }
 
-/// No backend sees the request.
-fn end_here(x: &mut Exchange, way: Way) -> Result<(), Refusal> {
-    match way {
-        Way::To(..) => Ok(()),
-        Way::Elsewhere(status, location) => {
-            x.location = Some(location);
-            Err(refusal(status, "sent to https"))
-        }
-        Way::Challenge(text) => {
-            x.challenge = Some(text);
-            Err(refusal(200, "acme challenge"))
-        }
-        Way::Told(cursor) => {
-            x.told = Some(cursor);
-            Ok(())
-        }
-    }
-}
-
-/// Where a request leads: to a cluster, to the same thing over TLS, to the metrics, or to what a
-/// certificate authority is answered.
-enum Way {
-    To(Rc<Target>, Option<Rc<Actions>>),
-    Elsewhere(u16, String),
-    Told(Cursor),
-    Challenge(Rc<str>),
-}
-
-fn lead(
+/// What the backend gets.
+fn write_head(
     c: &Common,
+    x: &Exchange,
     request: &Request,
-    hostname: &[u8],
+    head: Head,
     door: &Door,
-    challenges: &Challenges,
-) -> Result<Way, Refusal> {
-    let uncovered = |names: &Names| !covers(names, hostname);
-    if c.secured.names.as_ref().is_some_and(uncovered) {
-        let what = "not the host of this connection's certificate";
-        return Err(refusal(421, what));
-    }
-    if door.listener.protocol == Protocol::Metrics {
-        return metrics::asked(request).map(Way::Told);
-    }
-    let (path, method) = (request.routed_path(), request.method);
-    if door.listener.protocol == Protocol::Http {
-        // Before any frontend: that one may lead to https, where the certificate is missing still.
-        if let Some(text) = challenges.find(path, method) {
-            return Ok(Way::Challenge(Rc::clone(text)));
-        }
-    }
-    let rule = door.find(hostname, path, method);
-    let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
-    if let (Some(actions), false) = (&rule.actions, door.is_secure()) {
-        if let Some(status) = actions.https_redirect {
-            if let Some(location) = https_location(request, hostname, actions.https_port) {
-                return Ok(Way::Elsewhere(status, location));
-            }
-        }
-    }
-    Ok(Way::To(rule.lead.target(), rule.actions.clone()))
-}
-
-/// The same over TLS. `None`: nobody knows where that would be.
-fn https_location(request: &Request, hostname: &[u8], port: u16) -> Option<String> {
-    if hostname.is_empty() || !request.target.bytes.starts_with(b"/") {
-        return None;
-    }
-    let text = |bytes| std::str::from_utf8(bytes).ok();
-    let (host, target) = (text(hostname)?, text(request.target.bytes)?);
-    Some(match port {
-        443 => format!("https://{host}{target}"),
-        _ => format!("https://{host}:{port}{target}"),
-    })
-}
-
-/// Whether a certificate stands for a host (RFC 9110 section 7.4).
-fn covers(names: &[HostRule], hostname: &[u8]) -> bool {
-    let mut room = [0; 256];
-    let name = host::normalize(hostname, &mut room);
-    let suffix = name.iter().position(|byte| *byte == b'.');
-    let suffix = suffix.map(|dot| &name[dot + 1..]);
-    names.iter().any(|rule| match rule {
-        HostRule::Exact(exact) => exact.as_bytes() == name,
-        HostRule::Suffix(known) => suffix == Some(known.as_bytes()),
-        HostRule::Any => true,
-    })
+    out: &mut Vec<u8>,
+) {
+    let edge = Edge {
+        client: c.peer.ip(),
+        trusted: door.listener.trusts(c.peer.ip()),
+        listener: door.listener.address,
+        secure: door.is_secure(),
+        request_id: &x.record.id,
+        identity: c.identity(),
+        cookie: x.keeps().then_some(door.listener.sticky_name.as_bytes()),
+        actions: x.actions.as_deref(),
+    };
+    rewrite::request(request, head, edge, out);
 }
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
@@ -320,8 +256,8 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
-    // Answered here or sent elsewhere, or asked in the wrong place, and yet understood.
-    let astray = matches!(refusal.status, 200 | 301 | 308 | 403 | 404 | 421 | 429);
+    // Asked in the wrong place, or too often, and yet understood.
+    let astray = matches!(refusal.status, 403 | 404 | 421 | 429);
     x.record.end = end_of(refusal.status);
     if refusal.status == 0 {
         // Another protocol: an answer in ours would be noise.
@@ -329,6 +265,16 @@ fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut Wo
     }
     x.keep_alive &= astray;
     answer(c, x, refusal.status, refusal.what, world)
+}
+
+/// The frontend has an answer of its own.
+fn answered_here(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    let Some(own) = &x.answer else {
+        return Phase::Waiting(x);
+    };
+    let (status, what) = (own.status, own.what);
+    (x.record.end, x.retry_after) = (own.end, own.retry_after);
+    answer(c, x, status, what, world)
 }
 
 /// Answers in the backend's place. `x.record.end` says why.
@@ -349,6 +295,8 @@ pub(super) fn answer(
         .as_ref()
         .and_then(|target| target.cluster.answers.get(&status));
     let page = cluster.or_else(|| world.door.listener.answers.get(&status));
+    let own = x.answer.as_ref();
+    let text = own.and_then(|own| own.text.as_ref());
     let reply = Reply {
         status,
         request_id: &x.record.id,
@@ -357,14 +305,17 @@ pub(super) fn answer(
         read_only: world.door.listener.protocol == Protocol::Metrics,
         head_only: x.asked.head_method,
         retry_after: x.retry_after,
-        location: x.location.as_deref(),
+        location: own.and_then(|own| own.location.as_deref()),
+        realm: own.and_then(|own| own.realm.as_deref()),
         hsts: x.hsts(world.door),
+        edits: x.actions.as_ref().map(|it| &it.response_headers),
         page: page.map(String::as_str),
-        text: x.challenge.as_deref(),
+        text: text.map(|(text, kind)| (&**text, *kind)),
     };
     reply.write(&mut world.scratch.head);
     // A 1xx response may be on its way: the client gets the rest of it first.
     x.down.clear_raw();
+    x.down.set_aside(0);
     if x.down.append(&world.scratch.head, world.pool) {
         c.since_us = world.now_us;
         return Phase::Answering(x);

@@ -7,22 +7,23 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::record::End;
 use crate::session::response::finish;
-use crate::session::{BackAct, Common, Phase, Reuse, Rule, Side, World};
+use crate::session::{BackAct, Common, Lead, Phase, Reuse, Side, World};
 
 /// A TCP session: the listener's address alone says where it leads.
 pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
-    let Some(rule) = world.door.find(b"", b"/", b"") else {
+    let rule = world.door.find(b"", b"/", b"");
+    let Some(lead) = rule.and_then(|rule| rule.lead.as_ref()) else {
         c.acts.reset_front = true;
         return Phase::Closed;
     };
     let mut x = world.spare.pop().unwrap_or_default();
     x.begin_record(world);
-    seek(c, x, rule)
+    seek(c, x, lead)
 }
 
 /// Where it leads is known.
-pub(super) fn seek(c: &mut Common, mut x: Box<Exchange>, rule: &Rule) -> Phase {
-    x.target = Some(rule.lead.target());
+pub(super) fn seek(c: &mut Common, mut x: Box<Exchange>, lead: &Lead) -> Phase {
+    x.target = Some(lead.target());
     open(&mut x);
     let denied = x
         .target

@@ -129,7 +129,7 @@ impl Both<'_> {
         let identity = &frontend.identity;
         self.from.frontend(identity) == self.to.frontend(identity)
             && self.keeps_listener(identity.listener)
-            && self.keeps_cluster(&frontend.cluster)
+            && frontend.cluster.iter().all(|id| self.keeps_cluster(id))
     }
 
     /// `backend` is of one of the two states.

@@ -10,22 +10,28 @@
 //!
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
+mod action;
 mod certificate;
 mod check;
 mod client;
 mod dump;
+mod edit;
 mod quota;
 mod rule;
 #[cfg(test)]
 pub mod sample;
 mod store;
+mod users;
 
+pub use action::{Actions, Own, Template, Wanted, PREFIX_FIELD};
 pub use certificate::{Certificate, Facts, OwnCertificate, Paths, Secret};
 pub use check::{Ask, Check, Statuses};
 pub use client::{ClientAuth, Crls};
+pub use edit::{is_same, Edits, Heads};
 pub use quota::{longest_body, Quota};
 pub use rule::check_path;
 pub use store::State;
+pub use users::{BasicAuth, Users};
 
 use crate::limits::ERROR_CHARS_MAX;
 use crate::parser::proxy_protocol;
@@ -298,24 +304,14 @@ pub enum PathRule {
     Exact(Box<str>),
 }
 
-/// A rule that leads from a listener to a cluster.
+/// A rule that leads from a listener to a cluster, or to an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
     pub identity: Rc<FrontendId>,
-    pub cluster: Rc<str>,
+    /// `None`: it answers itself.
+    pub cluster: Option<Rc<str>>,
     /// `None`: it does nothing else. Shared, because most of many frontends do the same.
     pub actions: Option<Rc<Actions>>,
-}
-
-/// What a frontend does with its requests besides leading them to a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Actions {
-    /// Requests that came in the open are sent to https with this status.
-    pub https_redirect: Option<u16>,
-    /// The port to which they are sent.
-    pub https_port: u16,
-    /// The value of Strict-Transport-Security, for responses over TLS.
-    pub hsts: Option<Box<str>>,
 }
 
 /// What tells two frontends apart.
@@ -389,6 +385,17 @@ impl Change {
             | Change::CertificateReplace {
                 by: certificate, ..
             } => Some(certificate),
+            _ => None,
+        }
+    }
+
+    /// The frontend that comes with it, and whom it lets in.
+    pub fn basic_auth(&self) -> Option<(&Frontend, &BasicAuth)> {
+        match self {
+            Change::FrontendAdd(frontend) => {
+                let actions = frontend.actions.as_ref()?;
+                Some((frontend, actions.basic_auth.as_ref()?))
+            }
             _ => None,
         }
     }

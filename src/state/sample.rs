@@ -9,6 +9,9 @@ const ROOT: &str = include_str!("../../tests/tls/root.pem");
 /// What another one has revoked.
 const CRL: &str = include_str!("../../tests/tls/revoked.crl");
 
+/// Of a password that nobody uses.
+const HASH: &str = "$5$rounds=1000$roundstoolow$yfvwcWrQ8l/K0DAWyuPMDNHpIVlTQebY9l/gL972bIC";
+
 /// A small generator (xorshift64*): the same seed, the same states.
 pub struct Random(u64);
 
@@ -257,21 +260,73 @@ impl Random {
             },
             method: (self.below(4) == 0).then(|| "GET".into()),
         };
+        let actions = self.actions(&identity.path);
+        let own = actions.as_ref().is_some_and(|it| it.own.is_some());
         Frontend {
             identity: identity.into(),
-            cluster: self.name(),
-            actions: self.actions(),
+            cluster: (!own || self.coin()).then(|| self.name()),
+            actions,
         }
     }
 
-    fn actions(&mut self) -> Option<Rc<Actions>> {
-        let actions = Actions {
+    fn actions(&mut self, path: &PathRule) -> Option<Rc<Actions>> {
+        let own = self.own();
+        let mut actions = Actions {
             https_redirect: [None, Some(301), Some(308)][self.below(3) as usize],
-            https_port: [443, 8443][self.below(2) as usize],
             hsts: self.coin().then(|| "max-age=7; preload".into()),
+            response_headers: self.edits(),
+            ..Actions::default()
         };
-        let none = actions.https_redirect.is_none() && actions.hsts.is_none();
-        (!none).then(|| Rc::new(actions))
+        if actions.https_redirect.is_some() {
+            actions.https_port = [443, 8443][self.below(2) as usize];
+        }
+        if own != Some(Own::Deny) {
+            actions.basic_auth = self.coin().then(|| self.basic_auth());
+        }
+        if own.is_none() {
+            let strip = path.path() != "/" && self.coin();
+            actions.strip_prefix = strip.then(|| path.path().into());
+            actions.add_prefix = self.coin().then(|| "/v%41".into());
+            actions.set_host = self.coin().then(|| "[::1]:80".into());
+            actions.request_headers = self.edits();
+        }
+        actions.own = own;
+        (actions != Actions::default()).then(|| Rc::new(actions))
+    }
+
+    fn own(&mut self) -> Option<Own> {
+        match self.below(8) {
+            0 => Some(Own::Deny),
+            1 => Some(Own::Redirect {
+                status: [301, 302, 303, 307, 308][self.below(5) as usize],
+                to: Template::parse("https://{host}{path}{query}").expect("a good one"),
+            }),
+            2 => Some(Own::Answer {
+                status: 503,
+                text: self.coin().then(|| "two\n \"lines\" é".into()),
+            }),
+            _ => None,
+        }
+    }
+
+    fn edits(&mut self) -> Edits {
+        let edits = ["set X-A: b, \"c\"\nadd X-A: \nremove X-B", "add X-C: \\é"];
+        match self.below(4) {
+            0 => Edits::parse(edits[self.below(2) as usize]).expect("good ones"),
+            _ => Edits::default(),
+        }
+    }
+
+    fn basic_auth(&mut self) -> BasicAuth {
+        let users = ["jane", "john\njane"][self.below(2) as usize];
+        let users: Vec<String> = users.lines().map(|name| format!("{name}:{HASH}")).collect();
+        let users = Users::parse(&users.join("\n")).expect("good lines");
+        BasicAuth {
+            realm: ["restricted", "a b"][self.below(2) as usize].into(),
+            fingerprint: users.fingerprint().into(),
+            users: Some(users),
+            path: self.coin().then(|| "/etc/sozu/users".into()),
+        }
     }
 
     fn backend(&mut self) -> Backend {

@@ -333,20 +333,30 @@ impl State {
         let Some(listener) = self.listeners.get(&identity.listener) else {
             return Err(missing(format!("listener {}", identity.listener)));
         };
-        let Some(entry) = self.clusters.get_mut(&frontend.cluster) else {
-            return Err(missing(format!("cluster {}", frontend.cluster)));
-        };
-        together(listener, &entry.cluster, frontend)?;
+        let mut entry = None;
+        if let Some(id) = &frontend.cluster {
+            let found = self.clusters.get_mut(id);
+            entry = Some(found.ok_or_else(|| missing(format!("cluster {id}")))?);
+        }
+        together(
+            listener,
+            entry.as_ref().map(|entry| &*entry.cluster),
+            frontend,
+        )?;
         if let Some(other) = self.frontends.get(&identity) {
-            let cluster = &other.cluster;
-            return Err(exists(format!("{identity} (to cluster {cluster})")));
+            let to = other.cluster.iter();
+            let to: String = to.map(|id| format!(" (to cluster {id})")).collect();
+            return Err(exists(format!("{identity}{to}")));
         }
         room("frontends", self.frontends.len())?;
-        entry.frontends += 1;
         // All that lead to a cluster share its name.
+        let cluster = entry.map(|entry| {
+            entry.frontends += 1;
+            Rc::clone(&entry.cluster.id)
+        });
         let frontend = Frontend {
             identity: Rc::clone(&identity),
-            cluster: Rc::clone(&entry.cluster.id),
+            cluster,
             actions: frontend.actions.clone(),
         };
         self.frontends.insert(Rc::clone(&identity), frontend);
@@ -357,7 +367,8 @@ impl State {
         let Some(frontend) = self.frontends.remove(identity) else {
             return Err(missing(identity.to_string()));
         };
-        if let Some(entry) = self.clusters.get_mut(&frontend.cluster) {
+        let cluster = frontend.cluster.as_ref();
+        if let Some(entry) = cluster.and_then(|id| self.clusters.get_mut(id)) {
             entry.frontends -= 1;
         }
         Ok(Change::FrontendAdd(frontend))
@@ -430,7 +441,11 @@ impl BackendId {
 
 /// A frontend speaks one protocol from end to end; over TCP there is nothing to tell apart, and under
 /// TLS that is not ours the host alone.
-fn together(listener: &Listener, cluster: &Cluster, frontend: &Frontend) -> Result<(), Refused> {
+fn together(
+    listener: &Listener,
+    cluster: Option<&Cluster>,
+    frontend: &Frontend,
+) -> Result<(), Refused> {
     if listener.protocol == Protocol::Metrics {
         let what = format!(
             "listener {} serves the metrics: it takes no frontends",
@@ -439,7 +454,7 @@ fn together(listener: &Listener, cluster: &Cluster, frontend: &Frontend) -> Resu
         return Err(Refused::new(Code::Mismatch, what));
     }
     let spoken = listener.protocol.behind();
-    if spoken != cluster.protocol {
+    if let Some(cluster) = cluster.filter(|cluster| cluster.protocol != spoken) {
         let what = format!(
             "listener {} speaks {} but cluster {} speaks {}: give both the same protocol",
             listener.address,
@@ -450,10 +465,15 @@ fn together(listener: &Listener, cluster: &Cluster, frontend: &Frontend) -> Resu
         return Err(Refused::new(Code::Mismatch, what));
     }
     let id = &frontend.identity;
+    let own = frontend.actions.as_ref().and_then(|it| it.own.as_ref());
+    if cluster.is_none() && own.is_none() {
+        let what = format!("{id} leads to no cluster and answers nothing: give it a cluster, redirect, answer or deny");
+        return Err(Refused::new(Code::Mismatch, what));
+    }
     let unread = match listener.protocol {
         Protocol::Tcp if !id.takes_all() => "hostname, path or method",
         Protocol::TlsPassthrough if !id.takes_host() => "path or method",
-        Protocol::TlsPassthrough if frontend.actions.is_some() => "https_redirect or hsts",
+        Protocol::Tcp | Protocol::TlsPassthrough if frontend.actions.is_some() => "actions",
         _ => return Ok(()),
     };
     let protocol = listener.protocol.name();

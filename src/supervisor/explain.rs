@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use crate::http::basic_auth::Proofs;
 use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::http::request::Request;
@@ -18,10 +19,11 @@ use crate::parser::target;
 use crate::proto::question::Question;
 use crate::proto::reply;
 use crate::route::Router;
+use crate::session::{action, Door};
 use crate::slab::Key;
 use crate::state::{
-    Backend, BackendState, Change, Cluster, Code, Frontend, HostRule, Listener, LoadBalancing,
-    Protocol, Refused, State,
+    Actions, Backend, BackendState, Change, Cluster, Code, Frontend, HostRule, Listener,
+    LoadBalancing, Protocol, Refused, State,
 };
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
@@ -75,7 +77,7 @@ fn explain(
     spoken_there(listener, &asked)?;
     admitted(listener, question.client)?;
     if let Some(client) = question.client {
-        *lines += &client_lines(listener, client, &asked)?;
+        *lines += &client_lines(state, listener, client, &asked)?;
     }
     let (path, method) = (asked.path.as_bytes(), asked.method.as_bytes());
     let plain = listener.protocol == Protocol::Http && listener.enabled;
@@ -247,6 +249,29 @@ impl<'a> Asked<'a> {
         let nothing = || invalid("give url, or hostname: a request without one goes nowhere");
         self.host.ok_or_else(nothing)
     }
+
+    /// It as a request that has no field but Host, read as a client's.
+    fn read<T>(&self, reader: impl FnOnce(&Request, Head) -> T) -> Result<T, Refused> {
+        let host = self.named_host()?;
+        let name = String::from_utf8_lossy(host.name);
+        let port = host.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let Asked { method, target, .. } = self;
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: {name}{port}\r\n\r\n");
+        let mut fields = Box::<Fields>::default();
+        let line = match http11::request(text.as_bytes(), 0, &mut fields) {
+            Parse::Complete { line, .. } => line,
+            Parse::Refused(refusal) => return Err(invalid(refusal.what)),
+            Parse::Partial => return Err(invalid("no whole request")),
+        };
+        let head = Head {
+            bytes: text.as_bytes(),
+            lines: fields.as_slice(),
+        };
+        let mut room = Vec::new();
+        let request = Request::of(&line, head, &mut room);
+        let request = request.map_err(|refusal| invalid(refusal.what))?;
+        Ok(reader(&request, head))
+    }
 }
 
 /// The one that is given, or the only one that can be meant.
@@ -325,14 +350,20 @@ fn lead(
         Protocol::Metrics => return metrics(asked),
     };
     *lines += &text_of([Change::FrontendAdd(frontend.clone())]);
-    if let Some(cluster) = state.cluster(&frontend.cluster) {
+    let actions = frontend.actions.as_ref();
+    let acted = actions.map(|actions| act(actions, listener, asked, lines));
+    let led = match (acted.transpose()?, &frontend.cluster) {
+        (None | Some(false), Some(cluster)) => cluster,
+        _ => return Ok(()),
+    };
+    if let Some(cluster) = state.cluster(led) {
         *lines += &text_of([Change::ClusterAdd(cluster.clone())]);
         *lines += &limit_lines(listener, cluster);
         let_in(cluster, client)?;
     }
-    *lines += &(now.paused)(&frontend.cluster);
+    *lines += &(now.paused)(led);
     let mut takes_any = false;
-    for backend in state.backends_of(&frontend.cluster) {
+    for backend in state.backends_of(led) {
         let (takes, why) = chosen(state, now, backend);
         takes_any |= takes;
         let why = match listener.enabled {
@@ -349,10 +380,60 @@ fn lead(
     match takes_any {
         true => Ok(()),
         false => Err(missing(format!(
-            "no backend of cluster {} takes requests: {without}; add one, or make one ready with a weight",
-            frontend.cluster
+            "no backend of cluster {led} takes requests: {without}; add one, or make one ready with a weight"
         ))),
     }
+}
+
+/// What a frontend does with it. True: the client has its answer then.
+fn act(
+    actions: &Rc<Actions>,
+    listener: &Listener,
+    asked: &Asked,
+    lines: &mut String,
+) -> Result<bool, Refused> {
+    // Here nobody has a password: what comes behind it is shown.
+    let mut open = (**actions).clone();
+    let auth = open.basic_auth.take();
+    let door = Door::new(Rc::new(listener.clone()), None);
+    let answer = asked.read(|request, head| {
+        let asked = action::Asked {
+            request,
+            head,
+            door: &door,
+            now_us: 0,
+        };
+        action::answer(&open, &asked, &mut Proofs::new([0; 32]))
+    })?;
+    let answer = answer.map_err(|refusal| invalid(refusal.what))?;
+    let first = answer
+        .as_ref()
+        .is_some_and(|it| it.what == action::TO_HTTPS);
+    if let Some(auth) = auth.filter(|_| !first) {
+        let pairs = [
+            ("realm", auth.realm.to_string()),
+            ("without", "the answer would be 401".to_string()),
+        ];
+        *lines += &reply::data("password", &pairs);
+    }
+    if let Some(answer) = answer {
+        let mut pairs = vec![
+            ("status", answer.status.to_string()),
+            ("why", answer.what.to_string()),
+        ];
+        pairs.extend(answer.location.map(|url| ("location", url)));
+        *lines += &reply::data("answer", &pairs);
+        return Ok(true);
+    }
+    let (first, rest) = open.rewritten(asked.target.as_bytes());
+    let target = String::from_utf8_lossy(&[first, rest].concat()).into_owned();
+    let mut pairs = Vec::new();
+    pairs.extend((target != asked.target).then_some(("target", target)));
+    pairs.extend(open.set_host.map(|host| ("host", host.to_string())));
+    if !pairs.is_empty() {
+        *lines += &reply::data("rewritten", &pairs);
+    }
+    Ok(false)
 }
 
 /// A listener that leads nowhere, and answers by itself.
@@ -438,7 +519,12 @@ fn by_policy(state: &State, backend: &Backend) -> &'static str {
 }
 
 /// What is believed of a client, and what the backend is told of it.
-fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<String, Refused> {
+fn client_lines(
+    state: &State,
+    listener: &Listener,
+    client: IpAddr,
+    asked: &Asked,
+) -> Result<String, Refused> {
     let trusted = listener.trusts(client);
     let believed = match (listener.protocol, trusted) {
         (Protocol::Metrics, _) => "nothing is read, and there is no backend",
@@ -453,7 +539,7 @@ fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<St
     ];
     let mut lines = reply::data("client", &pairs);
     if matches!(listener.protocol, Protocol::Http | Protocol::Https) {
-        for (field, value) in told(listener, client, trusted, asked)? {
+        for (field, value) in told(state, listener, client, trusted, asked)? {
             let pairs = [("field", field), ("value", value)];
             lines += &reply::data("told", &pairs);
         }
@@ -463,28 +549,13 @@ fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<St
 
 /// The fields of the head that a backend gets for a request that has none but Host.
 fn told(
+    state: &State,
     listener: &Listener,
     client: IpAddr,
     trusted: bool,
     asked: &Asked,
 ) -> Result<Vec<(String, String)>, Refused> {
-    let host = asked.named_host()?;
-    let name = String::from_utf8_lossy(host.name);
-    let port = host.port.map(|port| format!(":{port}")).unwrap_or_default();
-    let Asked { method, target, .. } = asked;
-    let text = format!("{method} {target} HTTP/1.1\r\nHost: {name}{port}\r\n\r\n");
-    let mut fields = Box::<Fields>::default();
-    let line = match http11::request(text.as_bytes(), 0, &mut fields) {
-        Parse::Complete { line, .. } => line,
-        Parse::Refused(refusal) => return Err(invalid(refusal.what)),
-        Parse::Partial => return Err(invalid("no whole request")),
-    };
-    let head = Head {
-        bytes: text.as_bytes(),
-        lines: fields.as_slice(),
-    };
-    let mut room = Vec::new();
-    let request = Request::of(&line, head, &mut room).map_err(|refusal| invalid(refusal.what))?;
+    let frontend = matching(state, listener, asked.named_host()?.name, asked);
     let edge = Edge {
         client,
         trusted,
@@ -492,10 +563,11 @@ fn told(
         secure: listener.protocol == Protocol::Https,
         request_id: b"(32 hexadecimal digits)",
         identity: identity_told(listener),
+        actions: frontend.and_then(|frontend| frontend.actions.as_deref()),
         cookie: None,
     };
     let mut out = Vec::new();
-    rewrite::request(&request, head, edge, &mut out);
+    asked.read(|request, head| rewrite::request(request, head, edge, &mut out))?;
     let out = String::from_utf8_lossy(&out).into_owned();
     let pair = |line: &str| {
         let (name, value) = line.split_once(": ")?;

@@ -194,7 +194,15 @@ pub fn restore(config: &mut Config, ran: Option<State>) -> Result<Told, String> 
         let change = std::str::from_utf8(line).map_err(|e| e.to_string());
         let change =
             change.and_then(|line| change_of(line, &config.state, &config.settings.timeouts));
-        let change = change.and_then(|change| whole(&change));
+        // A frontend whose users are not found stands there, closed: without it another one, that
+        // asks nobody, might take its requests.
+        let change = change.and_then(|change| match whole(&change) {
+            Err(why) if change.basic_auth().is_some() => {
+                told.push((log::Level::Warn, format!("{shown}:{number}: {why}")));
+                Ok(change)
+            }
+            whole => whole,
+        });
         if matches!(&change, Ok(change) if config.state.has_already(change)) {
             continue;
         }
@@ -235,8 +243,8 @@ fn lost(saved: &Path, rejected: &Path, why: &io::Error, aside: &[(String, &[u8])
     );
     let line = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        // What stands behind that may be a private key.
-        let keys = [" key=", " tls_key="].into_iter();
+        // What stands behind that may be a private key, or hashes of passwords.
+        let keys = [" key=", " tls_key=", " basic_auth="].into_iter();
         let start = keys.filter_map(|key| text.find(key)).min();
         let text = start.map_or(&*text, |start| &text[..start]);
         let plain = |c: char| if c.is_control() { '?' } else { c };
@@ -294,9 +302,10 @@ pub fn last_known_good(file: &Path) -> Result<(Config, State, Vec<String>), Stri
             continue;
         }
         let change = change_of(line, &state, &settings.timeouts);
-        // The others serve without it: a cluster whose own certificate has no key answers 503.
+        // The others serve without it: a cluster whose own certificate has no key answers 503,
+        // a frontend without its users 401.
         let change = change.map(|change| match whole(&change) {
-            Err(what) if change.own_certificate().is_some() => {
+            Err(what) if change.own_certificate().is_some() || change.basic_auth().is_some() => {
                 told.push(what);
                 Ok(change)
             }

@@ -67,7 +67,7 @@ pub fn try_changes(changes: &[Change]) -> Result<(), (usize, Refused)> {
     Ok(())
 }
 
-/// A certificate that is to be shown comes with its key.
+/// A certificate that is to be shown comes with its key, and a frontend with whom it lets in.
 pub fn is_whole(change: &Change) -> Result<(), Refused> {
     let what = match (change.certificate(), change.own_certificate()) {
         (Some(certificate), _) if certificate.key.is_none() => {
@@ -77,7 +77,12 @@ pub fn is_whole(change: &Change) -> Result<(), Refused> {
         (_, Some((cluster, own))) if own.key.is_none() => {
             format!("cluster {}: tls_key: is missing", cluster.id)
         }
-        _ => return Ok(()),
+        _ => match change.basic_auth() {
+            Some((frontend, auth)) if auth.users.is_none() => {
+                format!("{}: basic_auth: is missing", frontend.identity)
+            }
+            _ => return Ok(()),
+        },
     };
     Err(Refused::new(Code::Invalid, what))
 }
@@ -104,6 +109,12 @@ impl Supervisor {
                     all.push(format!("{whose} is gone after a restart: tls_key came without tls_key_path, and save_secrets is false"));
                 }
                 all.into_iter().for_each(|text| warn(whose.clone(), text));
+            }
+            if let Some((frontend, auth)) = change.basic_auth() {
+                if self.saver.saves() && !self.settings.save_secrets && auth.path.is_none() {
+                    let what = "nobody comes in after a restart: basic_auth came without basic_auth_path, and save_secrets is false";
+                    warn(frontend.identity.to_string(), what.into());
+                }
             }
             let Some(certificate) = change.certificate() else {
                 continue;

@@ -189,9 +189,10 @@ impl Roster {
     }
 }
 
-/// What a worker is told of a change: the row first. The keys of certificates only where there is no key process.
+/// What a worker is told of a change: the row first. The keys of certificates only where there is no key process;
+/// the hashes of a frontend's users always, since no other process looks at passwords.
 pub fn told(series: Series, change: &Change, secrets: bool) -> String {
-    let line = match secrets {
+    let line = match secrets || change.basic_auth().is_some() {
         true => change.encode_with_secrets(),
         false => change.encode(),
     };

@@ -70,6 +70,10 @@ fn run() -> io::Result<()> {
     let most = settings.connections_of_worker(descriptors);
     let access = boot.access.take().map(Sink::new);
     let seed = process::random_u64()?;
+    let mut secret = [0; 32];
+    for part in secret.chunks_exact_mut(8) {
+        part.copy_from_slice(&process::random_u64()?.to_ne_bytes());
+    }
     let outfit = Outfit {
         channel,
         board,
@@ -79,6 +83,7 @@ fn run() -> io::Result<()> {
         access,
         roots: boot.roots.take(),
         seed,
+        secret,
     };
     let plan = boot.plan.take().ok_or_else(missing)?;
     sandbox::warm_up();

@@ -11,7 +11,6 @@ use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
 use crate::quota::crowd::Place;
-use crate::route::Router;
 use crate::session::{Door, Rule, Session, Stay};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
@@ -124,14 +123,12 @@ impl Worker {
             Change::BackendUpdate(backend) => self.backs.update_backend(backend.clone()),
             Change::BackendRemove { cluster, id } => self.backs.remove_backend(cluster, id),
             Change::FrontendAdd(frontend) => {
-                let lead = self.backs.lead(&frontend.cluster);
-                let identity = &frontend.identity;
-                let router = self.router(identity.listener);
-                if let (Some(lead), Some(router)) = (lead, router) {
-                    let method = identity.method.as_deref();
+                let lead = frontend.cluster.as_ref().map(|id| self.backs.lead(id));
+                let door = self.door_mut(frontend.identity.listener);
+                if let (None | Some(Some(_)), Some(door)) = (&lead, door) {
+                    let lead = lead.flatten();
                     let actions = frontend.actions.clone();
-                    let rule = Rule { lead, actions };
-                    router.insert(&identity.hostname, &identity.path, method, rule);
+                    door.insert(&frontend.identity, Rule { lead, actions });
                 }
             }
             Change::CertificateAdd(certificate) => self.add_certificate(certificate),
@@ -144,8 +141,9 @@ impl Worker {
                 fingerprint,
             } => self.remove_certificate(*listener, fingerprint),
             Change::FrontendRemove { identity } => {
-                if let Some(router) = self.router(identity.listener) {
+                if let Some(door) = self.door_mut(identity.listener) {
                     let method = identity.method.as_deref();
+                    let router = &mut door.router;
                     router.remove(&identity.hostname, &identity.path, method);
                 }
             }
@@ -153,9 +151,9 @@ impl Worker {
         None
     }
 
-    fn router(&mut self, address: SocketAddr) -> Option<&mut Router<Rule>> {
+    fn door_mut(&mut self, address: SocketAddr) -> Option<&mut Door> {
         let key = self.door_at(address)?;
-        Some(&mut self.doors.get_mut(key)?.door.router)
+        Some(&mut self.doors.get_mut(key)?.door)
     }
 
     /// The open door of an address.
@@ -190,11 +188,7 @@ impl Worker {
         let mut listener = (*listener).clone();
         listener.timeouts = self.settings.timeouts;
         Some(self.doors.insert(Entrance {
-            door: Door {
-                listener: Rc::new(listener),
-                series: None,
-                router: Router::default(),
-            },
+            door: Door::new(Rc::new(listener), None),
             tls: None,
             socket: None,
             removed: true,
@@ -214,13 +208,8 @@ impl Worker {
             .tls
             .as_ref()
             .and_then(|tls| doorman(&listener, tls));
-        let door = Door {
-            listener,
-            series,
-            router: Router::default(),
-        };
         self.doors.insert(Entrance {
-            door,
+            door: Door::new(listener, series),
             tls,
             socket,
             removed: false,

@@ -76,9 +76,10 @@ impl Worker {
         let router = &self.doors.get(door)?.door.router;
         let method = identity.method.as_deref();
         let rule = router.get(&identity.hostname, &identity.path, method)?;
+        let lead = rule.lead.as_ref();
         Some(Change::FrontendAdd(Frontend {
             identity: Rc::clone(identity),
-            cluster: Rc::clone(&rule.lead.target().cluster.id),
+            cluster: lead.map(|lead| Rc::clone(&lead.target().cluster.id)),
             actions: rule.actions.clone(),
         }))
     }

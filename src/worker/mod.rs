@@ -35,6 +35,7 @@ use std::os::fd::OwnedFd;
 use crate::buf::Pool;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::http::basic_auth::Proofs;
 use crate::http::challenge::Challenges;
 use crate::limits::{BUFFERS_DEFAULT, EVENTS_PER_TURN};
 use crate::net::board::{Board, Cell, Fate, Load};
@@ -74,6 +75,7 @@ struct Tools {
     trash: Vec<u8>,
     challenges: Challenges,
     tally: Tally,
+    proofs: Proofs,
 }
 
 impl Tools {
@@ -83,6 +85,7 @@ impl Tools {
             door,
             challenges: &self.challenges,
             clients: self.tally.clients(),
+            proofs: &mut self.proofs,
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -172,6 +175,8 @@ struct Outfit {
     /// The system's roots, for TLS with backends.
     roots: Option<OwnedFd>,
     seed: u64,
+    /// A number that nobody else knows.
+    secret: [u8; 32],
 }
 
 impl Worker {
@@ -218,6 +223,7 @@ impl Worker {
                 trash: vec![0; TRASH_BYTES],
                 challenges: Challenges::default(),
                 tally,
+                proofs: Proofs::new(outfit.secret),
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),

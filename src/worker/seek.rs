@@ -65,7 +65,7 @@ impl Turn<'_> {
         let preface = version.map(|version| self.slot.preface(version, passing));
         let mut room = [0; 256];
         let host = match target.cluster.tls {
-            Some(_) => host::normalize(&x.record.host, &mut room),
+            Some(_) => host::normalize(x.host_for_backend(), &mut room),
             None => &[],
         };
         let queued = self.slot.queued.take();

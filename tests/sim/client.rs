@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::plan::{Asked, Plan};
 use crate::reader::{Framing, Head, Item, Reader};
 use crate::script::Answer;
-use crate::server::Truth;
+use crate::server::{Truth, EDITED};
 use crate::tunnel::Tunnel;
 use crate::wire::{Ending, Wire};
 
@@ -325,6 +325,9 @@ impl Client {
                 assert_eq!((answer.client, answer.index), place, "another's answer");
                 assert_eq!(answer.status, status);
                 assert!(answer.head_well, "a head that is malformed");
+                let added = head.one("x-added").map(str::len);
+                let edited = truth.edited && status != 101;
+                assert_eq!(added, edited.then_some(EDITED.1), "what its frontend adds");
             }
             None => {
                 assert_eq!(head.one("cache-control"), Some("no-store"));

@@ -12,6 +12,7 @@ use crate::dice::Dice;
 use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::basic_auth::Proofs;
 use sozu_lib::http::challenge::Challenges;
 use sozu_lib::quota::Clients;
 use sozu_lib::random::Random;
@@ -28,6 +29,7 @@ pub struct Tools {
     pub challenges: Challenges,
     /// Counters of clients.
     pub clients: Vec<AtomicU64>,
+    pub proofs: Proofs,
 }
 
 /// A record as it was logged.
@@ -130,6 +132,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, stay: Stay) -
         door,
         challenges: &tools.challenges,
         clients: Clients(&tools.clients),
+        proofs: &mut tools.proofs,
         random: &mut tools.random,
         scratch: &mut tools.scratch,
         pool: &mut tools.pool,

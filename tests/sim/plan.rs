@@ -8,7 +8,7 @@ pub enum Kind {
     Good,
     /// 404, and the next one may follow.
     NoRoute,
-    /// 403, and the next one may follow.
+    /// 403, by its cluster or its frontend; the next one may follow.
     Denied,
     /// 413: its body is longer than any may be.
     TooLarge,
@@ -260,7 +260,11 @@ fn good(plan: &mut Plan, client: usize, longest: Option<u32>, dice: &mut Dice) {
         asked.kind = Kind::TooLarge;
     }
     if dice.percent(8) {
-        let refused = [(Kind::NoRoute, "/nowhere"), (Kind::Denied, "/denied")];
+        let refused = [
+            (Kind::NoRoute, "/nowhere"),
+            (Kind::Denied, "/denied"),
+            (Kind::Denied, "/forbidden"),
+        ];
         let (kind, target) = dice.pick(&refused);
         (asked.kind, asked.target) = (kind, target.to_owned());
     }

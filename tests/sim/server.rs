@@ -13,11 +13,16 @@ pub struct Truth {
     /// By client.
     pub asked: Vec<Vec<Asked>>,
     pub answers: Vec<Answer>,
-    /// Size of a buffer of the proxy, without what lies around it.
+    /// Size of a buffer of the proxy, without what lies around it or is set aside in it.
     pub room: usize,
     /// The longest body that may pass.
     pub longest: Option<u32>,
+    /// Heads are changed on their way, by `EDITED`.
+    pub edited: bool,
 }
+
+/// The host and the length of a field that backends get, and clients too.
+pub const EDITED: (&str, usize) = ("inner.test", 1200);
 
 /// The request in hand, and its answer on the way.
 struct Job {
@@ -248,7 +253,7 @@ impl Server {
         assert!(!self.says_close, "a request on a connection that ends");
         let (client, index) = origin(head, truth);
         let asked = &truth.asked[client][index];
-        let framing = check_head(head, asked);
+        let framing = check_head(head, asked, truth.edited);
         self.reader.body(framing);
         let id = truth.answers.len();
         let (script, mut answer) = script::script(asked, id, truth.room, dice);
@@ -306,7 +311,8 @@ impl Server {
             if let Item::Head(head) = item {
                 // Answered before it was read.
                 let (client, index) = origin(&head, truth);
-                rest.body(check_head(&head, &truth.asked[client][index]));
+                let asked = &truth.asked[client][index];
+                rest.body(check_head(&head, asked, truth.edited));
             }
         }
         assert!(rest.is_clean(), "kept with half a request in it");
@@ -362,7 +368,7 @@ fn origin(head: &Head, truth: &Truth) -> (usize, usize) {
 }
 
 /// What a backend may rely on in a head. Returns how the body is framed.
-fn check_head(head: &Head, asked: &Asked) -> Framing {
+fn check_head(head: &Head, asked: &Asked, edited: bool) -> Framing {
     assert!(
         !asked.is_refused(),
         "a request that is refused: {:?}",
@@ -379,6 +385,12 @@ fn check_head(head: &Head, asked: &Asked) -> Framing {
     let connection = asked.websocket.then_some("Upgrade");
     assert_eq!(head.one("connection"), connection);
     assert_eq!(head.one("expect"), asked.expects.then_some("100-continue"));
+    let (host, length) = EDITED;
+    let added = head.one("x-added").map(str::len);
+    assert_eq!(added, edited.then_some(length));
+    if edited {
+        assert_eq!(head.one("host"), Some(host));
+    }
     let framing = head.framing(Framing::None);
     match (asked.chunked, asked.body.len()) {
         (true, _) => assert_eq!(framing, Framing::Chunked),

@@ -13,22 +13,22 @@ use crate::client::{self, Client};
 use crate::dice::Dice;
 use crate::drive::{lend, Sim, Slot, Tools};
 use crate::plan;
-use crate::server::{self, Truth};
+use crate::server::{self, Truth, EDITED};
 use crate::tunnel::Shuts;
 use crate::verdict;
 use crate::wire::{Wire, ERR};
 use sozu_lib::buf::Pool;
+use sozu_lib::http::basic_auth::Proofs;
 use sozu_lib::http::challenge::Challenges;
 use sozu_lib::random::Random;
-use sozu_lib::route::Router;
 use sozu_lib::session::record::End;
 use sozu_lib::session::{
     self, Door, Event, Exchange, Lead, Rule, Scratch, Session, Side, Stay, Target,
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Balancing, Cidr, Cluster, HostRule, Listener, LoadBalancing, PathRule,
-    Protocol, Quota, Timeouts,
+    Actions, Backend, BackendState, Balancing, Cidr, Cluster, Edits, FrontendId, HostRule,
+    Listener, LoadBalancing, Own, PathRule, Protocol, Quota, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -102,21 +102,29 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         trash: vec![0; 1000],
         challenges: Challenges::default(),
         clients: (0..64).map(|_| AtomicU64::new(0)).collect(),
+        proofs: Proofs::new([0; 32]),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let longest = dice.pick(&[None, None, Some(10), Some(5_000)]);
     let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
+    let edited = dice.percent(40).then(edits);
+    let edits_bytes = edited.as_ref().map_or(0, |edited| edited.request_bytes());
+    let doors = [
+        door(Protocol::Http, edited.map(Rc::new), longest, dice),
+        door(raw, None, None, dice),
+    ];
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
         truth: Truth {
             asked: Vec::new(),
             answers: Vec::new(),
-            room,
+            room: room - edits_bytes,
             longest,
+            edited: edits_bytes > 0,
         },
         tools,
-        doors: [door(Protocol::Http, longest, dice), door(raw, None, dice)],
+        doors,
         server: Rc::new(session::Server {
             key: Key {
                 index: 0,
@@ -146,8 +154,31 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     }
 }
 
-/// A frontend to a cluster of that protocol.
-fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
+/// What makes heads longer in both directions.
+fn edits() -> Actions {
+    let (host, length) = EDITED;
+    let edits = Edits::parse(&format!("set X-Added: {}", "y".repeat(length)));
+    let edits = edits.expect("a good one");
+    Actions {
+        set_host: Some(host.into()),
+        request_headers: edits.clone(),
+        response_headers: edits,
+        ..Actions::default()
+    }
+}
+
+fn rule_at(path: &str, door: &mut Door, rule: Rule) {
+    let identity = FrontendId {
+        listener: door.listener.address,
+        hostname: HostRule::Any,
+        path: PathRule::Prefix(path.into()),
+        method: None,
+    };
+    door.insert(&identity, rule);
+}
+
+/// A frontend to a cluster of that protocol, which does besides what is said.
+fn rule(protocol: Protocol, deny: &[&str], actions: Option<Rc<Actions>>) -> Rule {
     let ranges = deny.iter().map(|text| Cidr::parse(text).expect("a range"));
     let lead = Lead::new(Target {
         key: Key {
@@ -171,24 +202,21 @@ fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
         series: None,
     });
     Rule {
-        lead,
-        actions: None,
+        lead: Some(lead),
+        actions,
     }
 }
 
-fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
-    let mut router = Router::default();
+fn door(
+    protocol: Protocol,
+    actions: Option<Rc<Actions>>,
+    longest: Option<u32>,
+    dice: &mut Dice,
+) -> Door {
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
-    let rules = [
-        (path, rule(protocol, &[])),
-        ("/denied", rule(protocol, &["192.0.2.0/24"])),
-    ];
-    for (path, rule) in rules {
-        router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
-    }
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));
@@ -216,11 +244,20 @@ fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
         tls: None,
         answers: page.into_iter().collect(),
     });
-    Door {
-        listener,
-        series: None,
-        router,
-    }
+    let mut door = Door::new(listener, None);
+    rule_at(path, &mut door, rule(protocol, &[], actions));
+    let outsiders = rule(protocol, &["192.0.2.0/24"], None);
+    rule_at("/denied", &mut door, outsiders);
+    let deny = Actions {
+        own: Some(Own::Deny),
+        ..Actions::default()
+    };
+    let denied = Rule {
+        lead: None,
+        actions: Some(Rc::new(deny)),
+    };
+    rule_at("/forbidden", &mut door, denied);
+    door
 }
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {

@@ -125,7 +125,7 @@ fn listeners_and_clusters_are_read() {
     assert_eq!(frontends[0].identity.path, PathRule::Prefix("/".into()));
     assert_eq!(frontends[1].identity.path, PathRule::Exact("/api".into()));
     assert_eq!(frontends[1].identity.method.as_deref(), Some("GET"));
-    assert_eq!(&*frontends[2].cluster, "db");
+    assert_eq!(frontends[2].cluster.as_deref(), Some("db"));
 
     let mut replay = State::default();
     for change in state.dump() {

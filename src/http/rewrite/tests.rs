@@ -3,6 +3,10 @@ use crate::http::response::{Asked, Kind, Response};
 use crate::parser::http11::{self, Fields, Parse};
 
 fn forward(text: &str, trusted: bool) -> String {
+    forward_by(text, trusted, None)
+}
+
+fn forward_by(text: &str, trusted: bool, actions: Option<&Actions>) -> String {
     let mut fields = Fields::new();
     let Parse::Complete { line, .. } = http11::request(text.as_bytes(), 0, &mut fields) else {
         panic!("{text}");
@@ -20,6 +24,7 @@ fn forward(text: &str, trusted: bool) -> String {
         listener: "127.0.0.1:8080".parse().unwrap(),
         request_id: b"0123",
         identity: b"",
+        actions,
         cookie: None,
     };
     let mut out = Vec::new();
@@ -128,6 +133,7 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
         http11,
         keep_alive,
         hsts: None,
+        edits: None,
         cookie: None,
     };
     response(&line, head, parsed.options, body, shown, &mut out);
@@ -163,4 +169,32 @@ fn a_response_is_framed_for_its_client() {
         answer("HTTP/1.1 204\r\nContent-Length: 9\r\n\r\n", true, true),
         "HTTP/1.1 204 \r\n\r\n"
     );
+}
+
+#[test]
+fn a_frontend_changes_what_a_backend_gets() {
+    let edits = "set X-A: 1\nadd X-B: 2\nremove X-C";
+    let actions = Actions {
+        strip_prefix: Some("/api".into()),
+        add_prefix: Some("/v2".into()),
+        set_host: Some("inner:81".into()),
+        request_headers: Edits::parse(edits).expect("good ones"),
+        ..Actions::default()
+    };
+    let set = "Host: inner:81\r\nX-Forwarded-Prefix: /api\r\nX-A: 1\r\nX-B: 2\r\n";
+    for (line, target) in [
+        ("GET /api/x?y HTTP/1.1", "GET /v2/x?y"),
+        ("GET http://a/api HTTP/1.1", "GET /v2"),
+        // It asks about the server as a whole.
+        ("OPTIONS * HTTP/1.1", "OPTIONS *"),
+    ] {
+        let fields =
+            "Host: a\r\nX-a: 0\r\nX_A: 0\r\nX-B: 0\r\nX-C: 0\r\nx-forwarded-prefix: /\r\nZ: 9\r\n";
+        let got = forward_by(&format!("{line}\r\n{fields}\r\n"), true, Some(&actions));
+        let wanted = format!("{target} HTTP/1.1\r\nX-B: 0\r\nZ: 9\r\n{set}{OURS}\r\n");
+        assert_eq!(got, wanted);
+    }
+    let got = forward_by("GET /api HTTP/1.0\r\n\r\n", false, Some(&actions));
+    assert_eq!(got.matches("Host: inner:81\r\n").count(), 1, "{got}");
+    assert!(!got.contains("X-Forwarded-Host"), "{got}");
 }
