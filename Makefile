@@ -12,7 +12,7 @@ help: ## what there is
 setup: ## installs a C compiler and the OpenSSL headers where they are missing
 	@sh tests/setup.sh
 
-setup-tests: # and testssl.sh and strace, which some tests run
+setup-tests: # and testssl.sh, strace, haproxy and nginx, which some tests run
 	@sh tests/setup.sh tests
 
 build: setup ## both programs, optimized
@@ -32,6 +32,7 @@ check: setup-tests ## format, lints and every test: what has to pass before a me
 
 bench: setup ## how much, how fast, how large
 	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --locked --example picks
 	$(CARGO) run --release --locked --example bench
 
 loss: setup ## counts what is lost while it changes and workers come, go and die: 10 minutes

@@ -11,6 +11,9 @@ pub const HEAD_LINES_MAX: usize = 100;
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Longest method, in bytes: the longest registered one has 17.
 pub const METHOD_BYTES_MAX: usize = 32;
+/// Longest ClientHello that is looked into, in bytes: it lies in one buffer, with the headers of its
+/// records; with post-quantum keys it has about 2 KiB.
+pub const CLIENT_HELLO_BYTES_MAX: usize = HEAD_BYTES_MAX - 1024;
 /// Longest hostname, in bytes (RFC 1035 section 2.3.4).
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Largest chunk size: 2^52 - 1, exact in every language that counts with doubles.
@@ -114,6 +117,12 @@ pub const LABEL_NAMES_MAX: usize = 4;
 pub const METRICS_PIECE_BYTES: usize = 7 * 1024;
 /// Largest weight of a backend, as in HAProxy and Sōzu.
 pub const WEIGHT_MAX: u16 = 256;
+/// Requests of one worker that wait for a backend of one cluster.
+pub const QUEUE_MAX: u32 = 65_536;
+/// How often it is looked whether another worker has made room for them, in milliseconds.
+pub const QUEUE_LOOK_MS: u64 = 5;
+/// Points of all backends of a cluster on the ring of consistent hashing: 4 MiB.
+pub const RING_POINTS_MAX: u64 = 1 << 18;
 /// Longest name of a cluster, a backend or a cookie, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.

@@ -1,7 +1,27 @@
-//! Numbers that look random, from a seed: request ids, choices among equals.
+//! Numbers that look random, from a seed or a name: request ids, choices among equals, places on a ring.
 //!
 //! Pure: the worker seeds it from the kernel, the simulation from its own seed.
 //! Not for secrets.
+
+/// The last step of splitmix64: every bit depends on all.
+pub fn mix(number: u64) -> u64 {
+    let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A name of several parts as a number, the same in every process and tomorrow: FNV-1a over all parts, each with
+/// its end, then mixed.
+pub fn hash_of(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // No text has this byte in it.
+        for byte in part.iter().chain(&[0xff]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    mix(hash)
+}
 
 /// xoshiro256** (Blackman and Vigna, 2018).
 pub struct Random([u64; 4]);
@@ -12,9 +32,7 @@ impl Random {
         let mut x = seed;
         Random(std::array::from_fn(|_| {
             x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
+            mix(x)
         }))
     }
 

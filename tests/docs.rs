@@ -176,7 +176,7 @@ fn the_commented_lines_load() {
     let result = read(&text, "config.toml", Path::new("/"), &mut example_file);
     let (config, warnings) = result.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
-    assert_eq!(config.state.clusters().count(), 2);
+    assert_eq!(config.state.clusters().count(), 3);
 }
 
 #[test]

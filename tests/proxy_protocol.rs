@@ -94,7 +94,7 @@ fn a_header_comes_in_pieces_and_may_speak_for_nobody() {
     let backend = Backend::named("a");
     let proxy = expecting(Setup::http(), &backend);
     let long = Tls {
-        version: "TLSv1.3",
+        version: Some("TLSv1.3"),
         authority: Some(&[b'a'; 255]),
         alpn: Some(&[b'b'; 255]),
         proven: true,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and the system lacks: a C compiler, pkg-config
-# and the OpenSSL headers. With the word "tests" also testssl.sh, for one of
-# them, and strace, for others. Says nothing and does nothing when all is there.
+# and the OpenSSL headers. With the word "tests" also what some of them run:
+# testssl.sh, strace, haproxy and nginx. Says nothing and does nothing when all is there.
 set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -18,7 +18,10 @@ complete() {
 # Distributions call the scanner by either name.
 tools() {
     [ "${1:-}" != tests ] && return 0
-    command -v strace >/dev/null 2>&1 || return 1
+    # As root's shell finds them.
+    for one in strace haproxy nginx; do
+        PATH="$PATH:/usr/sbin" command -v "$one" >/dev/null 2>&1 || return 1
+    done
     command -v testssl >/dev/null 2>&1 || command -v testssl.sh >/dev/null 2>&1
 }
 
@@ -26,22 +29,22 @@ complete && tools "$@" && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
     install="apt-get install -y --no-install-recommends"
-    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace"
+    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace haproxy nginx"
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
     install="dnf install -y"
-    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace"
+    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace haproxy nginx"
     refresh=
 elif command -v apk >/dev/null 2>&1; then
     install="apk add"
-    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace"
+    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace haproxy nginx"
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
     install="pacman -S --noconfirm --needed"
-    packages="gcc pkgconf openssl" extra="testssl.sh strace"
+    packages="gcc pkgconf openssl" extra="testssl.sh strace haproxy nginx"
     refresh="pacman -Sy"
 else
-    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh and strace; then try again" >&2
+    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh, strace, haproxy and nginx; then try again" >&2
     complete && exit 0 || exit 1
 fi
 complete && packages=
@@ -68,5 +71,5 @@ export DEBIAN_FRONTEND=noninteractive
 } >&2
 
 # Without them all but a few tests can be run.
-tools "$@" || echo "still missing: testssl.sh or strace" >&2
+tools "$@" || echo "still missing: testssl.sh, strace, haproxy or nginx" >&2
 complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }

@@ -137,6 +137,11 @@ fn hosts() {
 }
 
 #[test]
+fn client_hellos() {
+    smoke("hello", properties::hello);
+}
+
+#[test]
 fn configurations() {
     smoke("config", config_property::config);
 }

@@ -3,8 +3,12 @@
 mod common;
 
 use common::{
-    pattern, refused_address, same_bytes, Backend, Broken, Gate, Peer, Proxy, Setup, SIZES,
+    pattern, refused_address, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy, Setup,
+    DEADLINE, LARGE, SIZES,
 };
+use sozu_lib::sys::socket;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn before(backend: Backend) -> (Backend, Proxy) {
@@ -128,6 +132,75 @@ fn reset_by_the_client() {
     backend.wait_bytes(0, 1);
     client.reset();
     assert_eq!(backend.wait_end(0), Broken::Reset);
+}
+
+/// A connection through the proxy, both of its ends bare.
+fn bare() -> (Proxy, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("getsockname");
+    let proxy = Setup::tcp().backends(&[address]).start();
+    let mut client = TcpStream::connect(proxy.address()).expect("connect");
+    let (mut back, _) = listener.accept().expect("accept");
+    for stream in [&client, &back] {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    }
+    client.write_all(b"up").expect("sent");
+    back.read_exact(&mut [0; 2]).expect("received");
+    back.write_all(b"down").expect("sent");
+    client.read_exact(&mut [0; 4]).expect("received");
+    (proxy, client, back)
+}
+
+/// A side that has shut its half and is gone then is not waited for, although nobody speaks to it.
+#[test]
+fn reset_after_the_half_was_closed() {
+    for from_client in [true, false] {
+        let (proxy, client, back) = bare();
+        let (goes, stays) = if from_client {
+            (client, back)
+        } else {
+            (back, client)
+        };
+        goes.shutdown(Shutdown::Write).expect("shutdown");
+        assert_eq!((&stays).read(&mut [0]).expect("an end"), 0);
+        socket::reset(&goes).expect("reset");
+        wait_until("the other side to be reset", || {
+            stays.take_error().expect("getsockopt")
+        });
+        let end = if from_client {
+            "client_reset"
+        } else {
+            "backend_cut"
+        };
+        proxy.wait_access(1, end);
+    }
+}
+
+/// What was sent before arrives; then it is a cut.
+#[test]
+fn reset_behind_bytes_that_wait() {
+    for from_client in [true, false] {
+        let (_proxy, client, back) = bare();
+        let (mut goes, mut stays) = if from_client {
+            (client, back)
+        } else {
+            (back, client)
+        };
+        // As much as lies on the way while nobody reads: the kernel says when there is no more room.
+        goes.set_nonblocking(true).expect("fcntl");
+        let bytes = pattern(LARGE);
+        let sent = goes.write(&bytes).expect("some");
+        goes.set_nonblocking(false).expect("fcntl");
+        stays
+            .read_exact(&mut vec![0; sent / 2])
+            .expect("half of it");
+        socket::reset(&goes).expect("reset");
+        let mut rest = Vec::new();
+        let end = stays.read_to_end(&mut rest).expect_err("a cut");
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+        let all = &bytes[sent / 2..];
+        assert!(all.starts_with(&rest), "other bytes");
+    }
 }
 
 #[test]

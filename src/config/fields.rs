@@ -9,7 +9,7 @@ use super::keys::{Default, Key, Kind};
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::limits::{TARGET_BYTES_MAX, TEXT_CHARS_MAX};
-use crate::state::{check_path, Cidr, HostRule, Statuses, Timeouts};
+use crate::state::{check_path, Cidr, HostRule, Part, Statuses, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -264,6 +264,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Sink => check_sink(text).map(Value::Text),
         Kind::Levels => check_levels(text).map(Value::Text),
         Kind::Hsts => hsts(text).map(Value::Text),
+        Kind::Part => Part::parse(text).map(|part| Value::Text(part.to_string())),
     }
 }
 

@@ -52,14 +52,12 @@ pub static FOREIGN: &[Foreign] = &[
     foreign("global", "activate_listeners", Ignored, "A listener that is configured accepts."),
     foreign("global", "log_colored", Ignored, "The log has no colors."),
     foreign("listeners", "public_address", Ignored, "The address that the client reached is reported."),
-    foreign("clusters", "load_metric", Ignored, "Round robin measures nothing."),
-    foreign("clusters", "sticky_session", Unsupported, "Sticky sessions are not supported by this version."),
+    foreign("clusters", "load_metric", Ignored, "least_conn goes by requests, least_time by the time of answers."),
     foreign("clusters", "https_redirect", Unsupported, "Redirection to https is not supported by this version."),
     foreign("clusters", "expect_proxy", Unsupported, "It is the listener that expects it: expect_proxy = true in [[listeners]]."),
     foreign("frontends", "position", Ignored, "The most specific frontend wins, wherever it stands."),
     foreign("frontends", "tags", Ignored, "Log lines have no tags."),
     foreign("frontends", "tls_versions", Unsupported, "The listener says which versions of TLS it speaks."),
-    foreign("backends", "sticky_id", Ignored, "The id of the backend serves for that."),
 ];
 
 pub fn find(place: &str, name: &str) -> Option<&'static Foreign> {

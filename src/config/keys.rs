@@ -3,8 +3,8 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
-use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, WEIGHT_MAX};
-use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX};
+use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
+use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 16] = [
@@ -68,6 +68,8 @@ pub enum Kind {
     Levels,
     /// The value of Strict-Transport-Security.
     Hsts,
+    /// A part of a request.
+    Part,
 }
 
 impl Kind {
@@ -101,6 +103,7 @@ impl Kind {
             Kind::File => "file".into(),
             Kind::Sink => "stdout, stderr or file".into(),
             Kind::Levels => "levels".into(),
+            Kind::Part => "source, path, header:NAME or cookie:NAME".into(),
             Kind::Hsts => {
                 "max-age=SECONDS, includeSubDomains, preload, with semicolons between".into()
             }
@@ -167,9 +170,17 @@ const LISTENER_PROTOCOL: Kind = Kind::Choice(&[
     ("http", "HTTP"),
     ("https", "HTTPS"),
     ("tcp", "TCP"),
+    ("tls_passthrough", "TLS_PASSTHROUGH"),
     ("metrics", "METRICS"),
 ]);
-const BALANCING: Kind = Kind::Choice(&[("round_robin", "ROUND_ROBIN")]);
+const BALANCING: Kind = Kind::Choice(&[
+    ("round_robin", "ROUND_ROBIN"),
+    ("random", "RANDOM"),
+    ("least_conn", "LEAST_LOADED"),
+    ("power_of_two", "POWER_OF_TWO"),
+    ("least_time", "LEAST_TIME"),
+    ("hash", "HASH"),
+]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
 const REDIRECT: Kind = Kind::Choice(&[("false", "FALSE"), ("301", "true"), ("308", "PERMANENT")]);
@@ -192,6 +203,7 @@ const ANY_COUNT: Kind = Kind::Int {
 };
 
 use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Required};
+use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
 use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
 
@@ -218,7 +230,7 @@ pub static GLOBAL: &[Key] = &[
     key("front_timeout", Seconds, Is("60"), "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Is("60"), "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Is("3"), "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Is("10"), "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Is("60"), "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Is("3600"), "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("back_keepalive_timeout", Seconds, Is("4"), "How long an idle backend connection is kept; less than what the backend keeps it."),
@@ -232,12 +244,12 @@ pub static GLOBAL: &[Key] = &[
 #[rustfmt::skip]
 pub static LISTENER: &[Key] = &[
     key("address", Address, Required, "The address to accept on."),
-    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; metrics answers GET /metrics for Prometheus, and takes no frontends."),
+    key("protocol", LISTENER_PROTOCOL, Required, "What clients speak; with tls_passthrough backends speak TLS, and the name that is asked for says which; metrics answers GET /metrics for Prometheus, and takes no frontends."),
     key("enabled", Bool, Is("true"), "Whether it accepts; a disabled one is not bound."),
     key("front_timeout", Seconds, Global, "How long a client may be silent inside a message."),
     key("back_timeout", Seconds, Global, "How long a backend may be silent inside a message."),
     key("connect_timeout", Seconds, Global, "How long connecting to a backend may take."),
-    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last."),
+    key("request_timeout", Seconds, Global, "How long a request head may take from its first byte to its last; a ClientHello too, with tls_passthrough."),
     key("keepalive_timeout", Seconds, Global, "How long a client connection may be idle between two requests."),
     key("tunnel_timeout", Seconds, Global, "How long a tunnel (TCP, WebSocket) may be silent in both directions."),
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
@@ -305,6 +317,11 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
+    key("hash_on", Part, Is("source"), "What hash goes by: requests alike in it go to the same backend; what has no such header or cookie goes by its source."),
+    key("sticky_session", Bool, Is("false"), "Whether a client is kept at its backend by a cookie, sticky_name of the listener.").also("sticky_sessions"),
+    key("slow_start", Int { min: 0, max: TIMEOUT_SECONDS_MAX }, Is("0"), "For so many seconds the weight of a backend grows that was added or came back."),
+    key("max_queue", Int { min: 0, max: QUEUE_MAX }, Is("1024"), "How many requests of one worker wait at most while all backends have max_connections."),
+    key("queue_timeout", Seconds, Is("5"), "How long one may wait there, before it is answered 503."),
     key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
@@ -350,6 +367,8 @@ pub static BACKEND: &[Key] = &[
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
+    key("max_connections", Int { min: 1, max: u32::MAX }, Empty, "How many requests and tunnels it has at once; others wait in the queue of the cluster."),
+    key("sticky_id", Name, Empty, "What the cookie of a sticky session calls it; if it is not given, its id."),
 ];
 
 /// In `… update`, beside the keys of the object.

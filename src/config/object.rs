@@ -11,7 +11,9 @@ use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use crate::certificate::authorities;
 use crate::parser::proxy_protocol::Version;
 use crate::state::{Actions, Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
-use crate::state::{FrontendId, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts};
+use crate::state::{
+    Balancing, FrontendId, HostRule, Listener, LoadBalancing, Part, PathRule, Protocol, Timeouts,
+};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -102,10 +104,7 @@ pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
     Ok(Cluster {
         id: fields.text("id")?.into(),
         protocol,
-        load_balancing: match fields.text("load_balancing")?.as_str() {
-            "round_robin" => LoadBalancing::RoundRobin,
-            _ => return Err(fault("load_balancing", "is not known")),
-        },
+        balancing: balancing_from(&mut fields)?,
         send_proxy: proxy_version(&fields.text("send_proxy")?),
         check: check_from(&mut fields, tls.as_ref())?,
         eject_5xx: eject_from(&mut fields, protocol)?,
@@ -118,8 +117,8 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
     let mut words = vec![
         word("id", &cluster.id),
         word("protocol", cluster.protocol.name()),
-        word("load_balancing", cluster.load_balancing.name()),
     ];
+    words.extend(balancing_words(&cluster.balancing));
     words.extend(
         cluster
             .send_proxy
@@ -130,6 +129,53 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
     let eject = Some(cluster.eject_5xx).filter(|count| *count > 0);
     words.extend(eject.map(|count| word("eject_5xx", count)));
     words.extend(answers_words(&cluster.answers));
+    words
+}
+
+fn balancing_from(fields: &mut Fields) -> Result<Balancing, Fault> {
+    let policy = fields.text("load_balancing")?;
+    let policy = LoadBalancing::ALL
+        .into_iter()
+        .find(|one| one.name() == policy);
+    Ok(Balancing {
+        policy: policy.ok_or_else(|| fault("load_balancing", "is not known"))?,
+        hash_on: Part::parse(&fields.text("hash_on")?).map_err(|what| fault("hash_on", what))?,
+        sticky: fields.bool("sticky_session")?,
+        slow_start: fields.int("slow_start")?,
+        max_queue: fields.int("max_queue")?,
+        queue_timeout: fields.int("queue_timeout")?,
+    })
+}
+
+/// What is as it would be anyway is not said.
+fn balancing_words(balancing: &Balancing) -> Words {
+    let usual = Balancing::by(balancing.policy);
+    let mut words = vec![word("load_balancing", balancing.policy.name())];
+    let mut say = |key, value: String, usual: String| {
+        words.extend((value != usual).then(|| word(key, value)));
+    };
+    let (is, was) = (balancing, &usual);
+    say("hash_on", is.hash_on.to_string(), was.hash_on.to_string());
+    say(
+        "sticky_session",
+        is.sticky.to_string(),
+        was.sticky.to_string(),
+    );
+    say(
+        "slow_start",
+        is.slow_start.to_string(),
+        was.slow_start.to_string(),
+    );
+    say(
+        "max_queue",
+        is.max_queue.to_string(),
+        was.max_queue.to_string(),
+    );
+    say(
+        "queue_timeout",
+        is.queue_timeout.to_string(),
+        was.queue_timeout.to_string(),
+    );
     words
 }
 
@@ -259,6 +305,8 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,
         backup: fields.bool("backup")?,
+        max_connections: fields.int_or_none("max_connections"),
+        sticky_id: sticky_id(&mut fields)?,
         state: match fields.text("state")?.as_str() {
             "drain" => BackendState::Drain,
             "down" => BackendState::Down,
@@ -268,14 +316,18 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
 }
 
 pub fn backend_words(backend: &Backend) -> Words {
-    vec![
+    let mut words = vec![
         word("cluster", &backend.cluster),
         word("id", &backend.id),
         word("address", backend.address),
         word("weight", backend.weight),
         word("backup", backend.backup),
         word("state", backend.state.name()),
-    ]
+    ];
+    let most = backend.max_connections;
+    words.extend(most.map(|most| word("max_connections", most)));
+    words.extend(backend.sticky_id.iter().map(|id| word("sticky_id", id)));
+    words
 }
 
 pub fn word(key: &str, value: impl ToString) -> (String, String) {
@@ -290,13 +342,8 @@ fn answers_words(answers: &BTreeMap<u16, String>) -> Words {
 }
 
 fn protocol(fields: &mut Fields) -> Result<Protocol, Fault> {
-    match fields.text("protocol")?.as_str() {
-        "http" => Ok(Protocol::Http),
-        "https" => Ok(Protocol::Https),
-        "tcp" => Ok(Protocol::Tcp),
-        "metrics" => Ok(Protocol::Metrics),
-        _ => Err(fault("protocol", "is not known")),
-    }
+    let name = fields.text("protocol")?;
+    Protocol::of(&name).ok_or_else(|| fault("protocol", "is not known"))
 }
 
 /// A cookie's name is a token (RFC 6265 section 4.1.1), which a name is nearly.
@@ -309,4 +356,16 @@ fn sticky_name(fields: &mut Fields) -> Result<String, Fault> {
         ));
     }
     Ok(name)
+}
+
+/// It stands in a cookie.
+fn sticky_id(fields: &mut Fields) -> Result<Option<Box<str>>, Fault> {
+    let id = fields.text_or_none("sticky_id").map(String::into_boxed_str);
+    match id {
+        Some(id) if id.contains([';', ',']) => {
+            let what = format!("{id:?} is not a value for a cookie: it has a comma or semicolon");
+            Err(fault("sticky_id", what))
+        }
+        id => Ok(id),
+    }
 }

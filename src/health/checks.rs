@@ -1,6 +1,6 @@
 //! What is known of a backend by its checks, and when that changes.
 
-use super::hash_of;
+use crate::random::hash_of;
 use crate::state::{Check, Cluster};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

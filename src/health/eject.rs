@@ -53,7 +53,17 @@ pub struct Health {
 
 impl Health {
     pub fn is_out(&self, now_ms: u64) -> bool {
-        now_ms < self.connects.until_ms.max(self.answers.until_ms)
+        now_ms < self.until_ms()
+    }
+
+    /// Until when it is left alone.
+    pub fn until_ms(&self) -> u64 {
+        self.connects.until_ms.max(self.answers.until_ms)
+    }
+
+    /// Nothing bad is known of it.
+    pub fn is_well(&self) -> bool {
+        *self == Health::default()
     }
 
     /// It was left alone, and nothing since has shown that it is well.

@@ -23,7 +23,7 @@ mod whose;
 
 pub use checks::{question, Checks, Verdict};
 pub use eject::Health;
-pub use whose::{hash_of, spread, whose};
+pub use whose::{spread, whose};
 
 /// How many there are that requests may be spread over, and how many of them are well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! that fall ill: in the end everybody knows what is true.
 
 use super::*;
-use crate::random::Random;
+use crate::random::{hash_of, Random};
 use crate::state::{Ask, Check};
 
 const BACKENDS: usize = 12;

@@ -3,6 +3,7 @@
 //! Pure: parsed heads in, decisions and bytes out. `session` calls it.
 
 pub mod challenge;
+pub mod cookie;
 pub mod fields;
 pub mod framing;
 pub mod reply;

@@ -8,6 +8,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::http::cookie;
 use crate::http::fields::{Head, Options};
 use crate::http::framing::{content_length, Body};
 use crate::http::request::Request;
@@ -25,6 +26,8 @@ pub struct Edge<'a> {
     pub request_id: &'a [u8],
     /// Whole field lines about the certificate that it has shown.
     pub identity: &'a [u8],
+    /// The name of a cookie that is between the client and us.
+    pub cookie: Option<&'a [u8]>,
 }
 
 impl Edge<'_> {
@@ -55,13 +58,18 @@ pub fn request(request: &Request, head: Head, edge: Edge, out: &mut Vec<u8>) {
         if !request_field_passes(field, request, head, edge) {
             continue;
         }
+        let value = field.value.of(head.bytes);
         match field.known {
+            Name::Cookie if edge.cookie.is_some() => {
+                let ours = edge.cookie.unwrap_or_default();
+                cookie::put_without(field.name.of(head.bytes), value, ours, out);
+            }
             Name::ContentLength => put_length(request.body, field, head, out),
             Name::Te => put(field.name.of(head.bytes), b"trailers", out),
             Name::TransferEncoding => put(field.name.of(head.bytes), b"chunked", out),
             _ => {
                 open(field.name.of(head.bytes), out);
-                out.extend_from_slice(field.value.of(head.bytes));
+                out.extend_from_slice(value);
                 if Some(i) == last_for {
                     out.extend_from_slice(b", ");
                     out.extend_from_slice(client.text());
@@ -283,6 +291,8 @@ pub struct Shown<'a> {
     pub keep_alive: bool,
     /// The value of Strict-Transport-Security that stands in place of any other.
     pub hsts: Option<&'a str>,
+    /// A cookie that keeps the client at its backend: name, value, and whether it came by TLS.
+    pub cookie: Option<(&'a str, &'a str, bool)>,
 }
 
 /// Writes the head of a final response.
@@ -316,6 +326,9 @@ pub fn response(
     }
     if let Some(hsts) = shown.hsts {
         put(b"Strict-Transport-Security", hsts.as_bytes(), out);
+    }
+    if let Some((name, value, secure)) = shown.cookie {
+        cookie::put_set_cookie(name, value, secure, out);
     }
     if !shown.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");

@@ -35,6 +35,9 @@ pub enum Count {
     ConnectFailed,
     /// Requests that were sent, or wanted to be sent, once more.
     Retried,
+    /// Requests and tunnels that a backend has now, and requests that wait for a cluster.
+    Busy,
+    Queued,
     /// 1 while a worker leaves the backend alone.
     Avoided,
     /// Health checks.
@@ -59,7 +62,7 @@ pub const BOUNDS_US: [u64; 15] = [
 
 /// Cells of a row.
 pub const CELLS: usize = COUNTS + BOUNDS_US.len() + 1;
-const _: () = assert!(CELLS == 37);
+const _: () = assert!(CELLS == 39);
 
 /// The place of the bucket for a duration.
 pub fn bucket(us: u64) -> usize {

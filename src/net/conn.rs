@@ -2,7 +2,7 @@
 //!
 //! Readiness is believed until a call says otherwise; interest is submitted
 //! only when it must change: something wanted is missing, or something unwanted
-//! would fire again and again. A connection that wants nothing is not watched.
+//! would fire again and again. Of a connection that wants nothing epoll says once that it is broken.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -32,8 +32,10 @@ impl Transport {
 
 pub struct Conn {
     transport: Transport,
-    /// What epoll watches for; 0: it does not know this descriptor.
+    /// What epoll watches for.
     interest: u32,
+    /// epoll knows this descriptor.
+    watched: bool,
     /// There may be something to read.
     pub readable: bool,
     /// The last send was short: it would block now.
@@ -51,6 +53,7 @@ impl Conn {
         Conn {
             transport: Transport::Plain(stream),
             interest: 0,
+            watched: false,
             readable,
             blocked: false,
             shaking: None,
@@ -62,6 +65,7 @@ impl Conn {
         Conn {
             transport: Transport::Tls(Box::new(stream)),
             interest: 0,
+            watched: false,
             readable,
             blocked: false,
             shaking: Some(Shaken::WantsRead),
@@ -212,18 +216,20 @@ impl Conn {
             return Ok(());
         }
         let fd = self.transport.stream().as_fd();
-        match (self.interest, want) {
-            (0, _) => poll.add(fd, want, token)?,
-            (_, 0) => poll.remove(fd)?,
-            _ => poll.modify(fd, want, token)?,
+        // ERR and HUP are reported whatever is wanted, and for as long as they hold.
+        let events = if want == 0 { epoll::ONCE } else { want };
+        match self.watched {
+            true => poll.modify(fd, events, token)?,
+            false => poll.add(fd, events, token)?,
         }
+        self.watched = true;
         self.interest = want;
         Ok(())
     }
 
     /// It lives on in another process: epoll is not to tell us of it any more.
     pub fn forget(&mut self, poll: &Epoll) {
-        if self.interest != 0 {
+        if std::mem::take(&mut self.watched) {
             self.interest = 0;
             let _ = poll.remove(self.as_fd());
         }

@@ -110,6 +110,13 @@ impl Ledger {
         totals
     }
 
+    /// One counter, added up over all pages.
+    pub fn sum(&self, series: Key, count: Count) -> u64 {
+        let rows = (0..self.pages()).filter_map(|page| self.row(page, series));
+        let cells = rows.map(|row| row[count as usize].load(Relaxed));
+        cells.fold(0, u64::saturating_add)
+    }
+
     /// What one process has counted.
     pub fn of_page(&self, page: usize, series: Key) -> Totals {
         let mut totals = Totals::default();
@@ -143,8 +150,9 @@ impl Ledger {
     /// The process of a page is dead: it has nothing open, and avoids nobody.
     pub fn close_page(&self, page: usize, series: impl Iterator<Item = Key>) {
         for row in series.filter_map(|series| self.row(page, series)) {
-            row[Count::Open as usize].store(0, Relaxed);
-            row[Count::Avoided as usize].store(0, Relaxed);
+            for now in [Count::Open, Count::Avoided, Count::Busy, Count::Queued] {
+                row[now as usize].store(0, Relaxed);
+            }
         }
     }
 }

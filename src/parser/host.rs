@@ -54,7 +54,7 @@ fn check_ipv6(address: &[u8]) -> Result<(), &'static str> {
 }
 
 /// A registered name or an IPv4 address: both are labels with dots between.
-fn check_name(name: &[u8]) -> Result<(), &'static str> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), &'static str> {
     let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() {
         return Err("an empty host");

@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod chunked;
+pub mod client_hello;
 pub mod host;
 pub mod http11;
 pub mod name;

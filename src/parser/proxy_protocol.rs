@@ -215,7 +215,8 @@ impl Version {
 /// What is told of a client that speaks TLS, in version 2.
 #[derive(Clone, Copy, Debug)]
 pub struct Tls<'a> {
-    pub version: &'a str,
+    /// `None`: it does so with the backend, and nobody here has seen more than the name.
+    pub version: Option<&'a str>,
     /// The name that it asked for.
     pub authority: Option<&'a [u8]>,
     pub alpn: Option<&'a [u8]>,
@@ -283,15 +284,17 @@ fn write_binary(ends: Ends, tls: Option<Tls>) -> Vec<u8> {
     if let Some(tls) = tls {
         tlv(&mut body, TLV_ALPN, tls.alpn);
         tlv(&mut body, TLV_AUTHORITY, tls.authority);
-        let flags = if tls.proven {
-            CLIENT_SSL | CLIENT_CERT
-        } else {
-            CLIENT_SSL
-        };
-        let mut ssl = vec![flags];
-        ssl.extend(u32::from(!tls.proven).to_be_bytes());
-        tlv(&mut ssl, TLV_SSL_VERSION, Some(tls.version.as_bytes()));
-        tlv(&mut body, TLV_SSL, Some(&ssl));
+        if let Some(version) = tls.version {
+            let flags = if tls.proven {
+                CLIENT_SSL | CLIENT_CERT
+            } else {
+                CLIENT_SSL
+            };
+            let mut ssl = vec![flags];
+            ssl.extend(u32::from(!tls.proven).to_be_bytes());
+            tlv(&mut ssl, TLV_SSL_VERSION, Some(version.as_bytes()));
+            tlv(&mut body, TLV_SSL, Some(&ssl));
+        }
     }
     let family = if ends.source.is_ipv4() { TCP4 } else { TCP6 };
     let len = (body.len() as u16).to_be_bytes();
@@ -374,7 +377,7 @@ mod tests {
         whole(&write(Version::V2, four, None), Some(four));
         let six = ends("[2001:db8::1]:65535", "[::1]:0");
         let tls = Tls {
-            version: "TLSv1.3",
+            version: Some("TLSv1.3"),
             authority: Some(b"example.com"),
             alpn: Some(b"http/1.1"),
             proven: false,

@@ -64,6 +64,11 @@ impl Door {
         self.router.find(hostname, path, method)
     }
 
+    /// Which host is asked for stands in a ClientHello.
+    pub fn reads_hello(&self) -> bool {
+        self.listener.protocol == Protocol::TlsPassthrough
+    }
+
     pub fn is_secure(&self) -> bool {
         self.listener.protocol == Protocol::Https
     }

@@ -9,7 +9,7 @@ use crate::metrics::Count;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
 use crate::session::record::Record;
-use crate::session::{Door, Server, Target, Unconnected};
+use crate::session::{Door, Server, Target, Unconnected, World};
 use crate::state::Actions;
 
 /// Where the response is.
@@ -44,6 +44,10 @@ pub struct Exchange {
     /// What its frontend does besides.
     pub actions: Option<Rc<Actions>>,
     pub server: Option<Rc<Server>>,
+    /// The value of the cookie that keeps it at a backend; empty: there is none.
+    pub sticky: Vec<u8>,
+    /// What the request has in common with others that go to the same backend, hashed.
+    pub affinity: Option<u64>,
     /// The backend connection was used before.
     pub reused: bool,
     pub replayed: bool,
@@ -94,6 +98,8 @@ impl Default for Exchange {
             target: None,
             actions: None,
             server: None,
+            sticky: Vec::new(),
+            affinity: None,
             reused: false,
             replayed: false,
             failed_connects: 0,
@@ -119,7 +125,9 @@ impl Default for Exchange {
 impl Exchange {
     /// Ready for the next request, with the memory and the unread bytes of this one.
     pub fn renew(&mut self) {
+        self.sticky.clear();
         let fresh = Exchange {
+            sticky: std::mem::take(&mut self.sticky),
             up: std::mem::take(&mut self.up),
             down: std::mem::take(&mut self.down),
             record: std::mem::take(&mut self.record).renewed(),
@@ -128,10 +136,30 @@ impl Exchange {
         *self = fresh;
     }
 
+    /// From now on there is something to log.
+    pub fn begin_record(&mut self, world: &mut World) {
+        self.record.id = world.random.id();
+        self.record.start_us = world.now_us;
+    }
+
     /// What a response over TLS says about coming back.
     pub fn hsts(&self, door: &Door) -> Option<&str> {
         let actions = self.actions.as_ref().filter(|_| door.is_secure())?;
         actions.hsts.as_deref()
+    }
+
+    /// Whether a cookie keeps its client at a backend.
+    pub fn keeps(&self) -> bool {
+        let target = self.target.as_ref();
+        target.is_some_and(|target| target.cluster.balancing.sticky)
+    }
+
+    /// The cookie that its client is to get: its name, its value, and whether TLS is spoken.
+    pub fn cookie<'x>(&'x self, door: &'x Door) -> Option<(&'x str, &'x str, bool)> {
+        let backend = &self.server.as_ref().filter(|_| self.keeps())?.backend;
+        let name = backend.sticky_name()?;
+        let new = self.sticky != name.as_bytes();
+        new.then_some((&door.listener.sticky_name, name, door.is_secure()))
     }
 
     /// The whole request was received and passed on.

@@ -15,13 +15,14 @@
 //!                                      └──▶ Lingering ──▶ Closed
 //! ```
 //! From Waiting it goes to Held while its cluster is paused, and back when that is over.
-//! A TCP session begins in Waiting and has no Head. One under TLS, or behind a PROXY
-//! header, begins in Shaking, and goes there from it.
+//! A TCP session begins in Waiting and has no Head; where TLS passes through, its ClientHello is
+//! one. One under TLS, or behind a PROXY header, begins in Shaking, and goes there from it.
 
 pub mod body;
 mod door;
 mod exchange;
 pub mod flow;
+mod hello;
 mod metrics;
 pub mod moved;
 mod phase;
@@ -29,6 +30,7 @@ pub mod record;
 mod request;
 mod response;
 mod tunnel;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -93,10 +95,12 @@ pub enum Unconnected {
     NoTls(&'static str),
     /// None of the cluster can be used.
     NoBackend,
-    /// The cluster is paused for so many seconds yet, and too many wait for it already.
+    /// Too many wait for the cluster already; after so many seconds it is worth another try.
     QueueFull {
         seconds: u32,
     },
+    /// It has waited for a backend for as long as it may.
+    QueueTimedOut,
 }
 
 /// What happened.
@@ -121,7 +125,7 @@ pub enum Event {
     /// The next piece of the metrics lies in `scratch.head`; where the one after it
     /// begins, if there is one.
     Told(Option<Cursor>),
-    /// The cluster is paused: it will be told when that is over.
+    /// The cluster is paused, or its backends are full: it will be told when that is over.
     Held,
     /// It is over. Where the cluster of that name leads now, if there is one.
     Resumed(Option<Rc<Target>>),
@@ -230,22 +234,22 @@ impl Session {
         self.phase = match (phase, event) {
             (Phase::Shaking, event) => c.shaken(event, world),
 
+            (Phase::Head(x), event) if world.door.reads_hello() => hello::on(c, x, event, world),
             (Phase::Head(x), Received(Front, n)) => request::received_head(c, x, n, world),
             (Phase::Head(x), Ended(Front) | Lost(Front)) => request::head_cut(c, x, world),
             (Phase::Head(x), Timeout) => request::head_timeout(c, x, world),
 
             (Phase::Waiting(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Waiting(x), Connected { server, reused }) => {
-                request::connected(c, x, server, reused, world)
+                waiting::connected(c, x, server, reused, world)
             }
-            (Phase::Waiting(x), Unconnected(why)) => request::unconnected(c, x, why, world),
+            (Phase::Waiting(x), Unconnected(why)) => waiting::unconnected(c, x, why, world),
             (Phase::Waiting(x), Timeout) => {
                 c.acts.back = BackAct::GiveUp;
-                request::unconnected(c, x, self::Unconnected::TimedOut, world)
+                waiting::unconnected(c, x, self::Unconnected::TimedOut, world)
             }
-
-            (Phase::Waiting(x), Held) => request::held(c, x, world),
-            (Phase::Held(x), event) => request::while_held(c, x, event, world),
+            (Phase::Waiting(x), Held) => waiting::held(c, x, world),
+            (Phase::Held(x), event) => waiting::while_held(c, x, event, world),
 
             (Phase::Running(x), Received(Front, n)) => request::received(c, x, n, world),
             (Phase::Running(x), Received(Back, n)) => response::answered(c, x, n, world),
@@ -343,6 +347,17 @@ impl Session {
             (Phase::Tunnel(x), Side::Front) => !x.up_body.is_done() && x.up.has_room(),
             (Phase::Tunnel(x), Side::Back) => !x.down_done() && x.down.has_room(),
             _ => false,
+        }
+    }
+
+    /// Whether nobody would find by reading that this side is gone.
+    pub fn overlooks(&self, side: Side) -> bool {
+        match (&self.phase, side) {
+            // What it sent before goes on first.
+            (Phase::Tunnel(x), Side::Front) => x.up_body.is_done(),
+            (Phase::Tunnel(x), Side::Back) => x.down_done(),
+            (_, Side::Front) => !self.wants(side),
+            (_, Side::Back) => false,
         }
     }
 
@@ -498,8 +513,8 @@ impl Common {
 
     fn begin(&mut self, world: &mut World) -> Phase {
         match world.door.listener.protocol {
-            Protocol::Http | Protocol::Https | Protocol::Metrics => Phase::Idle,
             Protocol::Tcp => tunnel::begin(self, world),
+            _ => Phase::Idle,
         }
     }
 

@@ -120,7 +120,7 @@ impl Session {
                 x.server = Some(server);
                 x.arrives(t, world.pool).then_some(())?;
                 // As at an upgrade: nobody reads what comes behind a tunnel's end.
-                x.abrupt = moved.protocol != Protocol::Tcp;
+                x.abrupt = moved.protocol.behind() != Protocol::Tcp;
                 tunnel::connected(&mut common, x)
             }
             (What::Tunnel(_), None) => return None,
@@ -210,13 +210,7 @@ impl Moved {
         };
         Some(Moved {
             listener: words.parse("listener")?,
-            protocol: match words.get("protocol")? {
-                "http" => Protocol::Http,
-                "https" => Protocol::Https,
-                "tcp" => Protocol::Tcp,
-                "metrics" => Protocol::Metrics,
-                _ => return None,
-            },
+            protocol: Protocol::of(words.get("protocol")?)?,
             peer: words.parse("client")?,
             accepted_us: words.parse("accepted")?,
             since_us: words.parse("since")?,

@@ -8,7 +8,7 @@ pub enum Phase {
     Idle,
     Head(Box<Exchange>),
     Waiting(Box<Exchange>),
-    /// As Waiting, but it is not looked for a backend: the end of a pause is waited for.
+    /// As Waiting, but it is not looked for a backend: the end of a pause, or a free backend, is waited for.
     Held(Box<Exchange>),
     Running(Box<Exchange>),
     Answering(Box<Exchange>),

@@ -25,6 +25,7 @@ pub enum End {
     ProxyKilled,
     ProxyNoRoom,
     ProxyQueueFull,
+    ProxyQueueTimeout,
 }
 
 /// The fields of a line of the access log, in the order in which it is written.
@@ -50,7 +51,7 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 19] = [
+    pub const ALL: [End; 20] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
@@ -70,6 +71,7 @@ impl End {
         End::ProxyKilled,
         End::ProxyNoRoom,
         End::ProxyQueueFull,
+        End::ProxyQueueTimeout,
     ];
 
     /// The word in the access log; doc/access_log.md explains each.
@@ -94,6 +96,7 @@ impl End {
             End::ProxyKilled => "proxy_killed",
             End::ProxyNoRoom => "proxy_no_room",
             End::ProxyQueueFull => "proxy_queue_full",
+            End::ProxyQueueTimeout => "proxy_queue_timeout",
         }
     }
 
@@ -118,7 +121,8 @@ impl End {
             | End::ProxyShutdown
             | End::ProxyKilled
             | End::ProxyNoRoom
-            | End::ProxyQueueFull => Some(Count::FailedProxy),
+            | End::ProxyQueueFull
+            | End::ProxyQueueTimeout => Some(Count::FailedProxy),
         }
     }
 }
@@ -160,6 +164,16 @@ impl Record {
             host: self.host,
             ..Record::default()
         }
+    }
+
+    /// How long the backend took to answer, or has not answered; of a tunnel, to be connected. `None`: none was asked.
+    pub fn answered_after(&self, now_us: u64) -> Option<u64> {
+        let (from, to) = match (self.status, self.first_byte_us) {
+            (0, 0) => (self.start_us, self.connected_us),
+            (_, 0) => (self.connected_us, now_us),
+            (_, first_us) => (self.connected_us, first_us),
+        };
+        (self.connected_us != 0).then_some(to.saturating_sub(from))
     }
 
     pub fn set_line(&mut self, method: &[u8], target: &[u8]) {

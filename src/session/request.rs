@@ -4,25 +4,25 @@
 use std::rc::Rc;
 
 use crate::http::challenge::Challenges;
+use crate::http::cookie;
 use crate::http::fields::Head;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
-use crate::limits::CONNECT_RETRIES_MAX;
 use crate::metrics::text::Cursor;
 use crate::parser::host;
 use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
+use crate::random::hash_of;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
 use crate::session::record::End;
-use crate::session::response::{complete, finish, flow_down, front_lost};
+use crate::session::response::{complete, finish, flow_down};
 use crate::session::{
-    metrics, retire, tunnel, BackAct, Common, Door, Event, Phase, Reuse, Server, Side, Stay,
-    Target, Unconnected, World,
+    metrics, retire, BackAct, Common, Door, Phase, Reuse, Side, Stay, Target, World,
 };
-use crate::state::{Actions, HostRule, Names, Protocol};
+use crate::state::{Actions, Cluster, HostRule, LoadBalancing, Names, Part, Protocol};
 
 // ---- the request's head -------------------------------------------------
 
@@ -41,7 +41,7 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
     let raw = x.up.raw();
     match http11::request(raw, x.searched, &mut world.scratch.fields) {
         Parse::Partial if x.up.is_stuck() => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             x.record.set_line(b"", first_line(x.up.raw()));
             let refusal = refusal(431, "the head is longer than a buffer");
             refuse(c, x, refusal, world)
@@ -51,12 +51,12 @@ pub(super) fn head(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> P
             Phase::Head(x)
         }
         Parse::Refused(refusal) => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             x.record.set_line(b"", first_line(x.up.raw()));
             refuse(c, x, refusal, world)
         }
         Parse::Complete { line, len } => {
-            begin_record(&mut x, world);
+            x.begin_record(world);
             match accept(c, &mut x, &line, len, world) {
                 Ok(()) if x.told.is_some() => metrics::answer(c, x, world),
                 Ok(()) => Phase::Waiting(x),
@@ -72,11 +72,6 @@ pub(super) fn refusal(status: u16, what: &'static str) -> Refusal {
         at: 0,
         what,
     }
-}
-
-fn begin_record(x: &mut Exchange, world: &mut World) {
-    x.record.id = world.random.id();
-    x.record.start_us = world.now_us;
 }
 
 fn first_line(raw: &[u8]) -> &[u8] {
@@ -125,6 +120,9 @@ fn accept(
             return end_here(x, here?);
         }
     }
+    if let Some(target) = &x.target {
+        x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
+    }
     let edge = Edge {
         client: c.peer.ip(),
         trusted: world.door.listener.trusts(c.peer.ip()),
@@ -132,6 +130,9 @@ fn accept(
         secure: world.door.is_secure(),
         request_id: &x.record.id,
         identity: c.identity(),
+        cookie: x
+            .keeps()
+            .then_some(world.door.listener.sticky_name.as_bytes()),
     };
     rewrite::request(&request, head, edge, &mut scratch.head);
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
@@ -145,6 +146,41 @@ fn accept(
     c.acts.connect = Some(reuse(x));
     c.since_us = world.now_us;
     Ok(())
+}
+
+/// By what its backend is found, where that is not the same for every request: what it has in common with
+/// others, hashed, and what its cookie says.
+fn affinity(
+    cluster: &Cluster,
+    request: &Request,
+    head: Head,
+    door: &Door,
+    sticky: &mut Vec<u8>,
+) -> Option<u64> {
+    let balancing = &cluster.balancing;
+    if balancing.sticky {
+        let name = door.listener.sticky_name.as_bytes();
+        sticky.extend_from_slice(cookie::find(head, name).unwrap_or_default());
+    }
+    match balancing.policy {
+        LoadBalancing::Hash => hashed(&balancing.hash_on, request, head),
+        _ => None,
+    }
+}
+
+/// What requests have in common that go to the same backend, hashed; `None`: nothing but where they come from.
+fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
+    match part {
+        Part::Source => None,
+        Part::Path => Some(hash_of(&[request.routed_path()])),
+        Part::Header(name) => {
+            let is_it = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let mut fields = head.lines.iter();
+            let field = fields.find(|field| is_it(field.name.of(head.bytes), name))?;
+            Some(hash_of(&[field.value.of(head.bytes)]))
+        }
+        Part::Cookie(name) => cookie::find(head, name.as_bytes()).map(|value| hash_of(&[value])),
+    }
 }
 
 /// No backend sees the request.
@@ -236,7 +272,7 @@ fn covers(names: &[HostRule], hostname: &[u8]) -> bool {
 }
 
 /// Which pooled connection will do: one that may be dead only for a request that may be sent twice.
-fn reuse(x: &Exchange) -> Reuse {
+pub(super) fn reuse(x: &Exchange) -> Reuse {
     if is_tcp(x) {
         return Reuse::Never;
     }
@@ -254,13 +290,13 @@ pub(super) fn head_cut(c: &mut Common, mut x: Box<Exchange>, world: &mut World) 
         retire(x, world);
         return Phase::Closed;
     }
-    begin_record(&mut x, world);
+    x.begin_record(world);
     x.record.set_line(b"", first_line(x.up.raw()));
     finish(c, x, End::ClientClosed, "inside a request head")
 }
 
 pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    begin_record(&mut x, world);
+    x.begin_record(world);
     x.record.set_line(b"", first_line(x.up.raw()));
     x.record.end = End::ClientTimeout;
     answer(c, x, 408, "the request head took too long", world)
@@ -350,135 +386,10 @@ pub(super) fn answer_timeout(c: &mut Common, x: Box<Exchange>) -> Phase {
     finish(c, x, end, detail)
 }
 
-// ---- towards a backend --------------------------------------------------
-
-pub(super) fn connected(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    server: Rc<Server>,
-    reused: bool,
-    world: &mut World,
-) -> Phase {
-    x.server = Some(server);
-    x.reused = reused;
-    x.taken = 0;
-    x.record.connected_us = world.now_us;
-    c.since_us = world.now_us;
-    if is_tcp(&x) {
-        return tunnel::connected(c, x);
-    }
-    Phase::Running(x)
-}
-
-fn is_tcp(x: &Exchange) -> bool {
+pub(super) fn is_tcp(x: &Exchange) -> bool {
     x.target
         .as_ref()
         .is_some_and(|target| target.cluster.protocol == Protocol::Tcp)
-}
-
-pub(super) fn unconnected(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    why: Unconnected,
-    world: &mut World,
-) -> Phase {
-    if let Unconnected::QueueFull { seconds } = why {
-        x.retry_after = seconds;
-        x.failure = None;
-    }
-    let worth_trying = matches!(
-        why,
-        Unconnected::Refused | Unconnected::TimedOut | Unconnected::NoTls(_)
-    );
-    if worth_trying && x.failed_connects < CONNECT_RETRIES_MAX {
-        x.failed_connects += 1;
-        x.failure = Some(why);
-        c.acts.connect = Some(reuse(&x));
-        c.since_us = world.now_us;
-        return Phase::Waiting(x);
-    }
-    // That nobody else is left to try is no news; why the first failed is.
-    let (end, status, what) = match x.failure.unwrap_or(why) {
-        Unconnected::NoBackend => (End::BackendNone, 503, "no backend can be used"),
-        Unconnected::Refused => (End::BackendRefused, 503, "no connection to a backend"),
-        Unconnected::TimedOut => (End::BackendConnectTimeout, 504, "no connection in time"),
-        Unconnected::NoTls(why) => (End::BackendTlsFailed, 503, why),
-        Unconnected::QueueFull { .. } => {
-            (End::ProxyQueueFull, 503, "too many wait for the cluster")
-        }
-    };
-    x.record.end = end;
-    if is_tcp(&x) {
-        c.acts.reset_front = true;
-        return finish(c, x, end, what);
-    }
-    answer(c, x, status, what, world)
-}
-
-// ---- while the cluster is paused ----------------------------------------
-
-pub(super) fn held(c: &mut Common, x: Box<Exchange>, world: &mut World) -> Phase {
-    match c.front_ended && !is_tcp(&x) {
-        true => given_up(c, x, world),
-        false => Phase::Held(x),
-    }
-}
-
-pub(super) fn while_held(
-    c: &mut Common,
-    x: Box<Exchange>,
-    event: Event,
-    world: &mut World,
-) -> Phase {
-    match event {
-        Event::Resumed(target) => resumed(c, x, target, world),
-        Event::Received(Side::Front, n) => match received(c, x, n, world) {
-            Phase::Waiting(x) => Phase::Held(x),
-            // What came has ended it.
-            phase => phase,
-        },
-        Event::Ended(Side::Front) => held_ended(c, x, world),
-        Event::Lost(Side::Front) | Event::Unsendable(Side::Front) => front_lost(c, x),
-        _ => Phase::Held(x),
-    }
-}
-
-/// As if it had come just now, to the cluster as it is now.
-fn resumed(
-    c: &mut Common,
-    mut x: Box<Exchange>,
-    target: Option<Rc<Target>>,
-    world: &mut World,
-) -> Phase {
-    let same = |target: &Rc<Target>| {
-        let protocol = x.target.as_ref().map(|old| old.cluster.protocol);
-        protocol == Some(target.cluster.protocol)
-    };
-    if let Some(target) = target.filter(same) {
-        x.target = Some(target);
-    }
-    x.failed_connects = 0;
-    x.failure = None;
-    c.acts.connect = Some(reuse(&x));
-    c.since_us = world.now_us;
-    Phase::Waiting(x)
-}
-
-/// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
-/// would notice before the end of the pause: it loses its place. A TCP client has only
-/// said all that it has to say.
-fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    c.front_ended = true;
-    if !is_tcp(&x) {
-        return given_up(c, x, world);
-    }
-    x.up_body.ended(&mut x.up, world.scratch, world.pool);
-    Phase::Held(x)
-}
-
-fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
-    x.record.end = End::ClientClosed;
-    answer(c, x, 503, "while its cluster was paused", world)
 }
 
 // ---- the body -----------------------------------------------------------

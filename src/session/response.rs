@@ -113,6 +113,7 @@ fn response_head(
                 http11: x.asked.http11,
                 keep_alive: x.keep_alive,
                 hsts: x.hsts(world.door),
+                cookie: x.cookie(world.door),
             };
             rewrite::response(line, head, response.options, body, shown, &mut scratch.head);
         }

@@ -7,7 +7,7 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::record::End;
 use crate::session::response::finish;
-use crate::session::{BackAct, Common, Phase, Reuse, Side, World};
+use crate::session::{BackAct, Common, Phase, Reuse, Rule, Side, World};
 
 /// A TCP session: the listener's address alone says where it leads.
 pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
@@ -16,9 +16,13 @@ pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
         return Phase::Closed;
     };
     let mut x = world.spare.pop().unwrap_or_default();
+    x.begin_record(world);
+    seek(c, x, rule)
+}
+
+/// Where it leads is known.
+pub(super) fn seek(c: &mut Common, mut x: Box<Exchange>, rule: &Rule) -> Phase {
     x.target = Some(rule.lead.target());
-    x.record.id = world.random.id();
-    x.record.start_us = world.now_us;
     open(&mut x);
     c.acts.connect = Some(Reuse::Never);
     Phase::Waiting(x)

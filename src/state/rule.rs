@@ -4,7 +4,7 @@
 //! `config` for both languages; what `parse` gives, `Display` writes back.
 
 use super::*;
-use crate::limits::{HOSTNAME_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
+use crate::limits::{HOSTNAME_BYTES_MAX, NAME_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
 use std::net::IpAddr;
 
 impl HostRule {
@@ -112,11 +112,54 @@ impl PathRule {
     }
 }
 
+impl Part {
+    /// `source`, `path`, `header:NAME` or `cookie:NAME`.
+    pub fn parse(text: &str) -> Result<Part, String> {
+        let wrong = || format!("{text:?} is not source, path, header:NAME or cookie:NAME");
+        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let named = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(token);
+        match (kind, named) {
+            ("source", false) if kind == text => Ok(Part::Source),
+            ("path", false) if kind == text => Ok(Part::Path),
+            ("header", true) => Ok(Part::Header(name.into())),
+            ("cookie", true) => Ok(Part::Cookie(name.into())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Balancing {
+    pub fn by(policy: LoadBalancing) -> Balancing {
+        Balancing {
+            policy,
+            hash_on: Part::Source,
+            sticky: false,
+            slow_start: 0,
+            max_queue: 1024,
+            queue_timeout: 5,
+        }
+    }
+}
+
+impl Backend {
+    /// What the cookie of a sticky session calls it; `None`: its id cannot stand in one.
+    pub fn sticky_name(&self) -> Option<&str> {
+        let name = self.sticky_id.as_deref().unwrap_or(&self.id);
+        (!name.contains([';', ','])).then_some(name)
+    }
+}
+
 impl FrontendId {
     /// Whether nothing but the listener matters.
     pub fn takes_all(&self) -> bool {
+        self.hostname == HostRule::Any && self.takes_host()
+    }
+
+    /// Whether it takes all that its hostname is asked for.
+    pub fn takes_host(&self) -> bool {
         let any_path = matches!(&self.path, PathRule::Prefix(path) if **path == *"/");
-        self.hostname == HostRule::Any && any_path && self.method.is_none()
+        any_path && self.method.is_none()
     }
 }
 
@@ -182,6 +225,17 @@ impl fmt::Display for HostRule {
     }
 }
 
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Part::Source => out.write_str("source"),
+            Part::Path => out.write_str("path"),
+            Part::Header(name) => write!(out, "header:{name}"),
+            Part::Cookie(name) => write!(out, "cookie:{name}"),
+        }
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         write!(out, "{}/{}", self.address, self.prefix)
@@ -237,6 +291,25 @@ mod tests {
             "/%2E%2e/", "/.%2e",
         ] {
             assert!(check_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn parts_of_requests() {
+        for text in ["source", "path", "header:X-User", "cookie:sid"] {
+            assert_eq!(Part::parse(text).expect(text).to_string(), text);
+        }
+        for text in [
+            "",
+            "Source",
+            "source:",
+            "path:x",
+            "header",
+            "header:",
+            "cookie:a b",
+            "x:y",
+        ] {
+            assert!(Part::parse(text).is_err(), "{text}");
         }
     }
 

@@ -82,6 +82,7 @@ impl Random {
         let protocol = match self.below(8) {
             0 => Protocol::Metrics,
             1..=3 => Protocol::Https,
+            4 => Protocol::TlsPassthrough,
             _ => self.protocol(),
         };
         Listener {
@@ -152,7 +153,7 @@ impl Random {
         let protocol = self.protocol();
         Cluster {
             id: self.name(),
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: self.balancing(),
             send_proxy: self.coin().then_some(Version::V2),
             check: self.check(),
             eject_5xx: match protocol {
@@ -162,6 +163,18 @@ impl Random {
             protocol,
             tls: self.backend_tls(),
             answers: self.answers(),
+        }
+    }
+
+    fn balancing(&mut self) -> Balancing {
+        let parts = ["source", "path", "header:X-User", "cookie:sid"];
+        Balancing {
+            policy: LoadBalancing::ALL[self.below(6) as usize],
+            hash_on: Part::parse(parts[self.below(4) as usize]).expect("a part"),
+            sticky: self.coin(),
+            slow_start: self.below(60) as u32,
+            max_queue: self.below(2000) as u32,
+            queue_timeout: 1 + self.below(60) as u32,
         }
     }
 
@@ -238,6 +251,8 @@ impl Random {
             address: self.address(),
             weight: self.below(257) as u16,
             backup: self.coin(),
+            max_connections: self.coin().then(|| 1 + self.below(9) as u32),
+            sticky_id: self.coin().then(|| "s-1".into()),
             state: [BackendState::Ready, BackendState::Drain, BackendState::Down]
                 [self.below(3) as usize],
         }

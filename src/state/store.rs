@@ -336,7 +336,7 @@ impl State {
         let Some(entry) = self.clusters.get_mut(&frontend.cluster) else {
             return Err(missing(format!("cluster {}", frontend.cluster)));
         };
-        together(listener, &entry.cluster, &identity)?;
+        together(listener, &entry.cluster, frontend)?;
         if let Some(other) = self.frontends.get(&identity) {
             let cluster = &other.cluster;
             return Err(exists(format!("{identity} (to cluster {cluster})")));
@@ -428,8 +428,9 @@ impl BackendId {
     }
 }
 
-/// A frontend speaks one protocol from end to end; over TCP there is nothing to tell apart.
-fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(), Refused> {
+/// A frontend speaks one protocol from end to end; over TCP there is nothing to tell apart, and under
+/// TLS that is not ours the host alone.
+fn together(listener: &Listener, cluster: &Cluster, frontend: &Frontend) -> Result<(), Refused> {
     if listener.protocol == Protocol::Metrics {
         let what = format!(
             "listener {} serves the metrics: it takes no frontends",
@@ -437,10 +438,7 @@ fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(
         );
         return Err(Refused::new(Code::Mismatch, what));
     }
-    let spoken = match listener.protocol {
-        Protocol::Https => Protocol::Http,
-        other => other,
-    };
+    let spoken = listener.protocol.behind();
     if spoken != cluster.protocol {
         let what = format!(
             "listener {} speaks {} but cluster {} speaks {}: give both the same protocol",
@@ -451,11 +449,16 @@ fn together(listener: &Listener, cluster: &Cluster, id: &FrontendId) -> Result<(
         );
         return Err(Refused::new(Code::Mismatch, what));
     }
-    if listener.protocol == Protocol::Tcp && !id.takes_all() {
-        let what = format!("{id} is a tcp one: it takes no hostname, path or method");
-        return Err(Refused::new(Code::Mismatch, what));
-    }
-    Ok(())
+    let id = &frontend.identity;
+    let unread = match listener.protocol {
+        Protocol::Tcp if !id.takes_all() => "hostname, path or method",
+        Protocol::TlsPassthrough if !id.takes_host() => "path or method",
+        Protocol::TlsPassthrough if frontend.actions.is_some() => "https_redirect or hsts",
+        _ => return Ok(()),
+    };
+    let protocol = listener.protocol.name();
+    let what = format!("{id} is a {protocol} one: it takes no {unread}");
+    Err(Refused::new(Code::Mismatch, what))
 }
 
 fn room(kind: &str, count: usize) -> Result<(), Refused> {

@@ -14,7 +14,7 @@ use crate::supervisor::inquiry::{Inquiry, Topic};
 use crate::supervisor::Supervisor;
 
 /// What a worker says of a connection, in this order; it may leave some out.
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 11] = [
     "listener",
     "client",
     "state",
@@ -24,6 +24,7 @@ const TOLD: [&str; 10] = [
     "address",
     "bytes_up",
     "bytes_down",
+    "host",
     "request",
 ];
 

@@ -19,7 +19,8 @@ use crate::proto::reply;
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{
-    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, Protocol, Refused, State,
+    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, LoadBalancing, Protocol,
+    Refused, State,
 };
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
@@ -91,11 +92,13 @@ fn explain(
 
 /// Nobody understands a client there that speaks otherwise than its URL says.
 fn spoken_there(listener: &Listener, asked: &Asked) -> Result<(), Refused> {
-    let speaks_tls = listener.protocol == Protocol::Https;
-    let what = match (asked.secure, speaks_tls) {
-        (Some(true), false) => "no TLS is spoken there: there would be no connection",
-        (Some(false), true) => "TLS is spoken there: the answer would be 400",
-        _ => return Ok(()),
+    let what = match (listener.protocol, asked.secure) {
+        (_, None) => return Ok(()),
+        (Protocol::Https | Protocol::TlsPassthrough, Some(true)) => return Ok(()),
+        (Protocol::Https, _) => "TLS is spoken there: the answer would be 400",
+        (Protocol::TlsPassthrough, _) => "TLS is spoken there: the connection would be closed",
+        (_, Some(false)) => return Ok(()),
+        (_, Some(true)) => "no TLS is spoken there: there would be no connection",
     };
     let what = format!("explain: listener {}: {what}", listener.address);
     Err(Refused::new(Code::Mismatch, what))
@@ -218,10 +221,20 @@ fn lead(
     lines: &mut String,
 ) -> Result<(), Refused> {
     let (frontend, without) = match listener.protocol {
-        Protocol::Http | Protocol::Https => (
-            http_rule(state, listener, asked)?,
-            "the answer would be 503",
-        ),
+        Protocol::Http | Protocol::Https => {
+            let what = "no frontend of this listener matches: the answer would be 404";
+            let found = matching(state, listener, asked.named_host()?.name, asked);
+            let found = found.ok_or_else(|| missing(what.into()))?;
+            (found, "the answer would be 503")
+        }
+        Protocol::TlsPassthrough => {
+            let what = "no frontend of this listener has the name: a client would be told so (unrecognized_name)";
+            // A client may ask for no name at all.
+            let name = asked.host.map_or(&b""[..], |host| host.name);
+            let found = matching(state, listener, name, asked);
+            let found = found.ok_or_else(|| missing(what.into()))?;
+            (found, "the connection would be reset")
+        }
         Protocol::Tcp => {
             let what =
                 "no frontend leads from this listener to a cluster: the connection would be reset";
@@ -272,15 +285,15 @@ fn metrics(asked: &Asked) -> Result<(), Refused> {
     }
 }
 
-fn http_rule<'s>(
+fn matching<'s>(
     state: &'s State,
     listener: &Listener,
+    hostname: &[u8],
     asked: &Asked,
-) -> Result<&'s Frontend, Refused> {
-    let host = asked.named_host()?;
+) -> Option<&'s Frontend> {
     let mut router = Router::default();
     // Only what can match: main does not look at 100,000 frontends for one question.
-    let rules = rules_for(host.name);
+    let rules = rules_for(hostname);
     for rule in &rules {
         for frontend in state.frontends_at(listener.address, rule) {
             let identity = &frontend.identity;
@@ -288,11 +301,8 @@ fn http_rule<'s>(
             router.insert(&identity.hostname, path, method, Rc::clone(identity));
         }
     }
-    let found = router.find(host.name, asked.path.as_bytes(), asked.method.as_bytes());
-    let what = "no frontend of this listener matches: the answer would be 404";
-    found
-        .and_then(|identity| state.frontend(identity))
-        .ok_or_else(|| missing(what.into()))
+    let found = router.find(hostname, asked.path.as_bytes(), asked.method.as_bytes());
+    found.and_then(|identity| state.frontend(identity))
 }
 
 /// The hostnames of frontends that take this one.
@@ -324,10 +334,23 @@ fn chosen(state: &State, now: &Now, backend: &Backend) -> (bool, String) {
         (_, Some(why)) => (false, why),
         _ if backend.backup && others(false) => no("no, it is a backup"),
         _ if (now.panics)(&backend.cluster) => {
-            let why = "yes, by weight: too few are well, so all are used";
-            (true, why.into())
+            let why = by_policy(state, backend);
+            (true, format!("{why}: too few are well, so all are used"))
         }
-        _ => (true, "yes, by weight".into()),
+        _ => (true, by_policy(state, backend).into()),
+    }
+}
+
+/// When requests go to a backend that takes some.
+fn by_policy(state: &State, backend: &Backend) -> &'static str {
+    let cluster = state.cluster(&backend.cluster);
+    match cluster.map(|cluster| cluster.balancing.policy) {
+        Some(LoadBalancing::LeastConn | LoadBalancing::PowerOfTwo) => {
+            "yes, when it has few requests for its weight"
+        }
+        Some(LoadBalancing::LeastTime) => "yes, when it answers fast, by weight",
+        Some(LoadBalancing::Hash) => "yes, for its share of hash_on, by weight",
+        _ => "yes, by weight",
     }
 }
 
@@ -336,7 +359,7 @@ fn client_lines(listener: &Listener, client: IpAddr, asked: &Asked) -> Result<St
     let trusted = listener.trusts(client);
     let believed = match (listener.protocol, trusted) {
         (Protocol::Metrics, _) => "nothing is read, and there is no backend",
-        (Protocol::Tcp, _) => "nothing is read, and the backend is told nothing: bytes pass as they are",
+        (Protocol::Tcp | Protocol::TlsPassthrough, _) => "nothing is read, and the backend is told nothing: bytes pass as they are",
         (Protocol::Http | Protocol::Https, true) => "X-Forwarded-Proto, -Host, -Port and X-Request-Id pass if it sends them; our entry goes behind its X-Forwarded-For and Forwarded",
         (Protocol::Http | Protocol::Https, false) => "its X-Forwarded-Proto, -Host, -Port and X-Request-Id are replaced; our entry goes behind its X-Forwarded-For and Forwarded",
     };
@@ -386,6 +409,7 @@ fn told(
         secure: listener.protocol == Protocol::Https,
         request_id: b"(32 hexadecimal digits)",
         identity: identity_told(listener),
+        cookie: None,
     };
     let mut out = Vec::new();
     rewrite::request(&request, head, edge, &mut out);

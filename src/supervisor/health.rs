@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::health::{hash_of, question, whose, Count};
+use crate::health::{question, whose, Count};
 use crate::proto::reply;
 use crate::proto::said::Finding;
+use crate::random::hash_of;
 use crate::slab::Key;
 use crate::state::{Backend, BackendState, Change, Refused, State};
 use crate::supervisor::dumps::Dump;

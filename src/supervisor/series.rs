@@ -311,13 +311,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::{Cluster, LoadBalancing, Protocol};
+    use crate::state::{Balancing, Cluster, LoadBalancing, Protocol};
 
     fn add(id: usize) -> Change {
         Change::ClusterAdd(Rc::new(Cluster {
             id: id.to_string().into(),
             protocol: Protocol::Http,
-            load_balancing: LoadBalancing::RoundRobin,
+            balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
             check: None,

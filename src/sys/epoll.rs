@@ -17,6 +17,9 @@ pub const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 /// Report a change of state once, not the state again and again.
 pub const EDGE: u32 = libc::EPOLLET as u32;
 
+/// Report once, then nothing until the interest is submitted again.
+pub const ONCE: u32 = libc::EPOLLONESHOT as u32;
+
 /// The set of watched descriptors.
 pub struct Epoll(OwnedFd);
 

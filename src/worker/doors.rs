@@ -443,7 +443,7 @@ impl Worker {
         slot.intro = Intro::of(&entrance.door.listener, peer);
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);
-        self.drive(slot, false);
+        self.drive(slot, None);
         true
     }
 }

@@ -13,19 +13,18 @@ use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
-use crate::parser::host;
-use crate::session::{BackAct, Event, Reuse, Secured, Session, Side, Target, Unconnected, World};
+use crate::session::{BackAct, Event, Secured, Session, Side, Target, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
 use crate::worker::doors::Entrance;
-use crate::worker::hold::{Admission, Holds};
+use crate::worker::hold::Holds;
 use crate::worker::intro::Intro;
 use crate::worker::lend::Lanes;
 use crate::worker::line::Line;
-use crate::worker::pool::{Asked, Backs, Found, Made};
+use crate::worker::pool::Backs;
 
 /// A client's connection, and what it borrows.
 pub struct Slot {
@@ -43,6 +42,8 @@ pub struct Slot {
     pub tried: Vec<Key>,
     /// The paused cluster that it waits for.
     pub held: Option<Rc<Target>>,
+    /// The cluster in whose queue it waits, and until when.
+    pub queued: Option<(Key, u64)>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -67,6 +68,7 @@ impl Slot {
             intro: None,
             tried: Vec::new(),
             held: None,
+            queued: None,
             lanes: None,
             bulk: 0,
             reset: false,
@@ -172,7 +174,7 @@ impl Turn<'_> {
         self.slot.session.on(event, &mut self.world);
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.world.now_us / 1000
     }
 
@@ -354,7 +356,11 @@ impl Turn<'_> {
     /// Writes the record of the exchange under way.
     pub fn log(&mut self) {
         if let Some(x) = self.slot.session.exchange() {
-            count::exchange(self.tally, self.world.door, x, self.world.now_us);
+            let now_us = self.world.now_us;
+            count::exchange(self.tally, self.world.door, x, now_us);
+            if let Some((server, us)) = x.server.as_ref().zip(x.record.answered_after(now_us)) {
+                self.backs.took(server.key, us, now_us);
+            }
             if x.record.start_us != 0 {
                 self.access.write(
                     x,
@@ -443,92 +449,6 @@ impl Turn<'_> {
         } else {
             self.board.add(self.worker, Cell::Surplus, 1);
             self.backs.close(key);
-        }
-    }
-
-    fn connect(&mut self, reuse: Reuse) {
-        let Some(x) = self.slot.session.exchange() else {
-            return;
-        };
-        let Some(target) = &x.target else {
-            return;
-        };
-        match self
-            .holds
-            .admit(&target.cluster.id, self.key, self.now_ms())
-        {
-            Admission::NotPaused => {}
-            Admission::Held => {
-                self.slot.held = Some(Rc::clone(target));
-                return self.on(Event::Held);
-            }
-            Admission::Full(seconds) => {
-                return self.on(Event::Unconnected(Unconnected::QueueFull { seconds }));
-            }
-        }
-        let preface = target.cluster.send_proxy.map(|it| self.slot.preface(it));
-        let mut room = [0; 256];
-        let host = match target.cluster.tls {
-            Some(_) => host::normalize(&x.record.host, &mut room),
-            None => &[],
-        };
-        let asked = Asked {
-            cluster: target.key,
-            host: std::str::from_utf8(host).unwrap_or_default(),
-            reuse: if preface.is_some() {
-                Reuse::Never
-            } else {
-                reuse
-            },
-            owner: self.key,
-            preface: preface.as_deref(),
-        };
-        let now_ms = self.now_ms();
-        let tried = &mut self.slot.tried;
-        match self.backs.find(asked, tried, now_ms, self.poll) {
-            Found::Ready(key, server) => {
-                self.slot.back = Some(key);
-                self.on(Event::Connected {
-                    server,
-                    reused: true,
-                });
-            }
-            Found::Started(key) => self.slot.back = Some(key),
-            Found::Nothing(why) => self.on(Event::Unconnected(why)),
-        }
-    }
-
-    /// The pause is over: it looks for a backend among those that there are now.
-    pub fn resume(&mut self) {
-        if let Some(target) = self.slot.held.take() {
-            self.slot.tried.clear();
-            let target = self.backs.target(&target.cluster.id);
-            self.on(Event::Resumed(target));
-        }
-    }
-
-    /// epoll has something to say of a connection that is being made.
-    pub fn connected(&mut self, failed: bool) {
-        let now_ms = self.now_ms();
-        let Some(key) = self.slot.back else { return };
-        let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) else {
-            return;
-        };
-        match self.backs.goes_on(key, failed, now_ms, self.poll) {
-            Made::Yes => {}
-            Made::NotYet => return,
-            Made::No(why) => {
-                self.slot.back = None;
-                self.slot.tried.push(backend);
-                self.backs.close(key);
-                return self.on(Event::Unconnected(why));
-            }
-        }
-        if let Some(server) = self.backs.server(key) {
-            self.on(Event::Connected {
-                server,
-                reused: false,
-            });
         }
     }
 

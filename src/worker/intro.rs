@@ -86,8 +86,8 @@ impl Slot {
         matches!(self.intro.as_deref(), Some(Intro::Coming(_)))
     }
 
-    /// What a backend is told first of this client.
-    pub fn preface(&self, version: Version) -> Vec<u8> {
+    /// What a backend is told first of this client, and where TLS passes through of the host that it asks for.
+    pub fn preface(&self, version: Version, host: &[u8]) -> Vec<u8> {
         let source = self.session.peer();
         // A socket that does not say where it was connected to is about to fail anyway.
         let destination = match self.intro.as_deref() {
@@ -98,13 +98,20 @@ impl Slot {
             source,
             destination,
         };
+        let passing = || Tls {
+            version: None,
+            authority: Some(host),
+            alpn: None,
+            proven: false,
+        };
         let tls = self.front.ssl().map(|ssl| Tls {
-            version: ssl.version_str(),
+            version: Some(ssl.version_str()),
             authority: ssl.servername_raw(openssl::ssl::NameType::HOST_NAME),
             alpn: ssl.selected_alpn_protocol(),
             // One that proves nothing ends the handshake.
             proven: ssl.peer_certificate().is_some(),
         });
+        let tls = tls.or_else(|| (!host.is_empty()).then(passing));
         write(version, ends, tls)
     }
 }

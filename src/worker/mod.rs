@@ -23,6 +23,7 @@ mod pool;
 mod probe;
 mod retire;
 mod roll;
+mod seek;
 mod trace;
 mod watch;
 
@@ -198,6 +199,9 @@ impl Worker {
                 u64::from(settings.back_keepalive_timeout) * 1000,
                 tally.clone(),
                 Dialers::new(outfit.roots),
+                Random::new(outfit.seed.rotate_left(32)),
+                // Half of the buffers is for those who do not wait.
+                (buffers / 2).max(1),
             ),
             probes: Probes::new(now_us / 1000),
             tally,
@@ -240,11 +244,12 @@ impl Worker {
         while !self.is_over() {
             self.poll.wait(&mut events, self.timeout_ms())?;
             self.now_us = clock::monotonic_us();
+            self.backs.now_ms = self.now_ms();
             self.board.add(self.id, Cell::Turns, 1);
             self.weed_pool(&events);
             self.shake_first();
             for key in std::mem::take(&mut self.unfinished) {
-                self.drive(key, false);
+                self.drive(key, None);
             }
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
@@ -252,6 +257,7 @@ impl Worker {
             }
             self.look_at_timers();
             self.look_at_checks();
+            self.serve_queues();
             self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
@@ -284,6 +290,7 @@ impl Worker {
             };
         };
         earlier(self.backs.timers.next_ms());
+        earlier(self.backs.queues_due_ms());
         earlier(self.probes.due_ms());
         earlier(self.holds.over_ms());
         if self.may_tell() {
@@ -313,7 +320,7 @@ impl Worker {
         while let Some(key) = self.line.next() {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.lined_up = false;
-                return self.drive(key, false);
+                return self.drive(key, None);
             }
         }
     }
@@ -323,7 +330,7 @@ impl Worker {
             Some((Kind::Front, key)) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.front.fired(ready);
-                    self.drive(key, gone(ready));
+                    self.drive(key, gone(ready, Side::Front));
                 }
             }
             Some((Kind::Back, key)) => self.back_ready(key, ready),
@@ -364,16 +371,16 @@ impl Worker {
                 });
             }
             // If it is broken, reading says so once all that it sent was taken.
-            Some(owner) => self.drive(owner, false),
+            Some(owner) => self.drive(owner, gone(ready, Side::Back)),
         }
     }
 
-    /// Gives a slot its share of the turn. `lost`: its client is gone, which is told if
+    /// Gives a slot its share of the turn. `gone`: that side of it is, which is told if
     /// nobody would find it by reading.
-    fn drive(&mut self, key: Key, lost: bool) {
+    fn drive(&mut self, key: Key, gone: Option<Side>) {
         self.with_turn(key, |turn| {
-            if lost && !turn.slot.session.wants(Side::Front) {
-                turn.on(Event::Lost(Side::Front));
+            if let Some(side) = gone.filter(|side| turn.slot.session.overlooks(*side)) {
+                turn.on(Event::Lost(side));
             }
             turn.run();
         });
@@ -418,6 +425,9 @@ impl Worker {
             if let Some(target) = slot.held.take() {
                 self.holds.leave(&target.cluster.id, key);
             }
+            if let Some((cluster, _)) = slot.queued.take() {
+                self.backs.leave_line(cluster, key);
+            }
         }
         let due = slot.session.deadline_ms(&entrance.door.listener);
         self.timers.set(key.index, due);
@@ -443,6 +453,9 @@ impl Worker {
         self.litter |= slot.front.plain().is_none();
         if let Some(target) = slot.held {
             self.holds.leave(&target.cluster.id, key);
+        }
+        if let Some((cluster, _)) = slot.queued {
+            self.backs.leave_line(cluster, key);
         }
         if let Some(back) = slot.back {
             if slot.reset {
@@ -520,13 +533,13 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.starving = false;
                 slot.front.readable = true;
-                self.drive(key, false);
+                self.drive(key, None);
             }
         }
     }
 }
 
-/// The connection is broken, not only half-closed.
-fn gone(ready: u32) -> bool {
-    ready & epoll::ERR != 0
+/// The connection on that side is broken, not only half-closed.
+fn gone(ready: u32, side: Side) -> Option<Side> {
+    (ready & epoll::ERR != 0).then_some(side)
 }

@@ -5,31 +5,33 @@
 //! kept-alive request costs no epoll_ctl. (It is not kept inside the session's
 //! slot: it would have to move with every request.)
 
+mod choice;
+mod configured;
 mod dial;
 mod health;
 pub mod legacy;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-use crate::balance::Smooth;
-use crate::health::{hash_of, question, Checks, Health, Verdict};
+use crate::balance::Seat;
+use crate::health::{Checks, Health};
 use crate::limits::POOLED_PER_BACKEND_MAX;
 use crate::metrics::{Count, Series};
 use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::backend::{Dialer, Dialers, Identity};
 use crate::net::token::{self, Kind};
-use crate::session::moved::Tunnel;
+use crate::random::{hash_of, Random};
 use crate::session::{Lead, Server, Target};
 use crate::slab::{Key, Slab};
-use crate::state::{self, BackendState, Change};
+use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
 use crate::timer::Wheel;
-use crate::worker::inherit::made_up;
 use crate::worker::watch::{News, Watches};
 
+use choice::Choice;
+pub use choice::Waiting;
 pub use dial::{Asked, Found, Made};
 pub use health::{Asking, Report, Subject};
 
@@ -53,14 +55,24 @@ pub struct Back {
     identity: Option<Identity>,
     /// What is said first on it, of the client for whom it speaks; empty once it is said.
     preface: Option<Box<[u8]>>,
+    /// It carries a request or a tunnel, which counts at its backend.
+    busy: bool,
     idle_since_ms: u64,
 }
 
 /// A server and what this worker knows of it.
 struct Backend {
     server: Rc<Server>,
-    smooth: Smooth,
+    /// Its place in the cluster.
+    cluster: Key,
+    seat: Option<Seat>,
     health: Health,
+    /// It had as many requests as it may.
+    full: bool,
+    /// When it was added, or came back; from then on it warms up.
+    back_ms: Option<u64>,
+    /// Until when it is left alone, as its cluster knows it.
+    returns_ms: u64,
     /// Idle connections, the one that was used last at the end.
     pool: Vec<Key>,
     /// It was removed: its connections end with what they carry.
@@ -87,7 +99,7 @@ struct Backend {
 }
 
 impl Backend {
-    fn new(backend: Rc<state::Backend>, series: Series, since: u64) -> Backend {
+    fn new(backend: Rc<state::Backend>, series: Series, cluster: Key, since: u64) -> Backend {
         let name = hash_of(&[backend.cluster.as_bytes(), backend.id.as_bytes()]);
         Backend {
             server: Rc::new(Server {
@@ -95,8 +107,12 @@ impl Backend {
                 backend,
                 series,
             }),
-            smooth: Smooth::default(),
+            cluster,
+            seat: None,
             health: Health::default(),
+            full: false,
+            back_ms: None,
+            returns_ms: 0,
             pool: Vec::new(),
             removed: false,
             connections: 0,
@@ -128,17 +144,23 @@ impl Backend {
 
 struct Cluster {
     lead: Lead,
-    backends: Vec<Key>,
+    /// By their ids.
+    backends: HashMap<Rc<str>, Key>,
+    /// By what the cookies of sticky sessions call them.
+    by_cookie: HashMap<Box<str>, Key>,
+    choice: Choice,
     /// What its checks ask.
     question: Option<u64>,
-    /// Too few are well: nobody is left alone.
-    panics: bool,
-    /// Whether that is so is to be looked at.
-    unsettled: bool,
     /// Of one whose backends speak TLS.
     dialer: Option<Rc<Dialer>>,
     /// The change with which it came.
     since: u64,
+}
+
+impl Cluster {
+    fn slow_start_ms(&self) -> u64 {
+        u64::from(self.lead.target().cluster.balancing.slow_start) * 1000
+    }
 }
 
 pub struct Backs {
@@ -148,7 +170,18 @@ pub struct Backs {
     backends: Slab<Backend>,
     pub conns: Slab<Back>,
     pub timers: Wheel,
+    random: Random,
     tally: Tally,
+    /// Clusters for whose backends somebody waits, and of these those in which a request has ended.
+    queues: Vec<Key>,
+    freed: Vec<Key>,
+    queues_looked_ms: u64,
+    waiting: usize,
+    waiting_max: usize,
+    /// Who waited for a cluster that is gone.
+    pub stranded: Vec<Key>,
+    /// Of the worker's clock, at the start of this turn.
+    pub now_ms: u64,
     /// Changes of the configuration so far.
     moment: u64,
     /// How long an idle connection is kept.
@@ -159,12 +192,18 @@ pub struct Backs {
     pub news: News,
     /// Backends whose checks begin, or are other ones now.
     pub unchecked: Vec<Key>,
-    /// Clusters of which it is to be looked at whether too few are well.
-    unsettled: Vec<Key>,
 }
 
 impl Backs {
-    pub fn new(now_ms: u64, keepalive_ms: u64, tally: Tally, dialers: Dialers) -> Backs {
+    /// `waiting_max`: so many requests wait at most, for all clusters together.
+    pub fn new(
+        now_ms: u64,
+        keepalive_ms: u64,
+        tally: Tally,
+        dialers: Dialers,
+        random: Random,
+        waiting_max: usize,
+    ) -> Backs {
         Backs {
             clusters: Slab::default(),
             by_id: HashMap::new(),
@@ -172,242 +211,21 @@ impl Backs {
             backends: Slab::default(),
             conns: Slab::default(),
             timers: Wheel::new(now_ms),
+            random,
             tally,
+            queues: Vec::new(),
+            freed: Vec::new(),
+            queues_looked_ms: 0,
+            waiting: 0,
+            waiting_max,
+            stranded: Vec::new(),
+            now_ms,
             moment: 0,
             keepalive_ms,
             departed: Vec::new(),
             watches: Watches::default(),
             news: News::default(),
             unchecked: Vec::new(),
-            unsettled: Vec::new(),
-        }
-    }
-
-    // ---- what is configured ---------------------------------------------
-
-    /// Another change is about to be made.
-    pub fn changes(&mut self) {
-        self.moment += 1;
-    }
-
-    pub fn moment(&self) -> u64 {
-        self.moment
-    }
-
-    pub fn add_cluster(&mut self, cluster: Rc<state::Cluster>, series: Series) {
-        let id = cluster.id.clone();
-        let lead = Lead::new(Target {
-            key: NOWHERE,
-            cluster: Rc::clone(&cluster),
-            series,
-        });
-        let dialer = self.dialer_of(&cluster);
-        let key = self.clusters.insert(Cluster {
-            lead: lead.clone(),
-            backends: Vec::new(),
-            question: question(&cluster),
-            panics: false,
-            unsettled: false,
-            dialer,
-            since: self.moment,
-        });
-        lead.turn(Target {
-            key,
-            cluster,
-            series,
-        });
-        self.by_id.insert(id, key);
-    }
-
-    pub fn update_cluster(&mut self, cluster: Rc<state::Cluster>) {
-        let Some(key) = self.by_id.get(&cluster.id).copied() else {
-            return;
-        };
-        self.update_dialer(key, &cluster);
-        let Some(updated) = self.clusters.get_mut(key) else {
-            return;
-        };
-        let before = updated.lead.target();
-        updated.lead.turn(Target {
-            key,
-            cluster,
-            series: before.series,
-        });
-        self.ask_anew(key, &before.cluster);
-    }
-
-    pub fn remove_cluster(&mut self, id: &str) {
-        if let Some(key) = self.by_id.remove(id) {
-            self.clusters.remove(key);
-        }
-    }
-
-    pub fn target(&self, id: &str) -> Option<Rc<Target>> {
-        self.lead(id).map(|lead| lead.target())
-    }
-
-    /// Where a connection leads that came from another worker; its cluster may be gone.
-    pub fn target_or_stray(&self, id: &str) -> Option<Rc<Target>> {
-        self.target(id).or_else(|| {
-            let made = made_up("cluster", &[("id", id.to_string())])?;
-            let Change::ClusterAdd(cluster) = made else {
-                return None;
-            };
-            Some(Rc::new(Target {
-                key: NOWHERE,
-                cluster,
-                series: None,
-            }))
-        })
-    }
-
-    /// A connection to a backend that another worker has made. A backend that is gone, or has
-    /// become another one, has this connection and gets no more.
-    pub fn take_over(&mut self, stream: TcpStream, tunnel: &Tunnel) -> Option<(Key, Rc<Server>)> {
-        let (cluster, id, address) = (&tunnel.cluster, &tunnel.backend, tunnel.address);
-        let same = |key: &Key| {
-            let backend = self.backends.get(*key);
-            backend.is_some_and(|backend| backend.conf().address == address)
-        };
-        let backend = match self.backend_key(cluster, id).filter(same) {
-            Some(known) => known,
-            None => self.stray_backend(cluster, id, address)?,
-        };
-        let server = self.backends.get_mut(backend)?;
-        server.connections += 1;
-        self.tally.row(server.server.series).add(Count::Open, 1);
-        self.watches.gained(&server.watchers);
-        let conn = self.conns.insert(Back {
-            conn: Conn::new(stream, false),
-            owner: None,
-            backend,
-            connecting: false,
-            shook: false,
-            identity: None,
-            preface: None,
-            idle_since_ms: 0,
-        });
-        Some((conn, Rc::clone(&server.server)))
-    }
-
-    fn stray_backend(&mut self, cluster: &str, id: &str, address: SocketAddr) -> Option<Key> {
-        let pairs = [
-            ("cluster", cluster.to_string()),
-            ("id", id.to_string()),
-            ("address", address.to_string()),
-        ];
-        let Change::BackendAdd(conf) = made_up("backend", &pairs)? else {
-            return None;
-        };
-        let gone = Backend::new(conf, None, self.moment);
-        Some(self.backends.insert(Backend {
-            removed: true,
-            ..gone
-        }))
-    }
-
-    pub fn lead(&self, id: &str) -> Option<Lead> {
-        let cluster = self.clusters.get(*self.by_id.get(id)?)?;
-        Some(cluster.lead.clone())
-    }
-
-    pub fn add_backend(&mut self, backend: Rc<state::Backend>, series: Series) {
-        let cluster = self.by_id.get(&backend.cluster).copied();
-        let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) else {
-            return;
-        };
-        let server = Rc::clone(&backend);
-        let key = self
-            .backends
-            .insert(Backend::new(backend, series, self.moment));
-        cluster.backends.push(key);
-        if let Some(backend) = self.backends.get_mut(key) {
-            backend.server = Rc::new(Server {
-                key,
-                backend: server,
-                series,
-            });
-        }
-        self.unchecked.push(key);
-        self.unsettle(key);
-    }
-
-    /// One that takes nothing new gives its idle connections up.
-    pub fn update_backend(&mut self, conf: Rc<state::Backend>) {
-        let Some(key) = self.backend_key(&conf.cluster, &conf.id) else {
-            return;
-        };
-        let Some(backend) = self.backends.get_mut(key) else {
-            return;
-        };
-        let idle = match conf.state {
-            BackendState::Ready => Vec::new(),
-            BackendState::Drain | BackendState::Down => std::mem::take(&mut backend.pool),
-        };
-        if conf.state != BackendState::Ready {
-            self.departed.push(key);
-        }
-        backend.server = Rc::new(Server {
-            key,
-            backend: conf,
-            series: backend.server.series,
-        });
-        if !backend.is_ready() {
-            self.settle(key, Verdict::Unknown);
-        }
-        self.unchecked.push(key);
-        self.unsettle(key);
-        for conn in idle {
-            self.drop_conn(conn);
-        }
-    }
-
-    fn backend_key(&self, cluster: &str, id: &str) -> Option<Key> {
-        let cluster = self.clusters.get(*self.by_id.get(cluster)?)?;
-        let of_id = |key: &&Key| {
-            self.backends
-                .get(**key)
-                .is_some_and(|b| *b.conf().id == *id)
-        };
-        // What was added last is asked for first.
-        cluster.backends.iter().rev().find(of_id).copied()
-    }
-
-    /// A server as it is configured here.
-    pub fn backend(&self, cluster: &str, id: &str) -> Option<Rc<state::Backend>> {
-        let backend = self.backends.get(self.backend_key(cluster, id)?)?;
-        Some(Rc::clone(&backend.server.backend))
-    }
-
-    /// New requests go elsewhere; running ones finish.
-    pub fn remove_backend(&mut self, cluster: &str, id: &str) {
-        let Some(key) = self.backend_key(cluster, id) else {
-            return;
-        };
-        let cluster = self.by_id.get(cluster).copied();
-        if let Some(cluster) = cluster.and_then(|key| self.clusters.get_mut(key)) {
-            cluster.backends.retain(|backend| *backend != key);
-        }
-        self.unsettle(key);
-        let Some(backend) = self.backends.get_mut(key) else {
-            return;
-        };
-        backend.removed = true;
-        self.unchecked.push(key);
-        self.departed.push(key);
-        for conn in std::mem::take(&mut backend.pool) {
-            self.drop_conn(conn);
-        }
-        self.forget_if_empty(key);
-    }
-
-    fn forget_if_empty(&mut self, backend: Key) {
-        if self
-            .backends
-            .get(backend)
-            .is_some_and(|b| b.removed && b.connections == 0)
-        {
-            self.backends.remove(backend);
         }
     }
 
@@ -450,6 +268,7 @@ impl Backs {
         };
         back.owner = None;
         back.idle_since_ms = now_ms;
+        let (backend, was_busy) = (back.backend, std::mem::take(&mut back.busy));
         let watched = back
             .conn
             .watch(poll, token::pack(Kind::Back, key), true, false);
@@ -462,6 +281,9 @@ impl Backs {
             }
             _ => false,
         };
+        if was_busy {
+            self.end(backend);
+        }
         if !fits || watched.is_err() {
             self.close(key);
             return;
@@ -494,6 +316,9 @@ impl Backs {
             server.connections -= 1;
             self.tally.row(server.server.series).take_one(Count::Open);
             self.watches.lost(&server.watchers);
+        }
+        if back.busy {
+            self.end(back.backend);
         }
     }
 

@@ -181,7 +181,6 @@ impl Probe {
 impl Worker {
     /// Part of every turn.
     pub(super) fn look_at_checks(&mut self) {
-        self.backs.look_at_panics();
         for key in std::mem::take(&mut self.backs.unchecked) {
             self.begin_checks(key);
         }

@@ -68,7 +68,11 @@ enum Stays {
 impl Slot {
     /// What it is doing, as the report has it.
     pub fn load(&self, protocol: Protocol) -> Load {
-        match (protocol, self.session.is_tunnel(), self.session.is_idle()) {
+        match (
+            protocol.behind(),
+            self.session.is_tunnel(),
+            self.session.is_idle(),
+        ) {
             (Protocol::Tcp, _, _) => Load::Tcp,
             (_, true, _) => Load::Websocket,
             (_, false, true) => Load::Idle,

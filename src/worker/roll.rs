@@ -122,6 +122,10 @@ impl Worker {
         let bytes = record.map_or((0, 0), |r| (r.bytes_up, r.bytes_down));
         pairs.push(("bytes_up", bytes.0.to_string()));
         pairs.push(("bytes_down", bytes.1.to_string()));
+        let host = record.map_or(&[][..], |r| r.host.as_slice());
+        if !host.is_empty() {
+            pairs.push(("host", shown(host)));
+        }
         let request = record.map_or(&[][..], |r| r.line.as_slice());
         if !request.is_empty() {
             pairs.push(("request", shown(request)));
@@ -152,7 +156,7 @@ impl Worker {
     }
 }
 
-/// The start of a request, as far as it is plain text.
+/// The start of a request or of its host, as far as it is plain text.
 fn shown(request: &[u8]) -> String {
     let start = request.iter().take(REQUEST_SHOWN_BYTES_MAX);
     let plain = |byte: &u8| match byte {
@@ -175,6 +179,6 @@ mod tests {
         let long = vec![b'\\'; 10_000];
         let mut line = String::new();
         crate::proto::line::quote(&mut line, &shown(&long));
-        assert!(line.len() + 2 * NAME_BYTES_MAX + 400 < CONNECTION_LINE_BYTES_MAX);
+        assert!(2 * line.len() + 2 * NAME_BYTES_MAX + 400 < CONNECTION_LINE_BYTES_MAX);
     }
 }

@@ -154,6 +154,10 @@ impl Setup {
         Setup::of("tcp")
     }
 
+    pub fn passthrough() -> Setup {
+        Setup::of("tls_passthrough")
+    }
+
     fn of(protocol: &'static str) -> Setup {
         let dir = TempDir::new();
         let (top, listener, clusters) = (BTreeMap::new(), Vec::new(), Vec::new());
@@ -266,7 +270,10 @@ impl Setup {
             };
             let frontends: Vec<_> = frontends.iter().map(frontend).collect();
             let backends: Vec<_> = backends.iter().map(|b| format!("{{ {b} }}")).collect();
-            let spoken = protocol.trim_end_matches('s');
+            let spoken = match protocol {
+                "http" | "https" => "http",
+                _ => "tcp",
+            };
             text += &format!("\n\n[clusters.{name}]\nprotocol = \"{spoken}\"\n");
             text += &format!("frontends = [{}]\n", frontends.join(", "));
             text += &format!("backends = [{}]\n", backends.join(", "));

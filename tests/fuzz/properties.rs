@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use sozu_lib::parser::chunked::{self, Decoder};
+use sozu_lib::parser::client_hello::{self, Hello};
 use sozu_lib::parser::host;
 use sozu_lib::parser::http11::{self, Fields, Parse, RequestLine, Version};
 use sozu_lib::parser::target;
@@ -152,6 +153,29 @@ pub fn host(bytes: &[u8]) {
         &host::Host { name, ..host },
         80
     ));
+}
+
+/// A ClientHello says the same in any pieces, a name in it is one, and what follows does not matter.
+pub fn hello(bytes: &[u8]) {
+    let (mut whole, mut again) = (Vec::new(), Vec::new());
+    let answer = client_hello::read(bytes, &mut whole);
+    let mut cuts = Cuts::of(bytes);
+    let mut arrived = 0;
+    while arrived < bytes.len() {
+        arrived = bytes
+            .len()
+            .min(arrived + 1 + cuts.next(40) + bytes.len() / 512);
+        let early = client_hello::read(&bytes[..arrived], &mut again);
+        if early != Hello::Partial || arrived == bytes.len() {
+            assert_eq!(early, answer, "with {arrived} bytes");
+            break;
+        }
+    }
+    if let Hello::Complete { hostname } = answer {
+        assert!(hostname.is_empty() || host::parse(hostname).is_ok_and(|h| h.port.is_none()));
+        let longer = [bytes, b"\x15"].concat();
+        assert_eq!(client_hello::read(&longer, &mut again), answer);
+    }
 }
 
 /// A chunked body is read as a naive reader does, in any pieces; data written as

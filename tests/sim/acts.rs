@@ -178,13 +178,20 @@ impl Sim {
         true
     }
 
-    /// The pause is over: those who waited go on in order, and may try as often as at first.
+    /// The pause is over: those who waited go on in order, and may try as often as at first; some have waited too long.
     pub fn resume(&mut self) {
         self.paused_until_us = None;
         for s in std::mem::take(&mut self.held) {
             let slot = &mut self.slots[s];
             assert!(slot.session.is_held(), "in the queue without waiting");
             let request = slot.records.len();
+            if self.dice.percent(20) {
+                slot.too_late.push(request);
+                self.on(s, Event::Unconnected(Unconnected::QueueTimedOut));
+                self.run(s);
+                self.after(s);
+                continue;
+            }
             slot.connects.retain(|at| *at != request);
             slot.tried = 0;
             self.on(s, Event::Resumed(None));

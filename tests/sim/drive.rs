@@ -72,6 +72,8 @@ pub struct Slot {
     /// Requests that were held; those for which there was no place.
     pub held: Vec<usize>,
     pub turned_away: Vec<usize>,
+    /// Requests for which no backend became free in time.
+    pub too_late: Vec<usize>,
     /// Requests at which a deadline came.
     pub timeouts: Vec<usize>,
     /// Bytes since the last record.
@@ -165,6 +167,7 @@ impl Slot {
             unconnected: Vec::new(),
             held: Vec::new(),
             turned_away: Vec::new(),
+            too_late: Vec::new(),
             timeouts: Vec::new(),
             up: 0,
             down: 0,

@@ -113,12 +113,27 @@ pub fn plan(client: usize, room: usize, dice: &mut Dice) -> Plan {
     plan
 }
 
-/// A TCP client says whatever it wants.
-pub fn tunnel(dice: &mut Dice) -> Plan {
+/// A TCP client says whatever it wants; where TLS passes through, behind a ClientHello.
+pub fn tunnel(passthrough: bool, dice: &mut Dice) -> Plan {
+    let mut tunnel = Vec::new();
+    if passthrough {
+        tunnel = client_hello(dice);
+    }
+    tunnel.extend(dice.body());
     Plan {
-        tunnel: dice.body(),
+        tunnel,
         ..Plan::default()
     }
+}
+
+/// One without extensions, in records of any size.
+fn client_hello(dice: &mut Dice) -> Vec<u8> {
+    const FIXED: [u8; 4] = [1, 0, 0, 41];
+    const LISTS: [u8; 7] = [0, 0, 2, 0x13, 1, 1, 0];
+    let message = [&FIXED[..], &[3, 3], &[7; 32], &LISTS].concat();
+    let records = message.chunks(dice.between(1, message.len()));
+    let records = records.map(|part| [&[22, 3, 1, 0, part.len() as u8], part].concat());
+    records.collect::<Vec<_>>().concat()
 }
 
 fn blank(plan: &Plan, client: usize) -> Asked {

@@ -121,6 +121,7 @@ impl Case<'_> {
             End::ProxyShutdown | End::ProxyKilled => false,
             End::ProxyNoRoom => self.narrow,
             End::ProxyQueueFull => slot.turned_away.contains(&i),
+            End::ProxyQueueTimeout => slot.too_late.contains(&i),
         }
     }
 
@@ -171,7 +172,7 @@ impl Case<'_> {
             End::ClientTimeout => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,
-            End::ProxyQueueFull => 503,
+            End::ProxyQueueFull | End::ProxyQueueTimeout => 503,
             End::BackendTimeout | End::BackendConnectTimeout => 504,
             // Begun, then overtaken by what the client did.
             End::ClientReset | End::ClientClosed => return,

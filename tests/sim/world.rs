@@ -26,7 +26,8 @@ use sozu_lib::session::{
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Cluster, HostRule, Listener, LoadBalancing, PathRule, Protocol, Timeouts,
+    Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
+    Protocol, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -101,6 +102,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         challenges: Challenges::default(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
     Sim {
         now_us: 1_000_000,
         dice: Dice::new(0),
@@ -110,7 +112,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             room,
         },
         tools,
-        doors: [door(Protocol::Http, dice), door(Protocol::Tcp, dice)],
+        doors: [door(Protocol::Http, dice), door(raw, dice)],
         server: Rc::new(session::Server {
             key: Key {
                 index: 0,
@@ -123,6 +125,8 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
                 weight: 1,
                 state: BackendState::Ready,
                 backup: false,
+                max_connections: None,
+                sticky_id: None,
             }),
             series: None,
         }),
@@ -146,8 +150,8 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         },
         cluster: Rc::new(Cluster {
             id: "c".into(),
-            protocol,
-            load_balancing: LoadBalancing::RoundRobin,
+            protocol: protocol.behind(),
+            balancing: Balancing::by(LoadBalancing::RoundRobin),
             send_proxy: None,
             tls: None,
             check: None,
@@ -163,7 +167,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
-        Protocol::Tcp | Protocol::Metrics => "/",
+        Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
     router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
     let page = dice
@@ -197,7 +201,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
 
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
-        true => plan::tunnel(dice),
+        true => plan::tunnel(sim.doors[1].reads_hello(), dice),
         false => plan::plan(id, sim.truth.room, dice),
     };
     let client = Client::new(id, &mut plan, tcp, dice);

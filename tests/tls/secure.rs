@@ -379,7 +379,7 @@ fn acceptor(proof: &Proof, version: Option<SslVersion>) -> SslAcceptorBuilder {
     };
     fill().expect("a context");
     made.set_alpn_select_callback(|_, offered| {
-        openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
+        openssl::ssl::select_next_proto(b"\x02h2\x08http/1.1", offered).ok_or(AlpnError::NOACK)
     });
     made
 }

@@ -20,6 +20,7 @@ fn forward(text: &str, trusted: bool) -> String {
         listener: "127.0.0.1:8080".parse().unwrap(),
         request_id: b"0123",
         identity: b"",
+        cookie: None,
     };
     let mut out = Vec::new();
     request(&parsed, head, edge, &mut out);
@@ -127,6 +128,7 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
         http11,
         keep_alive,
         hsts: None,
+        cookie: None,
     };
     response(&line, head, parsed.options, body, shown, &mut out);
     String::from_utf8(out).unwrap()

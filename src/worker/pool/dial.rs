@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::balance::Round;
+use crate::balance::Ask;
 use crate::limits::TLS_SILENCE_MS;
 use crate::metrics::Count;
 use crate::net::conn::Conn;
@@ -15,6 +15,7 @@ use crate::slab::Key;
 use crate::state::Cluster;
 use crate::sys::epoll::Epoll;
 use crate::sys::socket;
+use crate::worker::pool::choice::Chosen;
 use crate::worker::pool::{Back, Backs};
 
 /// A pooled connection that went idle less than this ago is not taken for dead.
@@ -31,12 +32,20 @@ pub struct Asked<'a> {
     pub owner: Key,
     /// What is said first on a connection that is made: then it is nobody else's.
     pub preface: Option<&'a [u8]>,
+    /// By what a backend is chosen.
+    pub ask: Ask,
+    /// The backend that its cookie names; empty: none.
+    pub sticky: &'a str,
+    /// It has waited in the queue, and its turn has come.
+    pub called: bool,
 }
 
 /// What came of asking for a connection.
 pub enum Found {
     Ready(Key, Rc<Server>),
     Started(Key),
+    /// All backends have as many requests as they may.
+    Busy,
     Nothing(Unconnected),
 }
 
@@ -72,7 +81,7 @@ impl Backs {
         };
         cluster.dialer = dialer;
         let mut outdated = Vec::new();
-        for backend in &cluster.backends {
+        for backend in cluster.backends.values() {
             if let Some(backend) = self.backends.get_mut(*backend) {
                 outdated.append(&mut backend.pool);
             }
@@ -204,12 +213,17 @@ impl Backs {
             return Found::Nothing(Unconnected::NoTls(NO_NAME));
         }
         loop {
-            let Some(chosen) = self.choose(asked.cluster, tried, now_ms) else {
-                return Found::Nothing(Unconnected::NoBackend);
+            let by = (asked.ask, asked.sticky, asked.called);
+            let chosen = match self.choose(asked.cluster, by, tried, now_ms) {
+                Chosen::Backend(key) => key,
+                Chosen::Busy => return Found::Busy,
+                Chosen::Nobody => return Found::Nothing(Unconnected::NoBackend),
             };
             if let Some(key) = self.take_pooled(chosen, wanted, asked.reuse, now_ms) {
                 if let Some(back) = self.conns.get_mut(key) {
                     back.owner = Some(asked.owner);
+                    back.busy = true;
+                    self.begin(chosen);
                 }
                 let Some(server) = self.server(key) else {
                     continue;
@@ -227,38 +241,6 @@ impl Backs {
                 }
             }
         }
-    }
-
-    /// Backups only when no other can be used; those left alone only when nobody else is there.
-    fn choose(&mut self, cluster: Key, tried: &[Key], now_ms: u64) -> Option<Key> {
-        let cluster = self.clusters.get(cluster)?;
-        let (all, panics) = (&cluster.backends, cluster.panics);
-        let backends = &mut self.backends;
-        let mut best: Option<(bool, bool)> = None;
-        for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get(*key) else {
-                continue;
-            };
-            if backend.takes_requests() {
-                let rank = (backend.is_avoided(panics, now_ms), backend.conf().backup);
-                best = Some(best.map_or(rank, |best| best.min(rank)));
-            }
-        }
-        let best = best?;
-        let mut round = Round::default();
-        for key in all.iter().filter(|key| !tried.contains(key)) {
-            let Some(backend) = backends.get_mut(*key) else {
-                continue;
-            };
-            let rank = (backend.is_avoided(panics, now_ms), backend.conf().backup);
-            if backend.takes_requests() && rank == best {
-                let weight = backend.conf().weight;
-                round.offer(*key, weight, &mut backend.smooth);
-            }
-        }
-        let (chosen, total) = round.chosen()?;
-        backends.get_mut(chosen)?.smooth.pay(total);
-        Some(chosen)
     }
 
     fn take_pooled(
@@ -321,8 +303,10 @@ impl Backs {
             shook: false,
             identity,
             preface: asked.preface.map(Box::from),
+            busy: true,
             idle_since_ms: 0,
         });
+        self.begin(backend);
         if let Some(back) = self.conns.get_mut(key) {
             let watched = back
                 .conn

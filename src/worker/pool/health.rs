@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-use crate::health::{self, question, whose, Verdict};
+use crate::health::{question, whose, Verdict};
 use crate::metrics::Count;
 use crate::net::conn::Conn;
 use crate::net::tls::backend::Identity;
@@ -58,13 +58,8 @@ impl Subject {
 }
 
 impl Backend {
-    /// Whether requests go elsewhere while they can. `panics`: too few of its cluster are well.
-    pub(super) fn is_avoided(&self, panics: bool, now_ms: u64) -> bool {
-        !panics && (self.is_sick() || self.health.is_out(now_ms))
-    }
-
     /// Its checks fail.
-    fn is_sick(&self) -> bool {
+    pub(super) fn is_sick(&self) -> bool {
         self.checks.verdict() == Verdict::Down
     }
 }
@@ -74,9 +69,12 @@ impl Backs {
 
     /// A connect succeeded.
     pub fn connected(&mut self, backend: Key) {
-        if let Some(server) = self.backends.get_mut(backend) {
+        let server = self.backends.get_mut(backend);
+        // As it nearly always is.
+        if let Some(server) = server.filter(|server| server.down || !server.health.is_well()) {
             server.health.connected();
             self.came_back(backend);
+            self.restand(backend);
         }
     }
 
@@ -96,6 +94,7 @@ impl Backs {
         );
         if server.health.failed(now_ms) {
             self.went_down(backend, why.to_string());
+            self.restand(backend);
         }
     }
 
@@ -107,8 +106,10 @@ impl Backs {
         if status < 500 {
             server.health.answered();
             self.came_back(key);
+            self.restand(key);
         } else if server.health.erred(most, now_ms) {
             self.went_down(key, format!("{most} responses in a row were 5xx"));
+            self.restand(key);
         }
     }
 
@@ -126,13 +127,13 @@ impl Backs {
         let well = |server: &&mut Backend| server.down && !server.health.is_doubtful();
         if let Some(server) = server.filter(well) {
             server.down = false;
+            self.warm_up(key);
             self.changed(key);
         }
     }
 
     fn changed(&mut self, key: Key) {
         self.show_avoided(key);
-        self.unsettle(key);
         let Some(server) = self.backends.get_mut(key) else {
             return;
         };
@@ -179,7 +180,7 @@ impl Backs {
         if !is_other && before.check == now.cluster.check {
             return;
         }
-        let backends = changed.backends.clone();
+        let backends: Vec<Key> = changed.backends.values().copied().collect();
         for key in &backends {
             if is_other {
                 self.settle(*key, Verdict::Unknown);
@@ -217,9 +218,10 @@ impl Backs {
             // It can be connected to: what failed did so before.
             server.health.connected();
             self.came_back(key);
+            self.warm_up(key);
         }
         self.show_avoided(key);
-        self.unsettle(key);
+        self.restand(key);
     }
 
     /// `health cluster=C id=B address=A question=Q state=up|down`, as main tells it, if it is about
@@ -295,38 +297,5 @@ impl Backs {
     /// The backend in that slot.
     pub fn backend_at(&self, index: u32) -> Option<Key> {
         self.backends.key_at(index)
-    }
-
-    // ---- too few --------------------------------------------------------
-
-    /// It is to be looked at whether too few of its cluster are well.
-    pub(super) fn unsettle(&mut self, backend: Key) {
-        let Some(server) = self.backends.get(backend) else {
-            return;
-        };
-        let Some(key) = self.by_id.get(&server.conf().cluster).copied() else {
-            return;
-        };
-        let cluster = self.clusters.get_mut(key).filter(|it| !it.unsettled);
-        if let Some(cluster) = cluster {
-            cluster.unsettled = true;
-            self.unsettled.push(key);
-        }
-    }
-
-    /// Once in a turn, for what has happened in it.
-    pub fn look_at_panics(&mut self) {
-        for key in std::mem::take(&mut self.unsettled) {
-            let Some(cluster) = self.clusters.get_mut(key) else {
-                continue;
-            };
-            cluster.unsettled = false;
-            let servers = cluster.backends.iter();
-            let servers = servers.filter_map(|key| self.backends.get(*key));
-            let ready = servers.filter(|server| server.takes_requests());
-            let state =
-                |server: &Backend| (server.conf().backup, !(server.down || server.is_sick()));
-            cluster.panics = health::Count::of(ready.map(state)).panics();
-        }
     }
 }

@@ -62,9 +62,9 @@ impl Backs {
             backend.why = why.to_string();
             // Main has heard it from the other one.
             backend.told_down = true;
-            self.unsettle(key);
         }
         self.show_avoided(key);
+        self.restand(key);
         Some(())
     }
 }
