@@ -363,13 +363,8 @@ impl Worker {
             _ if line.starts_with("watch ") || line.starts_with("unwatch ") => {
                 self.obey_watch(line);
             }
-            _ if line.starts_with("health ") => {
-                let _not_ours = self.backs.hear_verdict(line);
-            }
-            _ if line.starts_with("probers ") => {
-                let rows = value(line, "rows").unwrap_or_default();
-                self.probes.hear_rows(&rows);
-            }
+            _ if line.starts_with("health ") => self.backs.hear_verdict(line),
+            _ if line.starts_with("probers ") => self.probes.hear_rows(line),
             _ if line.starts_with("page ") => self.tell_page(line),
             _ if line.starts_with("check ") => {
                 let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];
