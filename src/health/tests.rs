@@ -61,14 +61,14 @@ impl World {
     fn round(&mut self) -> [usize; BACKENDS] {
         let mut made = [0; BACKENDS];
         for at in 0..self.workers.len() {
-            for backend in 0..BACKENDS {
+            for (backend, made) in made.iter_mut().enumerate() {
                 let name = hash_of(&[b"c", &[backend as u8]]);
                 let rows = self.rows();
                 let worker = &mut self.workers[at];
                 if whose(&worker.rows, name) != Some(worker.row) {
                     continue;
                 }
-                made[backend] += 1;
+                *made += 1;
                 let well = self.well[backend];
                 let found = worker.checks[backend].result(well, &CHECK);
                 let heard = self.random.below(100) >= self.lost;

@@ -18,6 +18,7 @@ use crate::net::tls::backend::{reason, Identity};
 use crate::net::token::{self, Kind};
 use crate::parser::proxy_protocol::write_local;
 use crate::proto::reply;
+use crate::role::value;
 use crate::slab::{Key, Slab};
 use crate::state::{Ask, Check, Cluster};
 use crate::sys::{epoll, socket};
@@ -85,7 +86,8 @@ impl Probes {
     }
 
     /// `probers rows=0,1`, as main tells it.
-    pub fn hear_rows(&mut self, rows: &str) {
+    pub fn hear_rows(&mut self, line: &str) {
+        let rows = value(line, "rows").unwrap_or_default();
         let rows = rows.split(',').filter_map(|row| row.parse().ok());
         self.rows = rows.collect();
     }

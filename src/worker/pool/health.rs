@@ -226,7 +226,13 @@ impl Backs {
 
     /// `health cluster=C id=B address=A question=Q state=up|down`, as main tells it, if it is about
     /// what there is and is asked here.
-    pub fn hear_verdict(&mut self, line: &str) -> Option<()> {
+    pub fn hear_verdict(&mut self, line: &str) {
+        if let Some((key, verdict)) = self.verdict_in(line) {
+            self.settle(key, verdict);
+        }
+    }
+
+    fn verdict_in(&self, line: &str) -> Option<(Key, Verdict)> {
         let words = split(line).ok()?;
         let text = |key| value_of(&words, key);
         let verdict = match text("state")? {
@@ -239,10 +245,8 @@ impl Backs {
         let key = self.backend_key(text("cluster")?, text("id")?)?;
         let server = self.backends.get(key)?;
         let same = server.conf().address.to_string() == text("address")?;
-        if asked.is_some() && asked == cluster.question && same && server.is_ready() {
-            self.settle(key, verdict);
-        }
-        Some(())
+        let meant = asked.is_some() && asked == cluster.question && same && server.is_ready();
+        meant.then_some((key, verdict))
     }
 
     /// The pairs by which a backend is named in such a line.
