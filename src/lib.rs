@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod net;
 pub mod parser;
 pub mod proto;
+pub mod quota;
 pub mod random;
 pub mod role;
 pub mod route;

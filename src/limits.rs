@@ -48,6 +48,9 @@ pub const INTERIM_RESPONSES_MAX: u8 = 16;
 pub const ANSWER_BYTES_MAX: usize = 12 * 1024;
 /// How long a half-closed connection waits for the client's end, in milliseconds.
 pub const LINGER_MS: u64 = 2_000;
+/// For so long a client is waited for before it is judged how fast it is, in microseconds. Half the web stalls for
+/// a second or two, when a phone changes from one cell to the next.
+pub const PACE_WINDOW_US: u64 = 5_000_000;
 /// Exchanges kept for the next requests, so that none is allocated for a request.
 pub const SPARE_EXCHANGES_MAX: usize = 1024;
 /// Connections to other backends tried after one that could not be made.
@@ -108,7 +111,7 @@ pub const TLS_SILENCE_MS: u64 = 60_000;
 /// Most objects of one kind (listeners, certificates, clusters, frontends, backends) in a state.
 pub const STATE_OBJECTS_MAX: usize = 1_000_000;
 
-/// Listeners, clusters and backends that are counted at the same time, 296 bytes each and per
+/// Listeners, clusters and backends that are counted at the same time, 352 bytes each and per
 /// worker. More of them work, and are missing in the metrics.
 pub const SERIES_MAX: usize = 16_384;
 /// Names of a certificate that a figure has as its label: with four of the longest it fits a piece.

@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "config",
     "proto",
     "date",
+    "quota",
     "random",
     "metrics",
     "certificate",

@@ -5,8 +5,8 @@ use crate::balance::Seat;
 use crate::limits::RING_POINTS_MAX;
 use crate::random::mix;
 
-/// Points of a seat of weight 100: with them shares differ by some 8 percent.
-const POINTS: u64 = 160;
+/// Points for each unit of weight: with those of 100 shares differ by some 3 percent.
+const POINTS: u64 = 16;
 
 #[derive(Default)]
 pub struct Ring {
@@ -23,7 +23,7 @@ impl Ring {
         let total: u64 = seats.clone().map(|(.., weight)| u64::from(weight)).sum();
         let mut points = Vec::new();
         for (seat, name, weight) in seats {
-            let wanted = u64::from(weight) * POINTS / 100;
+            let wanted = u64::from(weight) * POINTS;
             let most = u64::from(weight) * RING_POINTS_MAX / total.max(1);
             let count = wanted.min(most).max(1);
             points.extend((0..count).map(|n| (mix(name.wrapping_add(mix(n + 1))), seat)));
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_key_belongs_to_the_first_point_behind_it() {
         let mut random = Random::new(1);
-        for seats in [0, 1, 2, 50] {
+        for seats in [0, 1, 2, 9] {
             let all = (0..seats).map(|seat| (seat, mix(seat.into()), 1 + seat as u16));
             let ring = Ring::new(all);
             let keys = (0..1_000).map(|_| random.next_u64());

@@ -111,16 +111,21 @@ fn chosen(policy: LoadBalancing, weights: &[u16], turns: usize) -> Vec<usize> {
 fn shares_are_those_of_the_weights() {
     let weights = [7, 256, 1, 36, 100];
     let turns = 40_000;
-    // In parts of the share: exact, by chance, by chance and by the points of the ring.
+    // In parts of the share: exact, by chance, by chance and by the points of the ring, sixteen for each unit.
     for (policy, tolerance) in [
         (LoadBalancing::RoundRobin, 0.001),
         (LoadBalancing::Random, 0.03),
-        (LoadBalancing::Hash, 0.35),
+        (LoadBalancing::Hash, 0.0),
     ] {
         let counts = chosen(policy, &weights, turns);
         for (count, weight) in counts.iter().zip(weights) {
             let expected = turns as f64 * f64::from(weight) / 400.0;
             // By chance a count lies within four of its deviations.
+            let by_points = 3.0 / (16.0 * f64::from(weight)).sqrt();
+            let tolerance = match policy {
+                LoadBalancing::Hash => by_points,
+                _ => tolerance,
+            };
             let slack = tolerance * expected + 4.0 * expected.sqrt();
             let off = (*count as f64 - expected).abs();
             assert!(off <= slack, "{policy:?} {weight}: {count} for {expected}");

@@ -5,10 +5,12 @@
 
 use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
 use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
+use crate::quota::crowd::CONNECTIONS_MAX;
+use crate::quota::rate::{BURST_MAX, RATE_MAX};
 
 /// Statuses of the answers that the proxy gives itself.
-pub const ANSWER_STATUSES: [u16; 16] = [
-    400, 404, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
+pub const ANSWER_STATUSES: [u16; 17] = [
+    400, 403, 404, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
 ];
 
 pub struct Key {
@@ -256,6 +258,13 @@ pub static LISTENER: &[Key] = &[
     key("trusted_proxies", Ranges, Empty, "Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed."),
     key("expect_proxy", Bool, Is("false"), "Whether clients are proxies that say first, in the PROXY protocol (version 1 or 2), whom they speak for."),
     key("proxy_sources", Ranges, Empty, "From where clients say so, and have to; others speak for themselves. If it is not given, all have to."),
+    key("allow", Ranges, Empty, "Clients that may come; others are closed at once. If it is not given, all may."),
+    key("deny", Ranges, Empty, "Clients that may not come, even if they are in allow."),
+    key("max_connections_per_ip", Int { min: 1, max: CONNECTIONS_MAX }, Empty, "Most connections of one client, an IPv4 address or IPv6 /64, over all workers; more are closed at once."),
+    key("request_rate", Int { min: 1, max: RATE_MAX }, Empty, "Most requests a second of one client, over all workers; more are answered 429."),
+    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second."),
+    key("max_body", ANY_COUNT, Empty, "Most bytes of a request's body; a longer one is answered 413."),
+    key("min_rate", ANY_COUNT, Empty, "Fewest bytes a second that a client sends of a request's body, or takes of a response, while it is waited for."),
     key("tls_versions", Versions, Https("TLSv1.2,TLSv1.3"), "Which versions of TLS it speaks."),
     key("cipher_list", Ciphers, Https(CIPHER_LIST), "What TLS 1.2 may encrypt with."),
     key("cipher_suites", Ciphers, Https(CIPHER_SUITES), "What TLS 1.3 may encrypt with."),
@@ -322,6 +331,11 @@ pub static CLUSTER: &[Key] = &[
     key("slow_start", Int { min: 0, max: TIMEOUT_SECONDS_MAX }, Is("0"), "For so many seconds the weight of a backend grows that was added or came back."),
     key("max_queue", Int { min: 0, max: QUEUE_MAX }, Is("1024"), "How many requests of one worker wait at most while all backends have max_connections."),
     key("queue_timeout", Seconds, Is("5"), "How long one may wait there, before it is answered 503."),
+    key("allow", Ranges, Empty, "Clients that may come; others are answered 403, for TCP reset. If it is not given, all may."),
+    key("deny", Ranges, Empty, "Clients that may not come, even if they are in allow."),
+    key("request_rate", Int { min: 1, max: RATE_MAX }, Empty, "Most requests a second of one client, over all workers; more are answered 429."),
+    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second."),
+    key("max_body", ANY_COUNT, Empty, "Most bytes of a request's body; it wins over the listener's."),
     key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
     key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod foreign;
 pub mod keys;
 pub mod object;
+mod quota;
 mod read;
 mod report;
 mod settings;

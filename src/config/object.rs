@@ -8,6 +8,7 @@ use super::certificate::{own_certificate_from, own_certificate_words, tls_from, 
 use super::check::{check_from, check_words};
 use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
+use super::quota::{quota_from, quota_words};
 use crate::certificate::authorities;
 use crate::parser::proxy_protocol::Version;
 use crate::state::{Actions, Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
@@ -35,6 +36,7 @@ pub fn listener_from(mut fields: Fields, defaults: &Timeouts) -> Result<Listener
         trusted_proxies: fields.ranges("trusted_proxies"),
         expect_proxy,
         proxy_sources,
+        quota: quota_from(&mut fields, protocol)?,
         tls: tls_from(&mut fields, protocol)?,
         answers: fields.answers(),
     })
@@ -52,6 +54,7 @@ pub fn listener_words(listener: &Listener) -> Words {
     // Not where it is not: a version before knows no such key.
     words.extend(listener.expect_proxy.then(|| word("expect_proxy", true)));
     words.extend(ranges_word("proxy_sources", &listener.proxy_sources));
+    words.extend(quota_words(&listener.quota));
     words.extend(listener.tls.iter().flat_map(tls_words));
     words.extend(answers_words(&listener.answers));
     words
@@ -69,7 +72,7 @@ fn proxy_from(fields: &mut Fields, protocol: Protocol) -> Result<(bool, Vec<Cidr
     }
 }
 
-fn ranges_word(key: &str, ranges: &[Cidr]) -> Option<(String, String)> {
+pub fn ranges_word(key: &str, ranges: &[Cidr]) -> Option<(String, String)> {
     let texts: Vec<String> = ranges.iter().map(Cidr::to_string).collect();
     (!ranges.is_empty()).then(|| word(key, texts.join(",")))
 }
@@ -105,6 +108,7 @@ pub fn cluster_from(mut fields: Fields) -> Result<Cluster, Fault> {
         id: fields.text("id")?.into(),
         protocol,
         balancing: balancing_from(&mut fields)?,
+        quota: quota_from(&mut fields, protocol)?,
         send_proxy: proxy_version(&fields.text("send_proxy")?),
         check: check_from(&mut fields, tls.as_ref())?,
         eject_5xx: eject_from(&mut fields, protocol)?,
@@ -119,6 +123,7 @@ pub fn cluster_words(cluster: &Cluster) -> Words {
         word("protocol", cluster.protocol.name()),
     ];
     words.extend(balancing_words(&cluster.balancing));
+    words.extend(quota_words(&cluster.quota));
     words.extend(
         cluster
             .send_proxy

@@ -3,11 +3,12 @@
 use std::io::Write;
 
 /// Every status that we answer with ourselves, and its reason phrase (RFC 9110 section 15, RFC 6585).
-pub const STATUSES: [(u16, &str); 19] = [
+pub const STATUSES: [(u16, &str); 20] = [
     (200, "OK"),
     (301, "Moved Permanently"),
     (308, "Permanent Redirect"),
     (400, "Bad Request"),
+    (403, "Forbidden"),
     (404, "Not Found"),
     (405, "Method Not Allowed"),
     (408, "Request Timeout"),

@@ -47,6 +47,12 @@ pub enum Count {
     HandshakesFull,
     HandshakesResumed,
     HandshakesFailed,
+    /// Connections and requests that were refused, by the limit that they were beyond.
+    RefusedConnections,
+    RefusedAddress,
+    RefusedRate,
+    RefusedBody,
+    RefusedPace,
     /// Microseconds, all observations together.
     Duration,
 }
@@ -62,7 +68,7 @@ pub const BOUNDS_US: [u64; 15] = [
 
 /// Cells of a row.
 pub const CELLS: usize = COUNTS + BOUNDS_US.len() + 1;
-const _: () = assert!(CELLS == 39);
+const _: () = assert!(CELLS == 44);
 
 /// The place of the bucket for a duration.
 pub fn bucket(us: u64) -> usize {

@@ -47,6 +47,8 @@ pub enum Value {
     Answered,
     /// What did not end well, with a label `by`.
     Failed,
+    /// What was refused, with a label `limit`.
+    Refused,
     /// TLS handshakes, with a label `kind`.
     Handshakes,
     /// Health checks, with a label `result`.
@@ -80,7 +82,7 @@ const fn figure(
 }
 
 use Type::{Counter, Gauge, Histogram};
-use Value::{Answered, Checks, Durations, Failed, Handshakes, Named, Version};
+use Value::{Answered, Checks, Durations, Failed, Handshakes, Named, Refused, Version};
 
 /// Every figure, in the order in which they are told.
 #[rustfmt::skip]
@@ -107,12 +109,14 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_listener_handshakes_total", Of::Listener, Counter, Handshakes, "TLS handshakes: whole, with a session of before, failed or given up."),
     figure("sozu_listener_responses_total", Of::Listener, Counter, Answered, "Responses by the first digit of their status."),
     figure("sozu_listener_failures_total", Of::Listener, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
+    figure("sozu_listener_refused_total", Of::Listener, Counter, Refused, "Connections and requests of clients that were beyond a limit, the listener's or a cluster's."),
     figure("sozu_listener_received_bytes_total", Of::Listener, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
     figure("sozu_listener_sent_bytes_total", Of::Listener, Counter, Value::Count(Count::Sent), "Bytes sent to clients."),
     figure("sozu_listener_duration_seconds", Of::Listener, Histogram, Durations, "From the whole head of a request to the last byte of its response."),
     figure("sozu_certificate_not_after_seconds", Of::Certificate, Gauge, Named, "When a certificate ends, in seconds since 1970; of its names the first four."),
     figure("sozu_cluster_responses_total", Of::Cluster, Counter, Answered, "Responses by the first digit of their status, our own among them."),
     figure("sozu_cluster_failures_total", Of::Cluster, Counter, Failed, "Exchanges and connections that did not end well, by whose doing."),
+    figure("sozu_cluster_refused_total", Of::Cluster, Counter, Refused, "Requests to it that were beyond a limit, the listener's or its own."),
     figure("sozu_cluster_received_bytes_total", Of::Cluster, Counter, Value::Count(Count::Received), "Bytes passed on from clients."),
     figure("sozu_cluster_sent_bytes_total", Of::Cluster, Counter, Value::Count(Count::Sent), "Bytes sent to clients."),
     figure("sozu_cluster_queued", Of::Cluster, Gauge, Value::Count(Count::Queued), "Requests that wait now because all its backends have max_connections."),
@@ -181,6 +185,18 @@ impl Cursor {
     }
 }
 
+/// The limits beyond which something was refused, by the names of their keys.
+const REFUSED: [(&str, Count); 5] = [
+    (
+        "limit=\"max_connections_per_ip\"",
+        Count::RefusedConnections,
+    ),
+    ("limit=\"allow_deny\"", Count::RefusedAddress),
+    ("limit=\"request_rate\"", Count::RefusedRate),
+    ("limit=\"max_body\"", Count::RefusedBody),
+    ("limit=\"min_rate\"", Count::RefusedPace),
+];
+
 // Writing to a String cannot fail: the results below say nothing.
 impl Figure {
     fn write_head(&self, out: &mut String) {
@@ -217,6 +233,11 @@ impl Figure {
                 one("kind=\"full\"", totals.get(Count::HandshakesFull));
                 one("kind=\"resumed\"", totals.get(Count::HandshakesResumed));
                 one("kind=\"failed\"", totals.get(Count::HandshakesFailed));
+            }
+            Refused => {
+                for (label, count) in REFUSED {
+                    one(label, totals.get(count));
+                }
             }
             Checks => {
                 one("result=\"passed\"", totals.get(Count::ChecksPassed));

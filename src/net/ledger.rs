@@ -8,7 +8,8 @@
 //! on adding where the dead one stopped. A row that was given to another object
 //! has another generation, and what is still added for the one before is lost.
 //! As on the board, any worker can write any number anywhere: they inform, and one thing goes
-//! by them, the verdict on a canary (`supervisor/canary`).
+//! by them, the verdict on a canary (`supervisor/canary`). Behind the
+//! pages lie the counters of clients (`quota`), by which they are limited.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::limits::{SERIES_MAX, WORKERS_MAX};
 use crate::metrics::{bucket, Count, Series, Totals, CELLS};
+use crate::quota::crowd::Place;
+use crate::quota::{self, Clients};
 use crate::slab::Key;
 use crate::sys::shared::Shared;
 
@@ -49,22 +52,27 @@ const PAGES: usize = NOTES + SERIES_MAX;
 /// Cells of a page.
 const PAGE: usize = SERIES_MAX * CELLS;
 
+/// Where the pages end, and the counters of clients begin.
+const CLIENTS: usize = PAGES + WORKERS_MAX * PAGE;
+const ALL: usize = CLIENTS + quota::CELLS;
+
 /// A file that takes no more memory than was written to.
 pub struct Ledger(Shared);
 
 impl Ledger {
     /// How it is arranged: who has another arrangement cannot read it.
     pub fn layout() -> String {
-        format!("{NOTES}+{SERIES_MAX}+{WORKERS_MAX}x{CELLS}")
+        let clients = quota::layout();
+        format!("{NOTES}+{SERIES_MAX}+{WORKERS_MAX}x{CELLS}+{clients}")
     }
 
     pub fn create() -> io::Result<Ledger> {
-        Ok(Ledger(Shared::create(PAGES + WORKERS_MAX * PAGE)?))
+        Ok(Ledger(Shared::create(ALL)?))
     }
 
     pub fn map(file: OwnedFd) -> io::Result<Ledger> {
         let ledger = Ledger(Shared::map(file)?);
-        if ledger.0.cells().len() < PAGES + WORKERS_MAX * PAGE {
+        if ledger.0.cells().len() < ALL {
             return Err(io::Error::other("the ledger is too small"));
         }
         Ok(ledger)
@@ -96,6 +104,11 @@ impl Ledger {
 
     fn pages(&self) -> usize {
         (self.note(Note::Pages) as usize).min(WORKERS_MAX)
+    }
+
+    /// The counters of clients.
+    pub fn clients(&self) -> Clients<'_> {
+        Clients(&self.0.cells()[CLIENTS..])
     }
 
     /// Added up over all pages.
@@ -136,6 +149,7 @@ impl Ledger {
     pub fn open_page(&self, page: usize) {
         let used = self.note(Note::Pages).max(page as u64 + 1);
         self.set_note(Note::Pages, used);
+        self.clients().open_page(page);
     }
 
     /// A row begins to count for somebody else. What was counted in it is forgotten.
@@ -157,6 +171,7 @@ impl Ledger {
                 row[now as usize].store(0, Relaxed);
             }
         }
+        self.clients().forget(page);
     }
 }
 
@@ -183,6 +198,22 @@ impl Tally {
 
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    pub fn clients(&self) -> Clients<'_> {
+        self.ledger.clients()
+    }
+
+    /// The number of the own page.
+    pub fn page(&self) -> usize {
+        self.page
+    }
+
+    /// A connection that was counted there is over.
+    pub fn leave(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.clients().leave(self.page, place);
+        }
     }
 
     /// The own row of a series, to add to it.

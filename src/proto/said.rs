@@ -26,6 +26,10 @@ pub enum Said {
         /// Why it is down; `None`: it is up.
         down: Option<String>,
     },
+    /// It has as many connections as it may, and takes no more before others end.
+    Full {
+        connections: u32,
+    },
     Health(Finding),
 }
 
@@ -59,6 +63,9 @@ impl Said {
             "held" => Said::Held {
                 cluster: text("cluster")?,
                 waiting: number("waiting")?.try_into().ok()?,
+            },
+            "full" => Said::Full {
+                connections: number("connections")?.try_into().ok()?,
             },
             "backend" => Said::Backend {
                 cluster: text("cluster")?,
@@ -149,6 +156,8 @@ mod tests {
             connections: 3,
         };
         assert_eq!(Said::parse("left order=7 connections=3"), Some(left));
+        let full = Said::Full { connections: 4 };
+        assert_eq!(Said::parse("full connections=4"), Some(full));
         let held = Said::Held {
             cluster: "a".into(),
             waiting: 2,
@@ -203,6 +212,7 @@ mod tests {
             "left order=1",
             "held cluster=a waiting=-1",
             "held waiting=1",
+            "full",
             "backend cluster=a id=b state=down",
             "backend cluster=a id=b state=sideways why=x",
             "shutdown hard",

@@ -7,6 +7,7 @@ use crate::http::rewrite;
 use crate::parser::chunked::Decoder;
 use crate::parser::http11::{self, Fields, Parse, Refusal};
 use crate::session::flow::Flow;
+use crate::session::quota::TOO_LONG;
 
 /// How the rest of the body comes in.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub struct Transfer {
     source: Source,
     /// It goes out in chunks.
     chunks: bool,
+    /// Bytes that chunks may still bring.
+    left: u64,
 }
 
 /// Memory that one turn of the worker lends to whoever parses or writes a head.
@@ -46,7 +49,16 @@ impl Transfer {
             Body::Chunked => (Source::Chunked(Decoder::default()), chunks),
             Body::UntilClose => (Source::UntilClose, chunks),
         };
-        Transfer { source, chunks }
+        Transfer {
+            source,
+            chunks,
+            left: u64::MAX,
+        }
+    }
+
+    /// What comes in chunks has at most so many bytes, or is refused.
+    pub fn limit(&mut self, most: u64) {
+        self.left = most;
     }
 
     /// All bytes, until the sender shuts its side.
@@ -95,6 +107,8 @@ impl Transfer {
             }
             Source::Chunked(decoder) => {
                 let decoded = decoder.decode(flow.raw_mut())?;
+                let left = self.left.checked_sub(decoded.data.len() as u64);
+                self.left = left.ok_or(TOO_LONG)?;
                 flow.pass_data(decoded.consumed, decoded.data, self.chunks);
                 if decoded.last {
                     self.source = Source::Trailers { searched: 0 };

@@ -8,6 +8,7 @@ use crate::metrics::text::Cursor;
 use crate::metrics::Count;
 use crate::session::body::Transfer;
 use crate::session::flow::Flow;
+use crate::session::pace::Pace;
 use crate::session::record::Record;
 use crate::session::{Door, Server, Target, Unconnected, World};
 use crate::state::Actions;
@@ -77,6 +78,8 @@ pub struct Exchange {
     pub location: Option<String>,
     /// What a certificate authority is answered.
     pub challenge: Option<Rc<str>>,
+    /// How fast the client is.
+    pub pace: Pace,
     pub record: Record,
 }
 
@@ -117,6 +120,7 @@ impl Default for Exchange {
             told: None,
             location: None,
             challenge: None,
+            pace: Pace::default(),
             record: Record::default(),
         }
     }

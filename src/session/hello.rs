@@ -5,7 +5,7 @@ use crate::parser::client_hello::{self, Hello};
 use crate::session::exchange::Exchange;
 use crate::session::record::End;
 use crate::session::response::finish;
-use crate::session::{tunnel, Common, Event, Phase, Side, World};
+use crate::session::{retire, tunnel, Common, Event, Phase, Side, World};
 
 /// A fatal alert, unrecognized_name (RFC 8446 sections 5.1 and 6.2): who sees it knows that it is not the network.
 const UNKNOWN_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -16,6 +16,11 @@ pub(super) fn on(c: &mut Common, mut x: Box<Exchange>, event: Event, world: &mut
         Event::Received(Side::Front, n) => {
             x.up.received(n);
             return look(c, x, world);
+        }
+        // It has come to look whether anybody is there.
+        Event::Ended(Side::Front) | Event::Lost(Side::Front) if x.up.raw().is_empty() => {
+            retire(x, world);
+            return Phase::Closed;
         }
         Event::Ended(Side::Front) | Event::Lost(Side::Front) => {
             (End::ClientClosed, "inside the ClientHello")

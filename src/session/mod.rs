@@ -25,7 +25,9 @@ pub mod flow;
 mod hello;
 mod metrics;
 pub mod moved;
+mod pace;
 mod phase;
+mod quota;
 pub mod record;
 mod request;
 mod response;
@@ -40,6 +42,7 @@ use crate::http::challenge::Challenges;
 use crate::http::fields::Head;
 use crate::limits::{LINGER_MS, SPARE_EXCHANGES_MAX};
 use crate::metrics::text::Cursor;
+use crate::quota::Clients;
 use crate::random::Random;
 use crate::state::{Listener, Names, Protocol};
 
@@ -57,6 +60,8 @@ pub struct World<'w> {
     pub door: &'w Door,
     /// What certificate authorities are answered.
     pub challenges: &'w Challenges,
+    /// What each client has taken.
+    pub clients: Clients<'w>,
     pub random: &'w mut Random,
     pub scratch: &'w mut Scratch,
     pub pool: &'w mut Pool,
@@ -226,9 +231,7 @@ impl Session {
     pub fn on(&mut self, event: Event, world: &mut World) {
         use Event::*;
         use Side::*;
-        if self.is_moved_by(&event) {
-            self.common.since_us = world.now_us;
-        }
+        self.move_on(&event, world);
         let c = &mut self.common;
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.phase = match (phase, event) {
@@ -294,17 +297,21 @@ impl Session {
         };
     }
 
-    /// Bytes that move put the deadline off.
-    fn is_moved_by(&self, event: &Event) -> bool {
+    /// Bytes that move put the deadline off, and are counted where they have to be many.
+    fn move_on(&mut self, event: &Event, world: &World) {
         let moving = matches!(
             self.phase,
             Phase::Running(_) | Phase::Answering(_) | Phase::Tunnel(_)
         );
-        moving
+        if moving
             && matches!(
                 event,
                 Event::Received(..) | Event::Sent(..) | Event::Lent(..)
             )
+        {
+            self.common.since_us = world.now_us;
+            self.count_pace(event, world);
+        }
     }
 
     /// What the worker is to do now. Each is told once.
@@ -403,6 +410,7 @@ impl Session {
 
     /// The turn is over: empty buffers go back.
     pub fn settle(&mut self, world: &mut World) {
+        self.go_on_pace(world);
         if let Some(x) = self.phase.exchange_mut() {
             x.up.settle(world.pool);
             x.down.settle(world.pool);
@@ -439,7 +447,12 @@ impl Session {
             Phase::Lingering => (0, LINGER_MS),
             Phase::Logging(_) | Phase::Closed => (0, 0),
         };
-        self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms
+        let silent_ms = self.common.since_us / 1000 + u64::from(seconds) * 1000 + extra_ms;
+        let slow_us = match &self.phase {
+            Phase::Running(x) => listener.quota.pace.and_then(|_| x.pace.due_us()),
+            _ => None,
+        };
+        slow_us.map_or(silent_ms, |us| silent_ms.min(us.div_ceil(1000)))
     }
 
     pub fn is_closed(&self) -> bool {

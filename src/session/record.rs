@@ -12,6 +12,10 @@ pub enum End {
     ClientTimeout,
     ClientBadRequest,
     ClientNoRoute,
+    ClientDenied,
+    ClientRateLimited,
+    ClientTooLarge,
+    ClientTooSlow,
     BackendNone,
     BackendRefused,
     BackendConnectTimeout,
@@ -51,13 +55,17 @@ pub const FIELDS: [&str; 17] = [
 
 impl End {
     /// In the order of their declaration.
-    pub const ALL: [End; 20] = [
+    pub const ALL: [End; 24] = [
         End::Ok,
         End::ClientClosed,
         End::ClientReset,
         End::ClientTimeout,
         End::ClientBadRequest,
         End::ClientNoRoute,
+        End::ClientDenied,
+        End::ClientRateLimited,
+        End::ClientTooLarge,
+        End::ClientTooSlow,
         End::BackendNone,
         End::BackendRefused,
         End::BackendConnectTimeout,
@@ -83,6 +91,10 @@ impl End {
             End::ClientTimeout => "client_timeout",
             End::ClientBadRequest => "client_bad_request",
             End::ClientNoRoute => "client_no_route",
+            End::ClientDenied => "client_denied",
+            End::ClientRateLimited => "client_rate_limited",
+            End::ClientTooLarge => "client_too_large",
+            End::ClientTooSlow => "client_too_slow",
             End::BackendNone => "backend_none",
             End::BackendRefused => "backend_refused",
             End::BackendConnectTimeout => "backend_connect_timeout",
@@ -100,6 +112,17 @@ impl End {
         }
     }
 
+    /// The limit by which it was ended, to be counted.
+    pub fn refused(self) -> Option<Count> {
+        match self {
+            End::ClientDenied => Some(Count::RefusedAddress),
+            End::ClientRateLimited => Some(Count::RefusedRate),
+            End::ClientTooLarge => Some(Count::RefusedBody),
+            End::ClientTooSlow => Some(Count::RefusedPace),
+            _ => None,
+        }
+    }
+
     /// Whose doing a bad end was, to be counted.
     pub fn failed(self) -> Option<Count> {
         match self {
@@ -108,7 +131,11 @@ impl End {
             | End::ClientReset
             | End::ClientTimeout
             | End::ClientBadRequest
-            | End::ClientNoRoute => Some(Count::FailedClient),
+            | End::ClientNoRoute
+            | End::ClientDenied
+            | End::ClientRateLimited
+            | End::ClientTooLarge
+            | End::ClientTooSlow => Some(Count::FailedClient),
             End::BackendNone
             | End::BackendRefused
             | End::BackendConnectTimeout

@@ -17,10 +17,11 @@ use crate::random::hash_of;
 use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::FRAME_BYTES;
+use crate::session::quota::{end_of, Visit};
 use crate::session::record::End;
 use crate::session::response::{complete, finish, flow_down};
 use crate::session::{
-    metrics, retire, BackAct, Common, Door, Phase, Reuse, Side, Stay, Target, World,
+    metrics, retire, BackAct, Common, Door, Phase, Reuse, Scratch, Side, Stay, Target, World,
 };
 use crate::state::{Actions, Cluster, HostRule, LoadBalancing, Names, Part, Protocol};
 
@@ -88,6 +89,7 @@ fn accept(
     len: usize,
     world: &mut World,
 ) -> Result<(), Refusal> {
+    let visit = Visit::of(c, world);
     let scratch = &mut *world.scratch;
     let head = Head {
         bytes: x.up.raw(),
@@ -113,7 +115,8 @@ fn accept(
 
     let hostname = request.host.as_ref().map_or(&b""[..], |host| host.name);
     x.record.host.extend_from_slice(hostname);
-    match lead(c, &request, hostname, world.door, world.challenges) {
+    let comes = visit.comes(&mut x.retry_after);
+    match comes.and_then(|()| lead(c, &request, hostname, world.door, world.challenges)) {
         Ok(Way::To(target, actions)) => (x.target, x.actions) = (Some(target), actions),
         here => {
             x.up.skip(len);
@@ -121,6 +124,11 @@ fn accept(
         }
     }
     if let Some(target) = &x.target {
+        let goes = visit.goes_to(target, request.body, &mut x.retry_after);
+        if let Err(refusal) = goes.map(|longest| x.up_body.limit(longest)) {
+            x.up.skip(len);
+            return Err(refusal);
+        }
         x.affinity = affinity(&target.cluster, &request, head, world.door, &mut x.sticky);
     }
     let edge = Edge {
@@ -138,13 +146,19 @@ fn accept(
     if !x.up.replace(len, &scratch.head, FRAME_BYTES) {
         return Err(refusal(431, "no room for the fields that we add"));
     }
+    begin_body(x, scratch)?;
+    c.acts.connect = Some(reuse(x));
+    c.since_us = world.now_us;
+    Ok(())
+}
+
+/// What has come with the head; it is kept if the request may be sent twice.
+fn begin_body(x: &mut Exchange, scratch: &mut Scratch) -> Result<(), Refusal> {
     if x.asked.replayable {
         x.up.hold();
     } else if x.asked.websocket.is_none() {
         x.up_body.pump(&mut x.up, scratch)?;
     }
-    c.acts.connect = Some(reuse(x));
-    c.since_us = world.now_us;
     Ok(())
 }
 
@@ -307,12 +321,8 @@ pub(super) fn head_timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut Wor
 /// A request that is not to be served. Only of one that was understood may another follow.
 fn refuse(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut World) -> Phase {
     // Answered here or sent elsewhere, or asked in the wrong place, and yet understood.
-    let astray = matches!(refusal.status, 200 | 301 | 308 | 404 | 421);
-    x.record.end = match refusal.status {
-        200 | 301 | 308 => End::Ok,
-        404 | 421 => End::ClientNoRoute,
-        _ => End::ClientBadRequest,
-    };
+    let astray = matches!(refusal.status, 200 | 301 | 308 | 403 | 404 | 421 | 429);
+    x.record.end = end_of(refusal.status);
     if refusal.status == 0 {
         // Another protocol: an answer in ours would be noise.
         return finish(c, x, End::ClientBadRequest, refusal.what);
@@ -422,9 +432,9 @@ fn bad_body(c: &mut Common, mut x: Box<Exchange>, refusal: Refusal, world: &mut 
     x.keep_alive = false;
     if x.answered() {
         c.acts.reset_front = true;
-        return finish(c, x, End::ClientBadRequest, refusal.what);
+        return finish(c, x, end_of(refusal.status), refusal.what);
     }
-    x.record.end = End::ClientBadRequest;
+    x.record.end = end_of(refusal.status);
     answer(c, x, refusal.status, refusal.what, world)
 }
 

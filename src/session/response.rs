@@ -257,25 +257,39 @@ pub(super) fn front_lost(c: &mut Common, x: Box<Exchange>) -> Phase {
 }
 
 pub(super) fn timeout(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
+    let client = waits_for_client(&x);
+    let rate = world.door.listener.quota.pace;
+    let slow = rate.is_some_and(|rate| x.pace.is_slow(world.now_us, rate));
+    let limits = &world.door.listener.timeouts;
+    let seconds = if client { limits.front } else { limits.back };
+    let silent = c.since_us / 1000 + u64::from(seconds) * 1000 <= world.now_us / 1000;
+    if !slow && !silent {
+        // A window of its pace is over, and it was fast enough.
+        return Phase::Running(x);
+    }
+    x.record.end = match (slow, client) {
+        (true, _) => End::ClientTooSlow,
+        (false, true) => End::ClientTimeout,
+        (false, false) => End::BackendTimeout,
+    };
     c.acts.back = if x.back_done {
         BackAct::Keep
     } else {
         BackAct::Close
     };
-    let client = waits_for_client(&x);
-    x.record.end = if client {
-        End::ClientTimeout
-    } else {
-        End::BackendTimeout
-    };
     if x.answered() {
         c.acts.reset_front = true;
         let end = x.record.end;
-        return finish(c, x, end, "silent inside a message");
+        let what = match slow {
+            true => "slower than min_rate",
+            false => "silent inside a message",
+        };
+        return finish(c, x, end, what);
     }
-    match client {
-        true => answer(c, x, 408, "the request body took too long", world),
-        false => answer(c, x, 504, "the backend did not answer in time", world),
+    match x.record.end {
+        End::ClientTooSlow => answer(c, x, 408, "the request body is slower than min_rate", world),
+        End::ClientTimeout => answer(c, x, 408, "the request body took too long", world),
+        _ => answer(c, x, 504, "the backend did not answer in time", world),
     }
 }
 

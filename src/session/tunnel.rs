@@ -24,6 +24,14 @@ pub(super) fn begin(c: &mut Common, world: &mut World) -> Phase {
 pub(super) fn seek(c: &mut Common, mut x: Box<Exchange>, rule: &Rule) -> Phase {
     x.target = Some(rule.lead.target());
     open(&mut x);
+    let denied = x
+        .target
+        .as_ref()
+        .and_then(|target| target.cluster.quota.denies(c.peer.ip()));
+    if let Some(why) = denied {
+        c.acts.reset_front = true;
+        return finish(c, x, End::ClientDenied, why);
+    }
     c.acts.connect = Some(Reuse::Never);
     Phase::Waiting(x)
 }

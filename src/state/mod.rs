@@ -14,6 +14,7 @@ mod certificate;
 mod check;
 mod client;
 mod dump;
+mod quota;
 mod rule;
 #[cfg(test)]
 pub mod sample;
@@ -22,6 +23,7 @@ mod store;
 pub use certificate::{Certificate, Facts, OwnCertificate, Paths, Secret};
 pub use check::{Ask, Check, Statuses};
 pub use client::{ClientAuth, Crls};
+pub use quota::{longest_body, Quota};
 pub use rule::check_path;
 pub use store::State;
 
@@ -230,6 +232,8 @@ pub struct Listener {
     pub expect_proxy: bool,
     /// … those from here, and nobody else; all, if it is empty.
     pub proxy_sources: Vec<Cidr>,
+    /// What its clients may take.
+    pub quota: Quota,
     /// Of an https one, and only of one.
     pub tls: Option<Tls>,
     /// Bodies of our own answers, by status.
@@ -242,6 +246,8 @@ pub struct Cluster {
     pub id: Rc<str>,
     pub protocol: Protocol,
     pub balancing: Balancing,
+    /// What its clients may take, beside what the listener says.
+    pub quota: Quota,
     /// Backends are told in the PROXY protocol who the client is.
     pub send_proxy: Option<proxy_protocol::Version>,
     /// Its backends speak TLS.

@@ -164,7 +164,7 @@ impl FrontendId {
 }
 
 /// Whether one of the ranges has it, IPv4 in either spelling.
-fn is_within(address: IpAddr, ranges: &[Cidr]) -> bool {
+pub fn is_within(address: IpAddr, ranges: &[Cidr]) -> bool {
     let address = address.to_canonical();
     ranges.iter().any(|range| range.contains(address))
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::parser::proxy_protocol::Version;
+use crate::quota::rate::Rate;
 
 /// A root that nobody trusts.
 const ROOT: &str = include_str!("../../tests/tls/root.pem");
@@ -101,6 +102,7 @@ impl Random {
             trusted_proxies: parsed.collect::<Result<_, _>>().expect("good ranges"),
             expect_proxy: protocol != Protocol::Metrics && self.coin(),
             proxy_sources: Vec::new(),
+            quota: self.quota(protocol, true),
             tls: (protocol == Protocol::Https).then(|| self.tls()),
             answers: self.answers(),
         }
@@ -154,6 +156,7 @@ impl Random {
         Cluster {
             id: self.name(),
             balancing: self.balancing(),
+            quota: self.quota(protocol, false),
             send_proxy: self.coin().then_some(Version::V2),
             check: self.check(),
             eject_5xx: match protocol {
@@ -163,6 +166,33 @@ impl Random {
             protocol,
             tls: self.backend_tls(),
             answers: self.answers(),
+        }
+    }
+
+    fn quota(&mut self, protocol: Protocol, of_listener: bool) -> Quota {
+        let http = matches!(protocol, Protocol::Http | Protocol::Https);
+        let mut range = |text: &str| match self.below(3) {
+            0 => vec![Cidr::parse(text).expect("a good range")],
+            _ => Vec::new(),
+        };
+        let (allow, deny) = (range("10.0.0.0/8"), range("2001:db8::/32"));
+        let mut number = |given: bool| (given && self.coin()).then(|| 1 + self.below(99) as u32);
+        let (connections, body, pace) = (
+            number(of_listener),
+            number(http),
+            number(http && of_listener),
+        );
+        let rate = number(http).map(|per_second| Rate {
+            per_second,
+            burst: 50,
+        });
+        Quota {
+            allow,
+            deny,
+            connections,
+            rate,
+            body,
+            pace,
         }
     }
 

@@ -4,6 +4,7 @@
 //! is no answer of a backend is an error whose sentence says what the client
 //! would see; the data lines before it say how far it came.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -19,8 +20,8 @@ use crate::proto::reply;
 use crate::route::Router;
 use crate::slab::Key;
 use crate::state::{
-    Backend, BackendState, Change, Code, Frontend, HostRule, Listener, LoadBalancing, Protocol,
-    Refused, State,
+    Backend, BackendState, Change, Cluster, Code, Frontend, HostRule, Listener, LoadBalancing,
+    Protocol, Refused, State,
 };
 use crate::supervisor::commands::text_of;
 use crate::supervisor::Supervisor;
@@ -72,6 +73,7 @@ fn explain(
     let listener = listener_meant(state, question.listener, asked.port)?;
     *lines += &text_of([Change::ListenerAdd(listener.clone())]);
     spoken_there(listener, &asked)?;
+    admitted(listener, question.client)?;
     if let Some(client) = question.client {
         *lines += &client_lines(listener, client, &asked)?;
     }
@@ -81,13 +83,90 @@ fn explain(
         *lines += &reply::data("answer", &[("by", "acme_challenges".to_string())]);
         return Ok(());
     }
-    let led = lead(state, now, listener, &asked, lines);
+    let led = lead(state, now, listener, &asked, question.client, lines);
     if !listener.enabled {
         let address = listener.address;
         let what = format!("listener {address} is disabled: the connection would be refused, until listener enable address={address}");
         return Err(missing(what));
     }
     led
+}
+
+/// Whether the connection of a client is taken at all.
+fn admitted(listener: &Listener, client: Option<IpAddr>) -> Result<(), Refused> {
+    match client.and_then(|client| listener.quota.denies(client)) {
+        None => Ok(()),
+        Some(why) => {
+            let address = listener.address;
+            let what = format!(
+                "explain: listener {address}: {why}: the connection would be closed at once"
+            );
+            Err(Refused::new(Code::Mismatch, what))
+        }
+    }
+}
+
+/// Whether a request or a connection of a client may go on to a cluster.
+fn let_in(cluster: &Cluster, client: Option<IpAddr>) -> Result<(), Refused> {
+    match client.and_then(|client| cluster.quota.denies(client)) {
+        None => Ok(()),
+        Some(why) => {
+            let seen = match cluster.protocol {
+                Protocol::Tcp => "the connection would be reset",
+                _ => "the answer would be 403",
+            };
+            let what = format!("explain: cluster {}: {why}: {seen}", cluster.id);
+            Err(Refused::new(Code::Mismatch, what))
+        }
+    }
+}
+
+/// What a client may take of a listener and of the cluster behind it, a line for each limit.
+fn limit_lines(listener: &Listener, cluster: &Cluster) -> String {
+    let mut lines = String::new();
+    let mut line = |whose: &str, key: &str, most: u32, beyond: &str| {
+        let pairs = [
+            ("key", key.to_string()),
+            ("value", most.to_string()),
+            ("of", whose.to_string()),
+            ("beyond", beyond.to_string()),
+        ];
+        lines += &reply::data("limit", &pairs);
+    };
+    let mut of_listener = listener.quota.clone();
+    // Of two the cluster's.
+    of_listener.body = of_listener.body.filter(|_| cluster.quota.body.is_none());
+    let of = |kind: &str, name: &dyn Display| format!("{kind} {name}");
+    let both = [
+        (of("listener", &listener.address), &of_listener),
+        (of("cluster", &cluster.id), &cluster.quota),
+    ];
+    for (whose, quota) in &both {
+        if let Some(most) = quota.connections {
+            line(
+                whose,
+                "max_connections_per_ip",
+                most,
+                "the connection is closed at once",
+            );
+        }
+        if let Some(rate) = quota.rate {
+            line(
+                whose,
+                "request_rate",
+                rate.per_second,
+                "429 with Retry-After",
+            );
+            line(whose, "request_burst", rate.burst, "request_rate counts");
+        }
+        if let Some(most) = quota.body {
+            line(whose, "max_body", most, "413");
+        }
+        if let Some(rate) = quota.pace {
+            line(whose, "min_rate", rate, "408, or a cut");
+        }
+    }
+    lines
 }
 
 /// Nobody understands a client there that speaks otherwise than its URL says.
@@ -218,6 +297,7 @@ fn lead(
     now: &Now,
     listener: &Listener,
     asked: &Asked,
+    client: Option<IpAddr>,
     lines: &mut String,
 ) -> Result<(), Refused> {
     let (frontend, without) = match listener.protocol {
@@ -245,8 +325,11 @@ fn lead(
         Protocol::Metrics => return metrics(asked),
     };
     *lines += &text_of([Change::FrontendAdd(frontend.clone())]);
-    let cluster = state.cluster(&frontend.cluster).cloned();
-    *lines += &text_of(cluster.map(Change::ClusterAdd));
+    if let Some(cluster) = state.cluster(&frontend.cluster) {
+        *lines += &text_of([Change::ClusterAdd(cluster.clone())]);
+        *lines += &limit_lines(listener, cluster);
+        let_in(cluster, client)?;
+    }
     *lines += &(now.paused)(&frontend.cluster);
     let mut takes_any = false;
     for backend in state.backends_of(&frontend.cluster) {

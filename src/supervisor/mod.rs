@@ -268,6 +268,8 @@ impl Supervisor {
         saved::tell(not_restored);
         given.tell(&sockets);
         let ledger = Ledger::create().map_err(broken("shared memory"))?;
+        let seed = process::random_u64().map_err(broken("randomness"))?;
+        ledger.clients().begin(seed);
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
         state.dump().for_each(|change| {

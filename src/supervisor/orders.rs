@@ -61,6 +61,7 @@ impl Supervisor {
             Some(Said::Backend { cluster, id, down }) => {
                 self.backend_changed(worker, &cluster, &id, down);
             }
+            Some(Said::Full { connections }) => self.full(worker, connections),
             Some(Said::Health(finding)) => self.found(worker, finding),
             None => self.hear(worker, line),
         }
@@ -83,6 +84,16 @@ impl Supervisor {
                 true => self.answer_late(asked.client, &reply::ok(&[])),
                 false => self.orders.asked.push(asked),
             }
+        }
+    }
+
+    fn full(&mut self, worker: Key, connections: u32) {
+        if let Some(place) = self.workers.may_report(worker, self.now_ms) {
+            let pairs = [
+                ("worker", place.to_string()),
+                ("connections", connections.to_string()),
+            ];
+            self.tell_event("full", &pairs);
         }
     }
 

@@ -311,13 +311,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::{Balancing, Cluster, LoadBalancing, Protocol};
+    use crate::state::{Balancing, Cluster, LoadBalancing, Protocol, Quota};
 
     fn add(id: usize) -> Change {
         Change::ClusterAdd(Rc::new(Cluster {
             id: id.to_string().into(),
             protocol: Protocol::Http,
             balancing: Balancing::by(LoadBalancing::RoundRobin),
+            quota: Quota::default(),
             send_proxy: None,
             tls: None,
             check: None,

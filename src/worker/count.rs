@@ -46,6 +46,9 @@ fn count(row: Row, x: &Exchange, us: Option<u64>) {
     if let Some(whose) = r.end.failed() {
         row.add(whose, 1);
     }
+    if let Some(limit) = r.end.refused() {
+        row.add(limit, 1);
+    }
     if let Some(us) = us {
         row.observe(us);
     }

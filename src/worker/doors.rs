@@ -10,12 +10,14 @@ use crate::net::board::Cell;
 use crate::net::conn::Conn;
 use crate::net::tls::Doorman;
 use crate::net::token::{self, Kind};
+use crate::quota::crowd::Place;
 use crate::route::Router;
 use crate::session::{Door, Rule, Session, Stay};
 use crate::slab::Key;
 use crate::state::{self, Change, Protocol, Tls};
 use crate::sys::{epoll, socket};
 use crate::worker::accept::Verdict;
+use crate::worker::admit::{entry, Entry};
 use crate::worker::drive::Slot;
 use crate::worker::inherit::made_up;
 use crate::worker::intro::Intro;
@@ -266,7 +268,8 @@ impl Worker {
     }
 
     /// A client that came in by that door has gone.
-    pub(super) fn left(&mut self, key: Key, shaking: bool) {
+    pub(super) fn left(&mut self, key: Key, place: Option<Place>, shaking: bool) {
+        self.tally.leave(place);
         self.board
             .set(self.id, Cell::Connections, self.slots.len() as u64);
         if let Some(entrance) = self.doors.get_mut(key) {
@@ -395,20 +398,26 @@ impl Worker {
         }
     }
 
+    /// Who comes now waits in the kernel's queue, until somebody goes.
+    fn be_full(&mut self) {
+        self.at_limit = true;
+        self.board.add(self.id, Cell::AtLimit, 1);
+        let now_ms = self.now_ms();
+        if now_ms >= self.limit_silent_until_ms {
+            self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
+            let most = self.max_connections;
+            log::warn!(
+                "{most} connections, the limit (max_connections): new ones wait until others end"
+            );
+            self.tell(&format!("full connections={most}"));
+        }
+        self.shut_doors();
+    }
+
     /// False: there is no more to be had now.
     fn accept_one(&mut self, key: Key) -> bool {
         if self.slots.len() >= self.max_connections {
-            self.at_limit = true;
-            self.board.add(self.id, Cell::AtLimit, 1);
-            let now_ms = self.now_ms();
-            if now_ms >= self.limit_silent_until_ms {
-                self.limit_silent_until_ms = now_ms + LIMIT_SILENCE_MS;
-                log::warn!(
-                    "{} connections, the limit (max_connections): new ones wait until others end",
-                    self.max_connections
-                );
-            }
-            self.shut_doors();
+            self.be_full();
             return false;
         }
         let Some(entrance) = self.doors.get_mut(key) else {
@@ -431,7 +440,16 @@ impl Worker {
                 return false;
             }
         };
+        // Of whom a proxy speaks for, it is asked later.
+        let place = match entrance.door.listener.expects_proxy(peer.ip()) {
+            true => None,
+            false => match entry(&entrance.door, peer, &self.tally) {
+                Entry::Yes(place) => place,
+                Entry::No => return true,
+            },
+        };
         let Some(front) = entrance.conn_of(stream, peer) else {
+            self.tally.leave(place);
             return true;
         };
         entrance.enter();
@@ -440,6 +458,7 @@ impl Worker {
         row.add(Count::Open, 1);
         let mut world = self.tools.world(&entrance.door, self.now_us, self.stay);
         let mut slot = Slot::new(Session::new(peer, &mut world), front, key, self.now_us);
+        slot.place = place;
         slot.intro = Intro::of(&entrance.door.listener, peer);
         self.board.add(self.id, Cell::Accepted, 1);
         let slot = self.insert(slot);

@@ -13,6 +13,7 @@ use crate::net::conn::Conn;
 use crate::net::ledger::Tally;
 use crate::net::tls::identity_of;
 use crate::net::token::{self, Kind};
+use crate::quota::crowd::Place;
 use crate::session::{BackAct, Event, Secured, Session, Side, Target, World};
 use crate::slab::{Key, Slab};
 use crate::sys::epoll::Epoll;
@@ -36,6 +37,8 @@ pub struct Slot {
     pub accepted_us: u64,
     /// The listener that it came in by.
     pub door: Key,
+    /// Where the connection is counted, if there is a limit for its client.
+    pub place: Option<Place>,
     /// What a proxy before this one says of the client, where one does.
     pub intro: Option<Box<Intro>>,
     /// Backends to which this request found no connection.
@@ -65,6 +68,7 @@ impl Slot {
             back: None,
             accepted_us,
             door,
+            place: None,
             intro: None,
             tried: Vec::new(),
             held: None,

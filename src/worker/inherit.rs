@@ -21,6 +21,7 @@ use crate::slab::Key;
 use crate::state::{Change, Timeouts};
 use crate::sys::pipe::Pipe;
 use crate::sys::{epoll, passing, socket};
+use crate::worker::admit::entered;
 use crate::worker::drive::Slot;
 use crate::worker::lend::{Lane, Lanes};
 use crate::worker::pool::legacy;
@@ -134,7 +135,9 @@ impl Worker {
         let (session, came) = Session::arrives(moved, whither, &mut world)?;
         entrance.enter();
         self.tally.row(entrance.door.series).add(Count::Open, 1);
-        let slot = Slot::new(session, front, door, moved.accepted_us);
+        let place = entered(&entrance.door.listener, moved.peer, &self.tally);
+        let mut slot = Slot::new(session, front, door, moved.accepted_us);
+        slot.place = place;
         let key = self.insert(slot);
         let load = self.slots.get(key).and_then(|slot| self.load_of(slot));
         self.recount(None, load);

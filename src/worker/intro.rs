@@ -7,6 +7,7 @@ use crate::metrics::Count;
 use crate::parser::proxy_protocol::{read, write, Ends, Header, Tls, Version};
 use crate::session::{Event, Secured, Side};
 use crate::state::Listener;
+use crate::worker::admit::{entry, Entry};
 use crate::worker::drive::{Slot, Turn};
 
 /// What is known of who the client is.
@@ -66,6 +67,12 @@ impl Turn<'_> {
             UnexpectedEof => log::debug!("{peer} is gone without a PROXY header"),
             _ => log::info!("{peer} sent no PROXY header, as expect_proxy wants it: {why}"),
         }
+        self.turn_away();
+    }
+
+    /// It is closed, and what it goes on to say is not read.
+    fn turn_away(&mut self) {
+        self.slot.front.readable = false;
         self.on(Event::Lost(Side::Front));
     }
 
@@ -74,6 +81,10 @@ impl Turn<'_> {
         self.slot.intro = ends.map(|ends| Box::new(Intro::Came(ends.destination)));
         if let Some(ends) = ends {
             self.slot.session.speaks_for(ends.source);
+        }
+        match entry(self.world.door, self.slot.session.peer(), self.tally) {
+            Entry::Yes(place) => self.slot.place = place,
+            Entry::No => return self.turn_away(),
         }
         if !self.slot.front.is_shaking() {
             self.on(Event::Secured(Secured::default()));

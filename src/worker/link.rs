@@ -314,7 +314,8 @@ impl Worker {
     }
 
     pub(super) fn obey(&mut self, line: &str) {
-        match line {
+        let noun = line.split(' ').next().unwrap_or_default();
+        match noun {
             "ping" => {
                 self.tell("pong");
                 self.look_at_doors();
@@ -324,67 +325,66 @@ impl Worker {
             "stop" => self.stop = true,
             // By another main, which knows of no change that is half told.
             "adopted" => self.batch = Batch::default(),
-            "log" => {
-                if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
-                    logging::reopen(file);
-                }
-            }
-            "access" => {
-                if let Some(file) = self.channel.as_mut().and_then(Channel::take_fd) {
-                    self.access.reopen(Sink::new(file));
-                }
-            }
-            _ if line.starts_with("socket ") => {
-                if let Some(channel) = &mut self.channel {
-                    if let Err(e) = self.batch.take_socket(channel) {
-                        log::error!("main handed over a bad socket: {e}");
-                    }
-                }
-            }
-            _ if line.starts_with("retire") => self.obey_retire(line),
-            "inherit" => {
-                if let Some(link) = self.channel.as_mut().and_then(Channel::take_fd) {
-                    self.inherit(link);
-                }
-            }
+            "log" | "access" | "inherit" => self.take_descriptor(noun),
             "desk" => self.channel.iter_mut().for_each(take_desk),
-            _ if line.starts_with("tickets ") => take_tickets(line),
-            _ if line.starts_with("challenges ") => {
-                self.tools.challenges = take_challenges(line);
-            }
-            _ if line.starts_with("series ") => self.batch.take_series(line),
-            _ if line.starts_with("commit ") => {
-                let batch = std::mem::take(&mut self.batch);
-                self.apply_batch(batch);
-                let revision = value(line, "revision").unwrap_or_default();
-                self.tell(&format!("done revision={revision}"));
-            }
-            _ if line.starts_with("pause ") || line.starts_with("resume ") => self.obey_pause(line),
-            _ if line.starts_with("watch ") || line.starts_with("unwatch ") => {
-                self.obey_watch(line);
-            }
-            _ if line.starts_with("health ") => {
+            "retire" => self.obey_retire(line),
+            "tickets" => take_tickets(line),
+            "challenges" => self.tools.challenges = take_challenges(line),
+            "pause" | "resume" => self.obey_pause(line),
+            "watch" | "unwatch" => self.obey_watch(line),
+            "health" => {
                 let _not_ours = self.backs.hear_verdict(line);
             }
-            _ if line.starts_with("probers ") => {
+            "probers" => {
                 let rows = value(line, "rows").unwrap_or_default();
                 self.probes.hear_rows(&rows);
             }
-            _ if line.starts_with("page ") => self.tell_page(line),
-            _ if line.starts_with("check ") => {
+            "page" => self.tell_page(line),
+            "check" => {
                 let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];
                 pairs.extend(self.digest().pairs());
                 self.tell(reply::data("checked", &pairs).trim_end());
             }
-            _ if line.starts_with("logging ") => {
+            "logging" => {
                 logging::set_filter(&value(line, "level").unwrap_or_default());
                 self.tell_obeyed(line);
             }
+            "socket" | "series" | "commit" => self.obey_batch(noun, line),
             _ => {
                 if let Err(e) = self.batch.take_change(line, &self.settings.timeouts) {
                     log::error!("main said {:?}: {e}", start(line));
                 }
             }
+        }
+    }
+
+    /// What belongs to changes, and that they are to be made.
+    fn obey_batch(&mut self, noun: &str, line: &str) {
+        match (noun, &mut self.channel) {
+            ("socket", Some(channel)) => {
+                if let Err(e) = self.batch.take_socket(channel) {
+                    log::error!("main handed over a bad socket: {e}");
+                }
+            }
+            ("series", _) => self.batch.take_series(line),
+            _ => {
+                let batch = std::mem::take(&mut self.batch);
+                self.apply_batch(batch);
+                let revision = value(line, "revision").unwrap_or_default();
+                self.tell(&format!("done revision={revision}"));
+            }
+        }
+    }
+
+    /// What has come along with such a line.
+    fn take_descriptor(&mut self, noun: &str) {
+        let Some(fd) = self.channel.as_mut().and_then(Channel::take_fd) else {
+            return;
+        };
+        match noun {
+            "log" => logging::reopen(fd),
+            "access" => self.access.reopen(Sink::new(fd)),
+            _ => self.inherit(fd),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod admit;
 mod boot;
 mod certificates;
 mod count;
@@ -72,6 +73,7 @@ struct Tools {
     spare: Spare,
     trash: Vec<u8>,
     challenges: Challenges,
+    tally: Tally,
 }
 
 impl Tools {
@@ -80,6 +82,7 @@ impl Tools {
             now_us,
             door,
             challenges: &self.challenges,
+            clients: self.tally.clients(),
             random: &mut self.random,
             scratch: &mut self.scratch,
             pool: &mut self.pool,
@@ -204,7 +207,7 @@ impl Worker {
                 (buffers / 2).max(1),
             ),
             probes: Probes::new(now_us / 1000),
-            tally,
+            tally: tally.clone(),
             // Half of the buffers is for those who do not wait for a paused cluster.
             holds: Holds::new((buffers / 2).max(1)),
             tools: Tools {
@@ -214,6 +217,7 @@ impl Worker {
                 spare: Vec::new(),
                 trash: vec![0; TRASH_BYTES],
                 challenges: Challenges::default(),
+                tally,
             },
             access: AccessLog::new(outfit.access, now_us),
             complaints: Complaints::default(),
@@ -467,7 +471,7 @@ impl Worker {
             true => slot.front.reset(),
             false => slot.front.part(),
         }
-        self.left(slot.door, slot.front.is_shaking());
+        self.left(slot.door, slot.place, slot.front.is_shaking());
         self.count_end(load, fate);
     }
 

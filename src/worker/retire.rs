@@ -314,7 +314,7 @@ impl Worker {
             self.backs.close(back);
         }
         self.forget_session(&mut slot.session, slot.door);
-        self.left(slot.door, false);
+        self.left(slot.door, slot.place, false);
     }
 
     fn forget_session(&mut self, session: &mut Session, door: Key) {

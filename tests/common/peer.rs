@@ -46,6 +46,18 @@ impl Peer {
         }
     }
 
+    /// Somebody for whom a proxy before ours speaks; `client` is an IP address.
+    #[track_caller]
+    pub fn on_behalf_of(client: &str, address: SocketAddr) -> Peer {
+        let (family, own) = match client.contains(':') {
+            true => ("TCP6", "::1"),
+            false => ("TCP4", "127.0.0.1"),
+        };
+        let mut peer = Peer::connect(address);
+        peer.send(format!("PROXY {family} {client} {own} 1234 80\r\n"));
+        peer
+    }
+
     /// Our own address: what the other side sees as its peer.
     pub fn local(&self) -> SocketAddr {
         self.stream.local_addr().expect("getsockname")

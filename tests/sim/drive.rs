@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
 use crate::client::Client;
 use crate::dice::Dice;
@@ -12,6 +13,7 @@ use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
 use sozu_lib::http::challenge::Challenges;
+use sozu_lib::quota::Clients;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
 use sozu_lib::session::{self, Door, Event, Scratch, Session, Side, Spare, Stay, World};
@@ -24,6 +26,8 @@ pub struct Tools {
     pub spare: Spare,
     pub trash: Vec<u8>,
     pub challenges: Challenges,
+    /// Counters of clients.
+    pub clients: Vec<AtomicU64>,
 }
 
 /// A record as it was logged.
@@ -125,6 +129,7 @@ pub fn lend<'w>(tools: &'w mut Tools, door: &'w Door, now_us: u64, stay: Stay) -
         now_us,
         door,
         challenges: &tools.challenges,
+        clients: Clients(&tools.clients),
         random: &mut tools.random,
         scratch: &mut tools.scratch,
         pool: &mut tools.pool,

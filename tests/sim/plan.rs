@@ -8,6 +8,10 @@ pub enum Kind {
     Good,
     /// 404, and the next one may follow.
     NoRoute,
+    /// 403, and the next one may follow.
+    Denied,
+    /// 413: its body is longer than any may be.
+    TooLarge,
     /// Its head is refused with that status; 0: with any.
     BadHead(u16),
     /// Its body is refused behind `Asked::body`.
@@ -42,6 +46,16 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// No backend sees any of it.
+    pub fn is_refused(&self) -> bool {
+        match self.kind {
+            Kind::Good | Kind::BadBody => false,
+            // How long chunks are together, nobody knows before.
+            Kind::TooLarge => !self.chunked,
+            _ => true,
+        }
+    }
+
     /// It may be sent twice if its first connection was dead.
     pub fn may_be_repeated(&self) -> bool {
         let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].contains(&self.method);
@@ -96,8 +110,8 @@ const BAD_CHUNKS: [&str; 9] = [
     "0\r\nno colon\r\n\r\n",
 ];
 
-/// A client's whole script. `room` is the size of a buffer.
-pub fn plan(client: usize, room: usize, dice: &mut Dice) -> Plan {
+/// A client's whole script. `room` is the size of a buffer, `longest` that of a body.
+pub fn plan(client: usize, room: usize, longest: Option<u32>, dice: &mut Dice) -> Plan {
     let mut plan = Plan::default();
     let count = dice.between(1, 5);
     for i in 0..count {
@@ -107,7 +121,7 @@ pub fn plan(client: usize, room: usize, dice: &mut Dice) -> Plan {
             2 if i + 1 == count => garbage(&mut plan, dice),
             3 => large(&mut plan, client, room, dice),
             4 | 5 if i + 1 == count => websocket(&mut plan, client, dice),
-            _ => good(&mut plan, client, dice),
+            _ => good(&mut plan, client, longest, dice),
         }
     }
     plan
@@ -225,7 +239,7 @@ fn websocket(plan: &mut Plan, client: usize, dice: &mut Dice) {
     plan.add(asked, head.as_bytes(), b"");
 }
 
-fn good(plan: &mut Plan, client: usize, dice: &mut Dice) {
+fn good(plan: &mut Plan, client: usize, longest: Option<u32>, dice: &mut Dice) {
     let mut asked = blank(plan, client);
     let bodyless = dice.percent(60);
     asked.method = match bodyless {
@@ -242,9 +256,13 @@ fn good(plan: &mut Plan, client: usize, dice: &mut Dice) {
             asked.http11 && dice.percent(20) && (asked.chunked || !asked.body.is_empty());
         asked.waits = asked.expects && dice.percent(70);
     }
-    if dice.percent(4) {
-        asked.kind = Kind::NoRoute;
-        asked.target = "/nowhere".to_owned();
+    if longest.is_some_and(|longest| asked.body.len() > longest as usize) {
+        asked.kind = Kind::TooLarge;
+    }
+    if dice.percent(8) {
+        let refused = [(Kind::NoRoute, "/nowhere"), (Kind::Denied, "/denied")];
+        let (kind, target) = dice.pick(&refused);
+        (asked.kind, asked.target) = (kind, target.to_owned());
     }
     let head = head(&mut asked, bodyless, dice);
     let body = match asked.chunked {

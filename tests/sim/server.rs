@@ -15,6 +15,8 @@ pub struct Truth {
     pub answers: Vec<Answer>,
     /// Size of a buffer of the proxy, without what lies around it.
     pub room: usize,
+    /// The longest body that may pass.
+    pub longest: Option<u32>,
 }
 
 /// The request in hand, and its answer on the way.
@@ -279,6 +281,8 @@ impl Server {
             assert!(wanted.starts_with(data), "other bytes than were sent");
         }
         job.heard += data.len();
+        let longest = truth.longest.filter(|_| asked.kind == Kind::TooLarge);
+        assert!(longest.is_none_or(|longest| job.heard <= longest as usize));
     }
 
     fn heard(&mut self, trailers: &[(String, String)], truth: &Truth) {
@@ -360,7 +364,7 @@ fn origin(head: &Head, truth: &Truth) -> (usize, usize) {
 /// What a backend may rely on in a head. Returns how the body is framed.
 fn check_head(head: &Head, asked: &Asked) -> Framing {
     assert!(
-        matches!(asked.kind, Kind::Good | Kind::BadBody),
+        !asked.is_refused(),
         "a request that is refused: {:?}",
         asked.kind
     );

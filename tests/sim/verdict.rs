@@ -58,7 +58,7 @@ impl Case<'_> {
     /// A request whose bytes may have reached a backend is never sent twice, but once.
     fn repeats(&self) {
         for (i, asked) in self.asked.iter().enumerate() {
-            let refused = !matches!(asked.kind, Kind::Good | Kind::BadBody);
+            let refused = asked.is_refused();
             let tries = self.slot.connects.iter().filter(|at| **at == i).count();
             assert!(
                 !refused || tries == 0,
@@ -100,15 +100,20 @@ impl Case<'_> {
             .any(|attempt| self.sim.backs[attempt.conn].server.faulty);
         let ended = matches!(slot.client.faulted, Some(Fault::End(_)));
         match seen.end {
-            End::Ok => matches!(kind, Kind::Good | Kind::BadBody),
+            End::Ok => self.asked.get(i).is_none_or(|asked| !asked.is_refused()),
             End::ClientClosed => ended || slot.client.gone,
             End::ClientReset => slot.client.gone,
             End::ClientBadRequest => match kind {
                 Kind::BadHead(status) => status == 0 || status == seen.status,
                 Kind::BadBody | Kind::Foreign => true,
-                Kind::Good | Kind::NoRoute => false,
+                Kind::Good | Kind::NoRoute | Kind::Denied | Kind::TooLarge => false,
             },
             End::ClientNoRoute => kind == Kind::NoRoute && seen.status == 404,
+            End::ClientDenied => kind == Kind::Denied && seen.status == 403,
+            End::ClientTooLarge => matches!(kind, Kind::TooLarge | Kind::BadBody),
+            End::ClientTooSlow => timeout && self.may_be_blamed(i),
+            // There is no such limit here.
+            End::ClientRateLimited => false,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => {
                 slot.unconnected.contains(&i)
             }
@@ -169,7 +174,9 @@ impl Case<'_> {
         let wanted = match seen.end {
             End::ClientBadRequest => return,
             End::ClientNoRoute => 404,
-            End::ClientTimeout => 408,
+            End::ClientDenied => 403,
+            End::ClientTooLarge => 413,
+            End::ClientTimeout | End::ClientTooSlow => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,
             End::ProxyQueueFull | End::ProxyQueueTimeout => 503,
@@ -193,7 +200,13 @@ impl Case<'_> {
                 seen.end,
                 End::BackendCut | End::BackendBadResponse | End::BackendTimeout | End::ProxyNoRoom
             );
-            let client = matches!(seen.end, End::ClientTimeout | End::ClientBadRequest);
+            let client = matches!(
+                seen.end,
+                End::ClientTimeout
+                    | End::ClientBadRequest
+                    | End::ClientTooLarge
+                    | End::ClientTooSlow
+            );
             // What the client asked for is closed at once: bytes behind it make that a reset.
             let hasty = !self.asked[i].keep_alive || !self.asked[i].http11;
             let more = client_sent_more(self.slot, &self.asked[i]);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
 use crate::client::{self, Client};
 use crate::dice::Dice;
@@ -26,8 +27,8 @@ use sozu_lib::session::{
 };
 use sozu_lib::slab::Key;
 use sozu_lib::state::{
-    Backend, BackendState, Balancing, Cluster, HostRule, Listener, LoadBalancing, PathRule,
-    Protocol, Timeouts,
+    Backend, BackendState, Balancing, Cidr, Cluster, HostRule, Listener, LoadBalancing, PathRule,
+    Protocol, Quota, Timeouts,
 };
 
 /// More than any world has sessions at a time: none is ever made anew.
@@ -100,8 +101,10 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         spare: (0..SPARE).map(|_| Box::<Exchange>::default()).collect(),
         trash: vec![0; 1000],
         challenges: Challenges::default(),
+        clients: (0..64).map(|_| AtomicU64::new(0)).collect(),
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let longest = dice.pick(&[None, None, Some(10), Some(5_000)]);
     let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
     Sim {
         now_us: 1_000_000,
@@ -110,9 +113,10 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             asked: Vec::new(),
             answers: Vec::new(),
             room,
+            longest,
         },
         tools,
-        doors: [door(Protocol::Http, dice), door(raw, dice)],
+        doors: [door(Protocol::Http, longest, dice), door(raw, None, dice)],
         server: Rc::new(session::Server {
             key: Key {
                 index: 0,
@@ -142,7 +146,9 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     }
 }
 
-fn door(protocol: Protocol, dice: &mut Dice) -> Door {
+/// A frontend to a cluster of that protocol.
+fn rule(protocol: Protocol, deny: &[&str]) -> Rule {
+    let ranges = deny.iter().map(|text| Cidr::parse(text).expect("a range"));
     let lead = Lead::new(Target {
         key: Key {
             index: 0,
@@ -152,6 +158,10 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
             id: "c".into(),
             protocol: protocol.behind(),
             balancing: Balancing::by(LoadBalancing::RoundRobin),
+            quota: Quota {
+                deny: ranges.collect(),
+                ..Quota::default()
+            },
             send_proxy: None,
             tls: None,
             check: None,
@@ -160,16 +170,25 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         }),
         series: None,
     });
-    let rule = Rule {
+    Rule {
         lead,
         actions: None,
-    };
+    }
+}
+
+fn door(protocol: Protocol, longest: Option<u32>, dice: &mut Dice) -> Door {
     let mut router = Router::default();
     let path = match protocol {
         Protocol::Http | Protocol::Https => "/c",
         Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Metrics => "/",
     };
-    router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
+    let rules = [
+        (path, rule(protocol, &[])),
+        ("/denied", rule(protocol, &["192.0.2.0/24"])),
+    ];
+    for (path, rule) in rules {
+        router.insert(&HostRule::Any, &PathRule::Prefix(path.into()), None, rule);
+    }
     let page = dice
         .percent(30)
         .then(|| (503, "come back later".to_owned()));
@@ -189,6 +208,11 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
         trusted_proxies: Vec::new(),
         expect_proxy: false,
         proxy_sources: Vec::new(),
+        quota: Quota {
+            body: longest,
+            pace: dice.pick(&[None, Some(1), Some(1_000)]),
+            ..Quota::default()
+        },
         tls: None,
         answers: page.into_iter().collect(),
     });
@@ -202,7 +226,7 @@ fn door(protocol: Protocol, dice: &mut Dice) -> Door {
 fn arrive(sim: &mut Sim, id: usize, tcp: bool, dice: &mut Dice) {
     let mut plan = match tcp {
         true => plan::tunnel(sim.doors[1].reads_hello(), dice),
-        false => plan::plan(id, sim.truth.room, dice),
+        false => plan::plan(id, sim.truth.room, sim.truth.longest, dice),
     };
     let client = Client::new(id, &mut plan, tcp, dice);
     sim.truth.asked.push(plan.asked);
