@@ -46,41 +46,27 @@ fn requests_of_a_client_are_limited_over_all_workers() {
         .listener("request_burst", 6);
     let setup = setup.listener("expect_proxy", true).top("worker_count", 2);
     let proxy = setup.backends(&[backend.address()]).start();
+    let come = |client: &str| Peer::on_behalf_of(client, proxy.address());
+    // Until both workers have some.
+    let mut peers = Vec::new();
+    wait_until("both workers", || {
+        peers.push(come("2001:db8::1"));
+        let workers = proxy.workers();
+        workers.iter().all(|one| one.connections > 0).then_some(())
+    });
     let start = Instant::now();
-    let mut peers: Vec<Peer> = (0..4)
-        .map(|_| Peer::on_behalf_of("2001:db8::1", proxy.address()))
-        .collect();
-    let all: usize = peers.iter_mut().map(|peer| served(peer, GET, 4)).sum();
+    let mut all = 0;
+    for _ in 0..8 {
+        all += peers
+            .iter_mut()
+            .map(|peer| served(peer, GET, 1))
+            .sum::<usize>();
+    }
     assert!((6..=6 + since(start)).contains(&all), "{all}");
-    let workers = proxy.workers();
-    assert!(
-        workers.iter().all(|worker| worker.connections > 0),
-        "{workers:?}"
-    );
     // Of the same network; of another one.
-    assert!(
-        served(
-            &mut Peer::on_behalf_of("2001:db8::2", proxy.address()),
-            GET,
-            3
-        ) <= since(start)
-    );
-    assert_eq!(
-        served(
-            &mut Peer::on_behalf_of("2001:db8:0:1::2", proxy.address()),
-            GET,
-            6
-        ),
-        6
-    );
-    assert_eq!(
-        served(
-            &mut Peer::on_behalf_of("192.0.2.7", proxy.address()),
-            GET,
-            6
-        ),
-        6
-    );
+    assert!(served(&mut come("2001:db8::2"), GET, 3) <= since(start));
+    assert_eq!(served(&mut come("2001:db8:0:1::2"), GET, 6), 6);
+    assert_eq!(served(&mut come("192.0.2.7"), GET, 6), 6);
     let lines = proxy.wait_access(1, "client_rate_limited");
     assert!(lines[0].contains(" 429 "), "{lines:?}");
     // They go on in the workers that come next.
