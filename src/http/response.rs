@@ -19,6 +19,15 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// What an answer needs to know even if the request turns out to be a bad one.
+    pub fn begun(version: Version, method: &[u8]) -> Asked {
+        Asked {
+            http11: version == Version::Http11,
+            head_method: method == b"HEAD",
+            ..Asked::default()
+        }
+    }
+
     pub fn by(request: &Request) -> Asked {
         Asked {
             http11: request.version == Version::Http11,

@@ -7,7 +7,7 @@ use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::response::Asked;
 use crate::http::rewrite::{self, Edge};
-use crate::parser::http11::{self, Parse, Refusal, RequestLine, Version};
+use crate::parser::http11::{self, Parse, Refusal, RequestLine};
 use crate::random::hash_of;
 use crate::session::action;
 use crate::session::body::Transfer;
@@ -98,12 +98,7 @@ fn accept(
     }
     let method = line.method.of(head.bytes);
     x.record.set_line(method, line.target.of(head.bytes));
-    // What an answer needs to know even if the request turns out to be a bad one.
-    x.asked = Asked {
-        http11: line.version == Version::Http11,
-        head_method: method == b"HEAD",
-        ..Asked::default()
-    };
+    x.asked = Asked::begun(line.version, method);
     let request = Request::of(line, head, &mut scratch.target)?;
     x.record.set_line(request.method, request.target.bytes);
     x.asked = Asked::by(&request);
