@@ -494,16 +494,14 @@ fn check_file(text: &str) -> Result<String, String> {
 
 /// `stdout`, `stderr`, `none`, `file:///path` or a path; gives the path without its scheme.
 fn check_sink(text: &str) -> Result<String, String> {
-    if let Some(path) = text.strip_prefix("file://") {
-        return check_file(path);
-    }
-    // A scheme stands at the start; in a path `://` is nothing special.
-    if !text.starts_with('/') && text.contains("://") {
+    let path = text.strip_prefix("file://").unwrap_or(text);
+    // A scheme stands at the start; in a path from the root `://` is nothing special.
+    if !path.starts_with('/') && path.contains("://") {
         return Err(format!(
             "{text:?} is not supported: give stdout, stderr or a file"
         ));
     }
-    check_file(text)
+    check_file(path)
 }
 
 /// Directives of RUST_LOG: `LEVEL`, `MODULE` or `MODULE=LEVEL`, with commas between.

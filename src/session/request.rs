@@ -315,7 +315,12 @@ pub(super) fn answer(
         c.since_us = world.now_us;
         return Phase::Answering(x);
     }
-    finish(c, x, End::ProxyNoRoom, "no buffer for an answer")
+    x.record.end = End::ProxyNoRoom;
+    x.record.detail = "no buffer for an answer";
+    x.keep_alive = false;
+    c.acts.log = true;
+    // Not at once, as by `finish`: the answers before this one may still be on their way.
+    Phase::Logging(x)
 }
 
 pub(super) fn answer_sent(c: &mut Common, mut x: Box<Exchange>, n: usize) -> Phase {

@@ -335,10 +335,7 @@ impl Worker {
             "health" => {
                 let _not_ours = self.backs.hear_verdict(line);
             }
-            "probers" => {
-                let rows = value(line, "rows").unwrap_or_default();
-                self.probes.hear_rows(&rows);
-            }
+            "probers" => self.probes.hear_rows(line),
             "page" => self.tell_page(line),
             "check" => {
                 let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];

@@ -164,7 +164,11 @@ impl Probe {
         let mut room = [0; 4096];
         let ask = &self.cluster.check.as_ref()?.ask;
         match self.conn.receive(&mut room) {
-            Ok(n) => self.answer.take(&room[..n], n == 0, ask),
+            Ok(n) => {
+                // epoll has told of all that was there, of an end too: it is read until there is no more.
+                self.conn.readable = true;
+                self.answer.take(&room[..n], n == 0, ask)
+            }
             Err(e) if e.kind() == WouldBlock => None,
             Err(e) => Some(Err(format!("its answer was cut: {e}"))),
         }
