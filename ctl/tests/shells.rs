@@ -40,9 +40,9 @@ fn bash_completes() {
         ("sozuctl backend remove cluster=a:b i", "id="),
         (
             "sozuctl listener add address=[::1]:80 protocol=",
-            "http https tcp metrics",
+            "http https tcp tls_passthrough metrics",
         ),
-        ("sozuctl listener add protocol=t", "tcp"),
+        ("sozuctl listener add protocol=t", "tcp tls_passthrough"),
         (
             "sozuctl listener add answer_50",
             "answer_500= answer_501= answer_502= answer_503= answer_504= answer_505=",

@@ -333,7 +333,7 @@ impl Worker {
             "pause" | "resume" => self.obey_pause(line),
             "watch" | "unwatch" => self.obey_watch(line),
             "health" => {
-                let _not_ours = self.backs.hear_verdict(line);
+                self.backs.hear_verdict(line);
             }
             "probers" => self.probes.hear_rows(line),
             "page" => self.tell_page(line),
