@@ -124,7 +124,9 @@ fn is_commands(path: &Path, text: &str) -> bool {
 
 fn of_toml(path: &Path, text: &str) -> Result<State, Failure> {
     let name = path.display().to_string();
-    let folder = path.parent().unwrap_or(Path::new(""));
+    // Paths that it names lie beside it, and main is told where that is.
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = whole.parent().unwrap_or(Path::new("/"));
     let mut file = |path: &Path| std::fs::read_to_string(path);
     match config::read(text, &name, folder, &mut file) {
         Ok((config, warnings)) => {

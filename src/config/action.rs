@@ -141,6 +141,16 @@ fn edits_from(fields: &mut Fields, key: &'static str, heads: Heads) -> Result<Ed
 }
 
 fn check_prefixes(actions: &Actions, path: &PathRule) -> Result<(), Fault> {
+    if actions
+        .add_prefix
+        .as_deref()
+        .is_some_and(|added| added.contains("//"))
+    {
+        return Err(fault(
+            "add_prefix",
+            "has two slashes in a row: that may be a host elsewhere",
+        ));
+    }
     for (key, prefix) in [
         ("strip_prefix", &actions.strip_prefix),
         ("add_prefix", &actions.add_prefix),

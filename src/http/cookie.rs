@@ -10,9 +10,11 @@ fn pairs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     pairs.filter(|pair| !pair.is_empty())
 }
 
-/// The value of a pair with that name; quotes around it are no part of it.
+/// The value of a pair with that name; neither quotes around it nor space around the equals sign are part of
+/// it: some backends read it so.
 fn value_of<'p>(pair: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
-    let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
+    let rest = pair.strip_prefix(name)?.trim_ascii_start();
+    let value = rest.strip_prefix(b"=")?.trim_ascii_start();
     let bare = value
         .strip_prefix(b"\"")
         .and_then(|value| value.strip_suffix(b"\""));
@@ -71,7 +73,7 @@ mod tests {
             ("x=1;S=a;y=2", Some("a"), "Cookie: x=1; y=2\r\n"),
             ("S=a; S=b; x", Some("a"), "Cookie: x\r\n"),
             ("SS=1; s=2; xS=3", None, "Cookie: SS=1; s=2; xS=3\r\n"),
-            ("S; S =1", None, "Cookie: S; S =1\r\n"),
+            ("S; S\t= 1", Some("1"), "Cookie: S\r\n"),
             ("S=", Some(""), ""),
             (" ; ;", None, ""),
         ] {

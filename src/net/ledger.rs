@@ -164,14 +164,41 @@ impl Ledger {
         }
     }
 
-    /// The process of a page is dead: it has nothing open, and avoids nobody.
-    pub fn close_page(&self, page: usize, series: impl Iterator<Item = Key>) {
-        for row in series.filter_map(|series| self.row(page, series)) {
-            for now in [Count::Open, Count::Avoided, Count::Busy, Count::Queued] {
-                row[now as usize].store(0, Relaxed);
+    /// A process is dead, and nobody knows what it has written, and where: what no living process (`alive`) has
+    /// is cleared, and what main alone says is said again. Of the first `pages` pages what was counted stays.
+    pub fn restore(&self, alive: &[usize], pages: usize, series: impl Iterator<Item = Key>) {
+        let series: Vec<Key> = series.collect();
+        for series in &series {
+            if let Some(generation) = self.generation(series.index) {
+                generation.store(u64::from(series.generation), Relaxed);
             }
         }
-        self.clients().forget(page);
+        self.show_pages(pages as u64);
+        for page in (0..WORKERS_MAX).filter(|page| !alive.contains(page)) {
+            let crowd = Clients::cells_of(page);
+            let cleared = self.0.clear(CLIENTS + crowd.start..CLIENTS + crowd.end);
+            if cleared.is_err() {
+                self.clients().forget(page);
+            }
+            if page >= pages {
+                let first = PAGES + page * PAGE;
+                // An error: nobody reads it either.
+                let _ = self.0.clear(first..first + PAGE);
+                continue;
+            }
+            // It has nothing open, and avoids nobody.
+            for row in series.iter().filter_map(|series| self.row(page, *series)) {
+                for now in [Count::Open, Count::Avoided, Count::Busy, Count::Queued] {
+                    row[now as usize].store(0, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// So many pages were ever used, as main knows.
+    pub fn show_pages(&self, pages: u64) {
+        self.set_note(Note::Pages, pages);
+        self.clients().show_pages(pages);
     }
 }
 
@@ -285,7 +312,7 @@ mod tests {
         assert_eq!((totals.get(Count::Sent), totals.get(Count::Open)), (12, 2));
         assert_eq!(totals.get(Count::Duration), 600);
         assert_eq!(totals.buckets()[2], 2);
-        main.close_page(0, [series].into_iter());
+        main.restore(&[1], 2, [series].into_iter());
         assert_eq!(main.totals(Some(series)).get(Count::Open), 1);
         let next = Tally::new(other(&main), 0);
         next.row(Some(series)).take_one(Count::Open);
@@ -308,6 +335,36 @@ mod tests {
         assert_eq!(main.totals(Some(old)), Totals::default());
         tally.row(Some(new)).add(Count::Sent, 2);
         assert_eq!(main.totals(Some(new)).get(Count::Sent), 2);
+    }
+
+    /// A worker gone mad has written everywhere; once it is dead the others are as they were.
+    #[test]
+    fn what_a_dead_process_has_spoilt_is_mended() {
+        let main = Ledger::create().expect("shared memory");
+        let series = key(3, 1);
+        main.begin(series);
+        (0..2).for_each(|page| main.open_page(page));
+        let tally = Tally::new(other(&main), 1);
+        tally.row(Some(series)).add(Count::Busy, 2);
+        let bad = other(&main);
+        bad.set_note(Note::Pages, 64);
+        bad.clients().show_pages(64);
+        bad.0.cells()[NOTES + 3].store(77, Relaxed);
+        for page in [0, 9, 63] {
+            let first = PAGES + page * PAGE + 3 * CELLS;
+            let row = &bad.0.cells()[first..first + CELLS];
+            row.iter().for_each(|cell| cell.store(u64::MAX, Relaxed));
+            let crowd = Clients::cells_of(page);
+            let crowd = &bad.0.cells()[CLIENTS + crowd.start..CLIENTS + crowd.end];
+            crowd.iter().for_each(|cell| cell.store(u64::MAX, Relaxed));
+        }
+        main.restore(&[1], 2, [series].into_iter());
+        assert_eq!(main.sum(series, Count::Busy), 2);
+        let scope = quota::Scope::Cluster("a");
+        let client = main.clients().client(scope, [127, 0, 0, 1].into());
+        assert_eq!(main.clients().connections(client), 0);
+        assert_eq!(main.note(Note::Pages), 2);
+        assert_eq!(main.of_page(63, series), Totals::default());
     }
 
     #[test]

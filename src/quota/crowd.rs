@@ -113,6 +113,12 @@ impl Clients<'_> {
         }
     }
 
+    /// The counters of a page, among all.
+    pub fn cells_of(page: usize) -> std::ops::Range<usize> {
+        let first = CROWD + page * PAGE;
+        first..first + PAGE
+    }
+
     fn used(&self, page: usize) -> Option<&AtomicU64> {
         self.0.get(CROWD + page * PAGE)
     }

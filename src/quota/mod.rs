@@ -7,7 +7,8 @@
 //! that nobody outside can tell with whom it shares a place, or choose it.
 //!
 //! Any number may stand in the counters, for a worker gone mad can write there:
-//! then clients are refused, or are not, and nothing else comes of it.
+//! then clients are refused, or are not, and nothing else comes of it. When it is dead main
+//! clears what no living worker has (`Ledger::restore`).
 
 pub mod crowd;
 pub mod rate;
@@ -55,6 +56,11 @@ impl<'m> Clients<'m> {
     /// Begins with a seed that nobody outside knows. Main's part.
     pub fn begin(&self, seed: u64) {
         self.set(SEED, seed);
+    }
+
+    /// So many pages were ever used. Main's part.
+    pub fn show_pages(&self, pages: u64) {
+        self.set(PAGES, pages);
     }
 
     fn get(&self, place: usize) -> u64 {

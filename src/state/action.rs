@@ -83,6 +83,10 @@ impl Actions {
         let mut rest = path;
         if let Some(prefix) = &self.strip_prefix {
             rest = path.strip_prefix(prefix.as_bytes()).unwrap_or(path);
+            // Two slashes at the start would be a host to whoever redirects there.
+            while rest.starts_with(b"//") {
+                rest = &rest[1..];
+            }
         }
         let added = self.add_prefix.as_deref().unwrap_or_default();
         // The prefix may have been all of it, up to the query.
@@ -186,6 +190,10 @@ fn check_authority(rest: &str) -> Result<(), String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let end = rest.find("{path}").unwrap_or(end).min(end);
     let authority = &rest[..end];
+    let elsewhere = authority.strip_suffix(":{port}").unwrap_or(authority);
+    if elsewhere.contains("{port}") {
+        return Err("{port} stands for the whole port, behind a colon".into());
+    }
     let sample = authority
         .replace("{host}", "host")
         .replace("{port}", "1")
@@ -298,7 +306,7 @@ mod tests {
             ("/api", "", "/api", "/"),
             ("/api", "", "/api/", "/"),
             ("/api", "", "/api?y", "/?y"),
-            ("/api", "", "/api//x", "//x"),
+            ("/api", "", "/api//x", "/x"),
             ("/api", "/v2", "/api/x", "/v2/x"),
             ("/api", "/v2", "/api", "/v2"),
             ("/api", "/v2", "/api?y", "/v2?y"),

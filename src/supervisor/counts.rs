@@ -21,6 +21,8 @@ pub struct Counts {
     pub revived: u64,
     /// Times that another program took the place of main.
     pub upgrades: u64,
+    /// Pages of the ledger that were ever used.
+    pub pages: u64,
 }
 
 impl Counts {
@@ -32,6 +34,7 @@ impl Counts {
             ("violations", self.violations),
             ("revived", self.revived),
             ("upgrades", self.upgrades),
+            ("pages", self.pages),
         ];
         all.map(|(name, count)| (name, count.to_string())).into()
     }
@@ -57,7 +60,24 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn show_counts(&self) {
+    /// A process has died that may have written anything anywhere: what the living have stays.
+    pub(super) fn restore_ledger(&self) {
+        let living = self.workers.processes.iter();
+        let living: Vec<usize> = living.map(|(_, one)| one.row).collect();
+        let pages = self.counts.pages as usize;
+        self.ledger.restore(&living, pages, self.roster.all());
+    }
+
+    pub(super) fn show_counts(&mut self) {
+        // Those of workers that this main has not started are among them.
+        let rows = self
+            .workers
+            .processes
+            .iter()
+            .map(|(_, one)| one.row as u64 + 1);
+        self.counts.pages = rows.fold(self.counts.pages, u64::max);
+        self.ledger.show_pages(self.counts.pages);
+        self.ledger.set_note(Note::Revision, self.revision);
         let counts = self.counted();
         for (note, count) in [
             (Note::Signatures, counts.signed),

@@ -207,6 +207,7 @@ impl Supervisor {
         channel.send("start");
         self.board.clear(row);
         self.ledger.open_page(row);
+        self.counts.pages = self.counts.pages.max(row as u64 + 1);
         let program = self.program_of(id);
         let child = process::start(
             &program,
@@ -359,7 +360,7 @@ impl Supervisor {
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.store.forget_worker(process.child.id());
-        self.ledger.close_page(process.row, self.roster.all());
+        self.restore_ledger();
         // It may have been woken for a connection that it did not take.
         self.tell_workers("look");
         let (id, pid) = (process.id, process.child.id());

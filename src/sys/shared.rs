@@ -67,6 +67,17 @@ impl Shared {
         })
     }
 
+    /// Makes some of the counters zero, and gives their memory back. An error: the kernel cannot.
+    pub fn clear(&self, which: std::ops::Range<usize>) -> io::Result<()> {
+        let size = size_of::<AtomicU64>();
+        let (from, len) = (which.start * size, which.len() * size);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let fd = self.file.as_raw_fd();
+        // SAFETY: takes no pointer. The file keeps its size, so that mappings of it stay whole.
+        check(unsafe { libc::fallocate(fd, mode, from as libc::off_t, len as libc::off_t) })?;
+        Ok(())
+    }
+
     pub fn cells(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is `count` aligned integers long, lives until drop, cannot shrink (it is
         // sealed, `map` has looked), and other processes' stores are what atomics are for.

@@ -50,6 +50,9 @@ pub struct Slot {
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
+    /// Another worker has handed it over, and may have the same sockets open still: epoll forgets them only if it
+    /// is told to, and would report for ever what nobody here reads.
+    pub inherited: bool,
     /// The client will see a reset.
     pub reset: bool,
     /// It waits for a buffer.
@@ -75,6 +78,7 @@ impl Slot {
             queued: None,
             lanes: None,
             bulk: 0,
+            inherited: false,
             reset: false,
             starving: false,
             unfinished: false,
@@ -419,6 +423,14 @@ impl Turn<'_> {
             return;
         };
         self.slot.lanes = None;
+        if let Some(back) = self
+            .backs
+            .conns
+            .get_mut(key)
+            .filter(|_| self.slot.inherited)
+        {
+            back.conn.forget(self.poll);
+        }
         match act {
             BackAct::Release => self.release(key),
             BackAct::Reset => {

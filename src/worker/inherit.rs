@@ -138,6 +138,7 @@ impl Worker {
         let place = entered(&entrance.door.listener, moved.peer, &self.tally);
         let mut slot = Slot::new(session, front, door, moved.accepted_us);
         slot.place = place;
+        slot.inherited = true;
         let key = self.insert(slot);
         let load = self.slots.get(key).and_then(|slot| self.load_of(slot));
         self.recount(None, load);

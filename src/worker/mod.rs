@@ -467,6 +467,12 @@ impl Worker {
         if let Some((cluster, _)) = slot.queued {
             self.backs.leave_line(cluster, key);
         }
+        if slot.inherited {
+            slot.front.forget(&self.poll);
+            let back = slot.back.and_then(|back| self.backs.conns.get_mut(back));
+            back.into_iter()
+                .for_each(|back| back.conn.forget(&self.poll));
+        }
         if let Some(back) = slot.back {
             if slot.reset {
                 self.backs.cut(back);

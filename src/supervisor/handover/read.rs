@@ -417,6 +417,7 @@ fn take_counts(it: &mut Record) -> Result<Counts, String> {
         violations: it.value("violations")?,
         // Younger than the others.
         revived: it.value_or_none("revived")?.unwrap_or(0),
+        pages: it.value_or_none("pages")?.unwrap_or(0),
         upgrades: it.value("upgrades")?,
     })
 }

@@ -14,6 +14,7 @@ fn counts() -> Counts {
         key_deaths: 3,
         violations: 4,
         revived: 6,
+        pages: 7,
         upgrades: 5,
     }
 }

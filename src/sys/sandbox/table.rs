@@ -54,6 +54,7 @@ const SOL_TCP: u32 = 6;
 const TCP_NODELAY: u32 = 1;
 const F_GETFD: u32 = 1;
 const F_SETPIPE_SZ: u32 = 1031;
+const PIPE_BYTES: u32 = crate::limits::PIPE_BYTES as u32;
 const SHUT_WR: u32 = 1;
 const FIONREAD: u32 = 0x541b;
 const PROT_EXEC: u32 = 4;
@@ -100,7 +101,7 @@ pub static WORKER: &[Rule] = &[
     rule("sendmsg", 46, 211, &[], "the answers, and connections that move to the next worker"),
     rule("getsockname", 51, 204, &[], "which listener a socket from main is"),
     rule("pipe2", 293, 59, &[Is(1, NONBLOCK_CLOEXEC)], "the pipe of splice"),
-    rule("fcntl", 72, 25, &[Is(1, F_SETPIPE_SZ)], "how much it holds"),
+    rule("fcntl", 72, 25, &[Is(1, F_SETPIPE_SZ), Is(2, PIPE_BYTES)], "how much it shall hold"),
     rule("ioctl", 16, 29, &[Is(1, FIONREAD)], "how much lies in one that another worker has handed over"),
     rule("fcntl", 72, 25, &[Is(1, F_GETFD)], "debug builds check that what they close is open").elsewhere(),
     rule("pread64", 17, 67, &[], "the certificates that the system trusts, from a file that main has opened"),

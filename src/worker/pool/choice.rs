@@ -287,6 +287,10 @@ impl Backs {
         now_ms: u64,
     ) -> Chosen {
         self.look_again(cluster, now_ms);
+        let queue = self.clusters.get(cluster).map(|known| &known.choice.queue);
+        if !called && queue.is_some_and(|queue| !queue.is_empty()) {
+            return Chosen::Busy;
+        }
         if let Some(key) = self.kept_at(cluster, sticky, tried) {
             return Chosen::Backend(key);
         }
@@ -300,9 +304,6 @@ impl Backs {
                 return Chosen::Nobody;
             };
             let choice = &mut known.choice;
-            if !called && !choice.queue.is_empty() {
-                return Chosen::Busy;
-            }
             let key = match choice.balancer.choose(ask, &seats, &mut self.random) {
                 Ok(seat) => choice.seats[seat as usize],
                 Err(Nobody::Free) => return Chosen::Busy,
