@@ -276,16 +276,14 @@ impl Balancer {
         let Some(member) = self.members.get(seat as usize).and_then(Option::as_ref) else {
             return;
         };
-        self.count(member.standing, |count| *count -= 1);
-        let Some(member) = self.members.get(seat as usize).and_then(Option::as_ref) else {
-            return;
-        };
+        let standing = member.standing;
         if let Some(group) = member.group() {
             let group = &mut self.groups[group];
             group.load -= u64::from(member.load);
             group.heap.remove(seat);
             group.shares.set(seat, 0);
         }
+        self.count(standing, |count| *count -= 1);
     }
 
     fn step_in(&mut self, seat: Seat) {

@@ -155,33 +155,19 @@ fn balancing_from(fields: &mut Fields) -> Result<Balancing, Fault> {
 
 /// What is as it would be anyway is not said.
 fn balancing_words(balancing: &Balancing) -> Words {
-    let usual = Balancing::by(balancing.policy);
-    let mut words = vec![word("load_balancing", balancing.policy.name())];
-    let mut say = |key, value: String, usual: String| {
-        words.extend((value != usual).then(|| word(key, value)));
+    let parts = |of: &Balancing| {
+        vec![
+            word("hash_on", &of.hash_on),
+            word("sticky_session", of.sticky),
+            word("slow_start", of.slow_start),
+            word("max_queue", of.max_queue),
+            word("queue_timeout", of.queue_timeout),
+        ]
     };
-    let (is, was) = (balancing, &usual);
-    say("hash_on", is.hash_on.to_string(), was.hash_on.to_string());
-    say(
-        "sticky_session",
-        is.sticky.to_string(),
-        was.sticky.to_string(),
-    );
-    say(
-        "slow_start",
-        is.slow_start.to_string(),
-        was.slow_start.to_string(),
-    );
-    say(
-        "max_queue",
-        is.max_queue.to_string(),
-        was.max_queue.to_string(),
-    );
-    say(
-        "queue_timeout",
-        is.queue_timeout.to_string(),
-        was.queue_timeout.to_string(),
-    );
+    let usual = parts(&Balancing::by(balancing.policy));
+    let mut words = parts(balancing);
+    words.retain(|word| !usual.contains(word));
+    words.insert(0, word("load_balancing", balancing.policy.name()));
     words
 }
 

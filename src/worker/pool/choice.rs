@@ -244,28 +244,25 @@ impl Backs {
         busy >= u64::from(most)
     }
 
-    /// Those that are not full any more. Whether there is one.
-    fn empty_again(&mut self, cluster: Key) -> bool {
+    /// Those that are not full any more.
+    fn empty_again(&mut self, cluster: Key) {
         let Some(known) = self.clusters.get_mut(cluster) else {
-            return false;
+            return;
         };
-        let mut any = false;
-        for key in std::mem::take(&mut known.choice.full) {
-            let Some(backend) = self.backends.get(key).filter(|backend| backend.full) else {
-                // An end has emptied it.
-                any = true;
-                continue;
-            };
-            if self.is_full(backend) {
-                if let Some(known) = self.clusters.get_mut(cluster) {
-                    known.choice.full.push(key);
-                }
-            } else {
-                any = true;
-                self.set_full(key, false);
+        let mut full = std::mem::take(&mut known.choice.full);
+        // One that was emptied by an end and is full again stands there twice.
+        full.sort_unstable_by_key(|key| (key.index, key.generation));
+        full.dedup();
+        full.retain(|key| match self.backends.get(*key) {
+            Some(backend) if backend.full && self.is_full(backend) => true,
+            _ => {
+                self.set_full(*key, false);
+                false
             }
+        });
+        if let Some(known) = self.clusters.get_mut(cluster) {
+            known.choice.full = full;
         }
-        any
     }
 
     fn set_full(&mut self, key: Key, full: bool) {
