@@ -130,6 +130,8 @@ pub const RING_POINTS_MAX: u64 = 1 << 18;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
+/// Longest path of a unix socket, in bytes: of the kernel's 108 the last one is a zero (unix(7)).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Most elements of a list: trusted proxies, groups.
 pub const LIST_MAX: usize = 1024;
 /// Longest time limit, in seconds: a year.
@@ -213,6 +215,11 @@ pub const HELD_PER_CLUSTER_MAX: usize = 1024;
 pub const PAUSE_SECONDS_MAX: u32 = 3600;
 /// Clusters that are paused at one time: a worker looks at each in every turn.
 pub const PAUSES_MAX: usize = 1024;
+/// Connections to unix sockets that main makes for one worker in a second: more than a worker carries, and a
+/// bound for who has taken it over.
+pub const CONNECTS_PER_SECOND_MAX: u32 = 20_000;
+/// Of these so many wait at most for a worker that does not take them; of more it hears nothing.
+pub const CONNECTS_UNTAKEN_MAX: usize = 1024;
 /// How often a worker tells main how a number goes on, in milliseconds.
 pub const TELL_MS: u64 = 200;
 /// Backends that one worker calls up or down in a second; the others wait for the next one.

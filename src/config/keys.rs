@@ -36,6 +36,8 @@ pub enum Kind {
     Name,
     /// IP address and port.
     Address,
+    /// The same, or a name and port, or the path of a unix socket.
+    Server,
     /// An IP address without a port.
     Ip,
     Url,
@@ -98,6 +100,7 @@ impl Kind {
             Kind::Seconds => "seconds".into(),
             Kind::Name => "name".into(),
             Kind::Address => "IP:port".into(),
+            Kind::Server => "IP:port, name:port or unix:/path".into(),
             Kind::Ip => "IP".into(),
             Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
@@ -236,7 +239,9 @@ use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Requir
 use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
 use Kind::{Answer, Authority, Body, Edits, Realm, Redirect, Users};
-use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
+use Kind::{
+    Names, Path, Pem, Ranges, Seconds, Server, Sink, Statuses, Target, Text, Url, Versions,
+};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -420,7 +425,7 @@ pub static FRONTEND: &[Key] = &[
 pub static BACKEND: &[Key] = &[
     key("cluster", Name, Implied("the cluster it stands in"), "The cluster that it serves."),
     key("id", Name, InFile("NAME-0, NAME-1 and so on, by order"), "The name of the backend in its cluster.").also("backend_id"),
-    key("address", Address, Required, "Where it listens."),
+    key("address", Server, Required, "Where it listens. A name stands for all addresses that it has, each a backend of its own."),
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),

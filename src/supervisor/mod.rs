@@ -15,6 +15,7 @@ mod control;
 mod counts;
 mod crowd;
 mod dumps;
+mod errands;
 mod explain;
 mod facts;
 mod files;

@@ -114,12 +114,8 @@ impl Workers {
     /// talks more than ours do, whose seconds may begin elsewhere.
     pub fn may_report(&mut self, key: Key, now_ms: u64) -> Option<usize> {
         let process = self.processes.get_mut(key)?;
-        let second = now_ms / 1000;
-        if process.news.0 != second {
-            process.news = (second, 0);
-        }
-        process.news.1 += 1;
-        (process.news.1 <= 2 * BACKEND_NEWS_PER_SECOND_MAX).then_some(process.id)
+        let most = 2 * BACKEND_NEWS_PER_SECOND_MAX;
+        process.news.allows(most, now_ms).then_some(process.id)
     }
 
     /// Everyone who can be told something.

@@ -43,7 +43,8 @@ impl Rule {
 }
 
 // Values of linux/… that the rules below are about, the same on both architectures.
-const NONBLOCK_CLOEXEC: u32 = 0o2004000;
+const CLOEXEC: u32 = 0o2000000;
+const NONBLOCK_CLOEXEC: u32 = 0o4000 | CLOEXEC;
 const STREAM: u32 = 1 | NONBLOCK_CLOEXEC;
 const INET: u32 = 2;
 const INET6: u32 = 10;
@@ -85,6 +86,7 @@ pub static WORKER: &[Rule] = &[
     rule("setsockopt", 54, 208, &[Is(1, SOL_TCP), Is(2, TCP_NODELAY)], "what is written goes at once"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ERROR)], "why a connection was not made"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ACCEPTCONN)], "whether what another worker hands over is a connection"),
+    rule("dup3", 292, 24, &[Is(2, CLOEXEC)], "a connection to a unix socket, from main, takes the place of its stand-in"),
     rule("shutdown", 48, 210, &[Is(1, SHUT_WR)], "ends our direction of a connection"),
     rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
     rule("getrandom", 318, 278, &[], "randomness for TLS and for hash tables"),
