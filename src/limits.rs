@@ -128,6 +128,8 @@ pub const QUEUE_LOOK_MS: u64 = 5;
 pub const RING_POINTS_MAX: u64 = 1 << 18;
 /// Longest name of a cluster, a backend or a cookie, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+/// … of a backend by name: with "@" and the longest address behind it, it is one still.
+pub const ID_BY_NAME_BYTES_MAX: usize = NAME_BYTES_MAX - 48;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
 /// Longest path of a unix socket, in bytes: of the kernel's 108 the last one is a zero (unix(7)).
@@ -324,6 +326,19 @@ pub const CHECK_FIRST_MS: u64 = 1_000;
 /// Backends that one worker calls up or down in a second by what checks have shown. Those
 /// beyond it are told with their next check.
 pub const VERDICTS_PER_SECOND_MAX: u32 = 500;
+
+// ---- names of backends ---------------------------------------------------
+
+/// Addresses that one name stands for at most; of more the first ones in their order are taken.
+pub const NAME_ADDRESSES_MAX: usize = 64;
+/// Whoever brings a new name waits so many milliseconds at most for its first answer.
+pub const NAME_PATIENCE_MS: u64 = 5_000;
+/// Names that the resolver asks for at the same time, a thread each …
+pub const NAMES_AT_ONCE_MAX: usize = 16;
+/// … with a stack of so many bytes: modules of the C library's are not ours to bound.
+pub const RESOLVER_STACK_BYTES: usize = 512 * 1024;
+/// Names that wait there for their turn: as many as there may be backends.
+pub const NAMES_WAITING_MAX: usize = STATE_OBJECTS_MAX;
 
 // ---- keys ----------------------------------------------------------------
 

@@ -209,6 +209,7 @@ const BALANCING: Kind = Kind::Choice(&[
 ]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
+const FAMILY: Kind = Kind::Choice(&[("any", "ANY"), ("ipv4", "IPV4"), ("ipv6", "IPV6")]);
 const STATUS: Kind = Kind::Choice(&[
     ("301", "MOVED_PERMANENTLY"),
     ("302", "FOUND"),
@@ -259,6 +260,8 @@ pub static GLOBAL: &[Key] = &[
     key("group", Name, Empty, "Their group; that of the user if it is not given."),
     key("sandbox_allow_missing", Names, Empty, "What workers may lack of their sandbox where the machine does not have it: chroot, user, landlock, seccomp."),
     key("key_process", Bool, Is("true"), "Whether a process of their own has the private keys and signs for workers; without it every worker has them all."),
+    key("resolve_interval", Seconds, Is("10"), "How often names of backends are asked for again."),
+    key("resolve_family", FAMILY, Is("any"), "Which addresses of a name are used."),
     key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic; a reload starts more, or has some hand over and end."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
     key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),
@@ -449,6 +452,12 @@ pub static COMMIT: &[Key] = &[
 pub static PAUSE: &[Key] = &[
     key("id", Name, Required, "The name of the cluster."),
     key("max", Int { min: 1, max: PAUSE_SECONDS_MAX }, Required, "After so many seconds it is over by itself."),
+];
+
+/// In `name refresh`.
+#[rustfmt::skip]
+pub static NAME: &[Key] = &[
+    key("name", Hostname, Empty, "Only this one."),
 ];
 
 /// In what takes a backend from service.

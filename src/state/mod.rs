@@ -17,6 +17,7 @@ mod check;
 mod client;
 mod dump;
 mod edit;
+mod names;
 mod quota;
 mod rule;
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
     }
 
-    fn coin(&mut self) -> bool {
+    pub fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 
@@ -154,7 +154,7 @@ impl Random {
         })
     }
 
-    fn cluster(&mut self) -> Cluster {
+    pub fn cluster(&mut self) -> Cluster {
         let protocol = self.protocol();
         Cluster {
             id: self.name(),
