@@ -172,25 +172,13 @@ fn plain() -> Seen {
             Ok(())
         }),
     );
-    let setup = Setup::http();
-    let socket = setup.path("app.sock");
-    let unix = Backend::on_unix(&socket, |peer, _| {
-        peer.request()?;
-        peer.send(ok("unix"));
-        Ok(())
-    });
     let frontend = |path: &str| vec![format!("hostname = \"*\", path = {path:?}")];
     let backend = |address: String| vec![format!("address = {address:?}")];
     let many: Vec<String> = (0..10_000)
         .map(|n| format!("address = \"127.1.{}.{}:1\"", n / 250, n % 250))
         .collect();
-    let setup = setup
+    let setup = Setup::http()
         .backends(&[good.address()])
-        .cluster(
-            "unix",
-            &frontend("/unix"),
-            &backend(format!("unix:{}", socket.display())),
-        )
         .cluster(
             "cut",
             &frontend("/cut"),
@@ -208,8 +196,6 @@ fn plain() -> Seen {
     same_bytes(&client.get("/").body, &body);
     client.send("nonsense\r\n\r\n");
     assert_eq!(client.response().status(), 400);
-    assert_eq!(proxy.client().get("/unix").text(), "unix");
-    drop(unix);
     assert_eq!(proxy.client().get("/gone").status(), 503);
     assert_eq!(proxy.client().get("/six").status(), 503);
     let mut client = proxy.client();
@@ -232,6 +218,22 @@ fn plain() -> Seen {
     trace(&proxy, worker);
     let text = trace(&proxy, keys);
     Seen { text, keys }
+}
+
+/// A backend on a unix socket.
+fn unix() -> Seen {
+    let setup = Setup::http();
+    let path = setup.path("app.sock");
+    let _backend = Backend::on_unix(&path, |peer, _| {
+        peer.request()?;
+        peer.send(ok("unix"));
+        Ok(())
+    });
+    let address = format!("address = \"unix:{}\"", path.display());
+    let setup = setup.cluster("main", &["hostname = \"*\""], &[address]);
+    let proxy = traced(setup).start();
+    assert_eq!(proxy.client().get("/").text(), "unix");
+    stop(proxy)
 }
 
 /// A tunnel that moves to the next worker, with what lies in its pipes.
@@ -278,7 +280,7 @@ fn tls() -> Seen {
 
 #[test]
 fn every_rule_is_needed() {
-    let all = [plain(), tunnel(), tls()];
+    let all = [plain(), unix(), tunnel(), tls()];
     for (rules, of_keys) in [(WORKER, false), (KEYS, true)] {
         let needed = all.iter().flat_map(|seen| needed(seen, rules, of_keys));
         let needed: BTreeSet<usize> = needed.collect();
