@@ -15,6 +15,8 @@ mod dice;
 mod drive;
 #[path = "sim/plan.rs"]
 mod plan;
+#[path = "sim/rate.rs"]
+mod rate;
 #[path = "sim/reader.rs"]
 mod reader;
 #[path = "sim/script.rs"]

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::client::Client;
 use crate::dice::Dice;
+use crate::rate::Bucket;
 use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
@@ -80,6 +81,9 @@ pub struct Slot {
     pub turned_away: Vec<usize>,
     /// Requests for which no backend became free in time.
     pub too_late: Vec<usize>,
+    /// Requests that led to a cluster so far; those that came too often for it.
+    pub led: usize,
+    pub limited: Vec<usize>,
     /// Requests at which a deadline came.
     pub timeouts: Vec<usize>,
     /// Bytes since the last record.
@@ -111,6 +115,8 @@ pub struct Sim {
     pub truth: Truth,
     pub tools: Tools,
     pub doors: [Door; 2],
+    /// What clients may ask the HTTP cluster for.
+    pub bucket: Option<Bucket>,
     pub server: Rc<session::Server>,
     pub backends: usize,
     pub slots: Vec<Slot>,
@@ -176,6 +182,8 @@ impl Slot {
             held: Vec::new(),
             turned_away: Vec::new(),
             too_late: Vec::new(),
+            led: 0,
+            limited: Vec::new(),
             timeouts: Vec::new(),
             up: 0,
             down: 0,
@@ -214,6 +222,27 @@ impl Sim {
         if let Some(x) = slot.session.exchange() {
             x.up.check();
             x.down.check();
+        }
+        self.look_at_rate(s);
+    }
+
+    /// Each request that leads to a cluster with a rate has been let through or not, once.
+    fn look_at_rate(&mut self, s: usize) {
+        let slot = &mut self.slots[s];
+        let Some((x, bucket)) = slot.session.exchange().zip(self.bucket.as_mut()) else {
+            return;
+        };
+        let request = slot.records.len();
+        let target = x.target.as_ref();
+        let rated = target.is_some_and(|target| target.cluster.quota.rate.is_some());
+        if !rated || slot.led > request {
+            return;
+        }
+        slot.led = request + 1;
+        let passed = x.record.status != 429;
+        bucket.judge(passed, self.now_us);
+        if !passed {
+            slot.limited.push(request);
         }
     }
 
