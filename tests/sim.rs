@@ -7,6 +7,8 @@
 
 #[path = "sim/acts.rs"]
 mod acts;
+#[path = "sim/backends.rs"]
+mod backends;
 #[path = "sim/client.rs"]
 mod client;
 #[path = "sim/dice.rs"]

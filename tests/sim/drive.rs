@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
+use crate::backends::Backends;
 use crate::client::Client;
 use crate::dice::Dice;
 use crate::rate::Bucket;
@@ -66,7 +67,7 @@ pub struct Slot {
     pub tcp: bool,
     pub back: Option<usize>,
     /// Backends to which this request found no connection.
-    pub tried: usize,
+    pub tried: Vec<usize>,
     pub lanes: [Lane; 2],
     pub reset: bool,
     pub starving: bool,
@@ -98,6 +99,8 @@ pub struct Slot {
 pub struct Back {
     pub wire: Wire,
     pub server: Server,
+    /// Whose it is among the backends.
+    pub place: usize,
     pub owner: Option<usize>,
     pub connecting: bool,
     /// A connect that never comes to an end.
@@ -118,7 +121,7 @@ pub struct Sim {
     /// What clients may ask the HTTP cluster for.
     pub bucket: Option<Bucket>,
     pub server: Rc<session::Server>,
-    pub backends: usize,
+    pub backends: Backends,
     pub slots: Vec<Slot>,
     pub backs: Vec<Back>,
     pub stay: Stay,
@@ -170,7 +173,7 @@ impl Slot {
             client,
             tcp,
             back: None,
-            tried: 0,
+            tried: Vec::new(),
             lanes: Default::default(),
             reset: false,
             starving: false,

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
+use crate::backends::Backends;
 use crate::client::{self, Client};
 use crate::dice::Dice;
 use crate::drive::{lend, Sim, Slot, Tools};
@@ -91,6 +92,9 @@ pub fn run(seed: u64, trace: bool) {
     let stopped = play(&mut sim, &weather);
     let odd = weather.jumps > 0 || sim.stay != Stay::Welcome || stopped;
     verdict::judge(&sim, odd, buffers < 16, stopped);
+    if !stopped {
+        sim.backends.check_idle();
+    }
     assert_eq!(sim.tools.pool.lent(), 0, "buffers that nobody gave back");
     assert_eq!(sim.tools.spare.len(), SPARE, "exchanges that went astray");
 }
@@ -149,7 +153,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             }),
             series: None,
         }),
-        backends: dice.between(1, 4),
+        backends: Backends::new(dice),
         slots: Vec::new(),
         backs: Vec::new(),
         stay: Stay::Welcome,
