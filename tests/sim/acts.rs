@@ -178,7 +178,7 @@ impl Sim {
 
     /// A step of a connect goes wrong.
     fn fails(&mut self, place: usize) -> bool {
-        let chance = match self.backends.sick == Some(place) {
+        let chance = match self.backends.is_sick(place) {
             true => 70,
             false => self.connect_faults / 2,
         };

@@ -14,8 +14,12 @@ use crate::dice::Dice;
 #[derive(Default)]
 struct One {
     health: Health,
+    /// Most connects to it fail.
+    sick: bool,
     /// Requests that it has.
     load: usize,
+    /// Which choice was the last that fell on it.
+    chosen: usize,
     /// Connects that failed in a row, as far as they count.
     failures: usize,
     /// How often it was left alone since a connect succeeded, and until when it is.
@@ -27,9 +31,8 @@ pub struct Backends {
     policy: LoadBalancing,
     balancer: Balancer,
     random: Random,
+    choices: usize,
     all: Vec<One>,
-    /// Connects to this one fail, nearly all of them.
-    pub sick: Option<usize>,
 }
 
 impl One {
@@ -54,7 +57,12 @@ impl Backends {
         let count = dice.between(1, 4);
         let policy = dice.pick(&LoadBalancing::ALL);
         let mut balancer = Balancer::new(policy);
-        let all: Vec<One> = (0..count).map(|_| One::default()).collect();
+        let sick = dice.pick(&[0, 0, 30, 60]);
+        let one = |_| One {
+            sick: dice.percent(sick),
+            ..One::default()
+        };
+        let all: Vec<One> = (0..count).map(one).collect();
         for (place, one) in all.iter().enumerate() {
             let seat = balancer.take_seat(&format!("b{place}"), 1, one.standing(0), 0);
             assert_eq!(seat as usize, place);
@@ -63,9 +71,13 @@ impl Backends {
             policy,
             balancer,
             random: Random::new(dice.seed()),
+            choices: 0,
             all,
-            sick: dice.percent(30).then(|| dice.below(count)),
         }
+    }
+
+    pub fn is_sick(&self, place: usize) -> bool {
+        self.all[place].sick
     }
 
     /// `None`: none is left to try.
@@ -88,10 +100,15 @@ impl Backends {
             chosen.is_none_or(|one| may.contains(&one)),
             "one of {may:?}"
         );
-        let least = may.iter().map(|one| self.all[*one].load).min();
-        if let (LoadBalancing::LeastConn, Some(chosen)) = (self.policy, chosen) {
-            assert_eq!(Some(self.all[chosen].load), least, "the fewest requests");
+        let place = chosen?;
+        // Among equals it is whose turn was longest ago.
+        let key = |place: usize| (self.all[place].load, self.all[place].chosen);
+        if self.policy == LoadBalancing::LeastConn {
+            let least = may.iter().map(|one| key(*one)).min();
+            assert_eq!(Some(key(place)), least, "the fewest requests");
         }
+        self.choices += 1;
+        self.all[place].chosen = self.choices;
         chosen
     }
 
