@@ -317,7 +317,12 @@ impl Worker {
         let Some(mut probe) = self.probes.made.remove(key) else {
             return;
         };
-        probe.conn.part();
+        match (probe.stage, probe.conn.plain()) {
+            // It has answered, and was asked to close: whatever it has still to say is not read. So no
+            // more packets are needed, and nothing is left here that waits for a minute (TIME_WAIT).
+            (Stage::Listening, Some(_)) => probe.conn.reset(),
+            _ => probe.conn.part(),
+        }
         let next_ms = probe.next_ms.max(self.now_ms() + 1);
         self.probes.timers.set(probe.backend.index, next_ms);
         self.set_asking(probe.backend, Asking::Not);
