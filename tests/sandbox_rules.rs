@@ -172,13 +172,25 @@ fn plain() -> Seen {
             Ok(())
         }),
     );
+    let setup = Setup::http();
+    let socket = setup.path("app.sock");
+    let unix = Backend::on_unix(&socket, |peer, _| {
+        peer.request()?;
+        peer.send(ok("unix"));
+        Ok(())
+    });
     let frontend = |path: &str| vec![format!("hostname = \"*\", path = {path:?}")];
     let backend = |address: String| vec![format!("address = {address:?}")];
     let many: Vec<String> = (0..10_000)
         .map(|n| format!("address = \"127.1.{}.{}:1\"", n / 250, n % 250))
         .collect();
-    let setup = Setup::http()
+    let setup = setup
         .backends(&[good.address()])
+        .cluster(
+            "unix",
+            &frontend("/unix"),
+            &backend(format!("unix:{}", socket.display())),
+        )
         .cluster(
             "cut",
             &frontend("/cut"),
@@ -196,6 +208,8 @@ fn plain() -> Seen {
     same_bytes(&client.get("/").body, &body);
     client.send("nonsense\r\n\r\n");
     assert_eq!(client.response().status(), 400);
+    assert_eq!(proxy.client().get("/unix").text(), "unix");
+    drop(unix);
     assert_eq!(proxy.client().get("/gone").status(), 503);
     assert_eq!(proxy.client().get("/six").status(), 503);
     let mut client = proxy.client();

@@ -1,7 +1,5 @@
 //! The request of a check, and whether what comes back is what was wanted.
 
-use std::fmt::Display;
-
 use crate::http::fields::Head;
 use crate::http::framing::Body;
 use crate::http::response::{Asked, Kind, Response};
@@ -14,7 +12,7 @@ use crate::state::{Ask, Statuses};
 pub const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + CHECK_BODY_BYTES_MAX;
 
 /// A GET whose answer is the last one on its connection.
-pub fn request(path: &str, host: impl Display) -> String {
+pub fn request(path: &str, host: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sozu\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     )

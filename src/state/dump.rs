@@ -135,7 +135,7 @@ impl Both<'_> {
     /// `backend` is of one of the two states.
     fn keeps_backend(&self, backend: &Backend) -> bool {
         let Backend { cluster, id, .. } = backend;
-        let address = |state: &State| state.backend(cluster, id).map(|backend| backend.address);
+        let address = |state: &State| state.backend(cluster, id).map(|it| it.address.clone());
         address(self.from) == address(self.to) && self.keeps_cluster(cluster)
     }
 }

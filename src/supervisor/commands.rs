@@ -10,6 +10,7 @@ use crate::state::{Change, Code, Refused};
 use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
+use crate::supervisor::names::Then;
 use crate::supervisor::{Stage, Supervisor};
 use crate::version::version;
 
@@ -26,13 +27,7 @@ impl Supervisor {
             Command::Sandbox => Ok(self.sandbox_lines()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
             Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
-            Command::WorkerRestart { id } => {
-                log::info!("worker restart {id} by {}", self.client(key)?.who);
-                self.client(key)?.waiting = true;
-                let asked = self.restart_worker(id as usize, key);
-                self.client(key)?.waiting = asked.is_ok();
-                asked.map(|()| String::new())
-            }
+            Command::WorkerRestart { id } => self.restart_for(key, id),
             Command::Upgrade { binary, canary } => self.upgrade_for(key, binary, canary),
             Command::StateDump { secrets: false } => self.dump(Dump::State, key),
             Command::StateDump { secrets: true } => self.dump_secrets(key),
@@ -40,6 +35,8 @@ impl Supervisor {
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(Noun::Backend) => self.list_backends(key),
+            Command::Names => self.once(|main| main.names.lines(&main.state, main.now_ms), key),
+            Command::NameRefresh { name } => self.refresh_names(name.as_deref()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::StateCheck => self.check_state(key),
             Command::Connections { kill, selection } => self.connections(kill, &selection, key),
@@ -85,6 +82,14 @@ impl Supervisor {
         }
     }
 
+    fn restart_for(&mut self, key: Key, id: u32) -> Result<String, Refused> {
+        log::info!("worker restart {id} by {}", self.client(key)?.who);
+        self.client(key)?.waiting = true;
+        let asked = self.restart_worker(id as usize, key);
+        self.client(key)?.waiting = asked.is_ok();
+        asked.map(|()| String::new())
+    }
+
     fn dump_secrets(&mut self, key: Key) -> Result<String, Refused> {
         let who = &self.client(key)?.who;
         log::info!("the keys of certificates are read by {who}");
@@ -103,6 +108,7 @@ impl Supervisor {
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
         self.say_to_keys(line.trim_end(), Vec::new());
+        self.say_to_resolver(line.trim_end(), Vec::new());
         line.trim_end().to_string()
     }
 
@@ -179,7 +185,7 @@ impl Supervisor {
     }
 
     /// Does it, says so in the log and to who listens. The answer comes once every worker has done it.
-    fn change(
+    pub(super) fn change(
         &mut self,
         steps: Vec<Step>,
         key: Key,
@@ -187,6 +193,16 @@ impl Supervisor {
         wait: Option<u32>,
     ) -> Result<String, Refused> {
         self.may_change()?;
+        let names = self.lacking(&steps);
+        if !names.is_empty() {
+            let then = Then::Change {
+                steps,
+                confirm,
+                wait,
+            };
+            self.park(names, Some(key), then);
+            return Ok(String::new());
+        }
         let client = self.client(key)?;
         client.waiting = true;
         let who = client.who.clone();

@@ -7,6 +7,7 @@
 mod activation;
 mod apply;
 mod canary;
+mod candidates;
 mod challenges;
 mod check;
 mod commands;
@@ -15,6 +16,8 @@ mod control;
 mod counts;
 mod crowd;
 mod dumps;
+mod ending;
+mod errands;
 mod explain;
 mod facts;
 mod files;
@@ -26,6 +29,7 @@ mod life;
 mod listening;
 mod losses;
 mod memory;
+mod names;
 mod notify;
 mod orders;
 mod orphans;
@@ -37,6 +41,7 @@ mod rehearsal;
 mod relay;
 mod reload;
 mod resize;
+mod resolver;
 mod restarts;
 mod roles;
 mod roots;
@@ -44,6 +49,7 @@ mod sandbox;
 mod saved;
 mod secure;
 mod series;
+mod servant;
 mod settling;
 mod status;
 mod store;
@@ -62,13 +68,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Settings};
-use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, STOP_GRACE_MS};
+use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN};
 use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::digest::Digest;
-use crate::proto::reply;
 use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::clock;
@@ -87,6 +92,7 @@ use keys::Keys;
 use listening::{cannot_listen, listen_all, Vigil};
 use losses::Losses;
 use memory::Litter;
+use names::Names;
 use orders::Orders;
 use pauses::Pauses;
 use progress::Progress;
@@ -109,6 +115,8 @@ use workers::Workers;
 pub const WORKER_ROLE: &str = "--worker";
 /// … as the process that has the private keys,
 pub const KEYS_ROLE: &str = "--keys";
+/// … as the one that asks for the addresses of names,
+pub const RESOLVER_ROLE: &str = "--resolver";
 /// … and to see whether it understands what would be handed to it.
 pub const REHEARSAL_ROLE: &str = "--rehearse";
 /// Behind `start`: the descriptor of what the program before has handed over.
@@ -156,6 +164,9 @@ struct Supervisor {
     /// What workers give up.
     sandbox: Sandbox,
     keys: Keys,
+    names: Names,
+    /// The first workers were started.
+    begun: bool,
     workers: Workers,
     healths: Healths,
     now_ms: u64,
@@ -226,12 +237,12 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
     let mut orphans = given.take_orphans();
     let board = orphans.take_whole_board()?;
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, board)?;
+    supervisor.names.doubt();
     supervisor.watch_challenges();
     supervisor.start_keys()?;
     supervisor.adopt(orphans)?;
     // Before anybody shares them: should main die now, the next one cannot bind what a worker holds open.
     supervisor.keep_all();
-    supervisor.start_workers()?;
     supervisor.serve()
 }
 
@@ -262,7 +273,13 @@ impl Supervisor {
         };
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config, ran)?;
-        let Config { settings, state } = config;
+        let Config {
+            settings,
+            mut state,
+        } = config;
+        // There is none where nothing was kept.
+        let known = saved::read_text(&saved::kept_names(&file)).unwrap_or_default();
+        names::recall(&mut state, &known, settings.resolve_family);
         let sockets = listen_all(&state, &given)?;
         logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         saved::tell(not_restored);
@@ -272,7 +289,7 @@ impl Supervisor {
         ledger.clients().begin(seed);
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
-        state.dump().for_each(|change| {
+        state.served_dump().for_each(|change| {
             roster.follow(&change, &ledger);
         });
         Supervisor::of(Parts {
@@ -309,13 +326,14 @@ impl Supervisor {
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
+        let names = Names::of(&parts.state, now_ms);
         let mut litter = Litter::default();
         // Of the text that was read.
         litter.add(parts.state.frontends().count(), now_ms);
         Ok(Supervisor {
             max_connections: settings.connections_of_worker(descriptors),
             saver: Saver::new(&settings, &parts.file),
-            digest: Digest::of(&parts.state),
+            digest: Digest::of(parts.state.served_dump()),
             settings,
             workers: parts.workers,
             board: parts.board,
@@ -336,6 +354,8 @@ impl Supervisor {
             logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
+            names,
+            begun: false,
             healths: Healths::default(),
             now_ms,
             failure: None,
@@ -363,6 +383,7 @@ impl Supervisor {
 
     fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN.min(CONTROL_CLIENTS_MAX));
+        self.start_when_resolved();
         loop {
             let timeout_ms = self.timeout_ms();
             let waited = self.poll.wait(&mut events, timeout_ms);
@@ -379,6 +400,7 @@ impl Supervisor {
                     Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::Keys, _)) => self.keys_ready(),
+                    Some((Kind::Resolver, _)) => self.resolver_ready(),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
@@ -390,6 +412,8 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_health();
             self.look_after_keys();
+            self.look_after_names();
+            self.start_when_resolved();
             self.look_after_sockets();
             self.look_after_logs();
             self.show_counts();
@@ -440,6 +464,7 @@ impl Supervisor {
         let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
         let keys = self.keys.due_ms(self.settings.worker_timeout);
+        let names = self.names.due_ms(self.settings.worker_timeout);
         let (pauses, drain) = (
             self.pauses.due_ms(),
             self.draining.as_ref().map(Progress::due_ms),
@@ -450,8 +475,8 @@ impl Supervisor {
         let (challenges, sockets) = (self.challenges.due_ms, Some(self.vigil.due_ms));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, pauses,
-            drain, waits, tickets, expiry, upgrade,
+            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, names,
+            pauses, drain, waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -482,51 +507,6 @@ impl Supervisor {
         }
     }
 
-    /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
-    fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
-        self.give_upgrade_up();
-        self.forget_trial();
-        self.sockets.clear();
-        self.follow_sockets();
-        self.replace_no_worker();
-        if hard {
-            if !matches!(self.stage, Stage::Stopping { .. }) {
-                log::info!("stopping: open connections are cut");
-                self.stage = Stage::Stopping {
-                    until_ms: self.now_ms + STOP_GRACE_MS,
-                };
-                self.tell_workers("stop");
-            }
-        } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
-            let seconds = timeout.unwrap_or(self.settings.shutdown_timeout);
-            log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
-            notify::send("STOPPING=1", &[]);
-            let until_ms = self.now_ms + u64::from(seconds) * 1000;
-            self.stage = Stage::Draining { until_ms };
-            self.tell_workers("drain");
-        }
-    }
-
-    fn ended(&mut self) -> bool {
-        match self.stage {
-            Stage::Starting | Stage::Serving => return false,
-            Stage::Draining { until_ms } if self.now_ms >= until_ms => {
-                log::warn!("the time to drain is over");
-                self.shut_down(true, None);
-            }
-            Stage::Stopping { until_ms } if self.now_ms >= until_ms => self.kill_workers(),
-            Stage::Draining { .. } | Stage::Stopping { .. } => {}
-        }
-        self.workers.is_empty() && self.keys_have_ended()
-    }
-
-    fn say_good_bye(&mut self) {
-        let report = self.losses.lines() + &reply::ok(&self.losses.totals());
-        self.control.finish_shutdown(&report);
-        self.logs.standard.copy_all();
-        log::info!("ended");
-    }
-
     /// After a log file was moved away: from now on lines go into a new one.
     fn reopen_logs(&mut self) {
         let opened = self.logs.open_again(&self.settings);
@@ -537,6 +517,15 @@ impl Supervisor {
                 log::info!("logs opened again");
             }
             Err(what) => log::error!("logs stay as they are: {what}"),
+        }
+    }
+
+    /// The first workers start once it is known what names stand for: no client comes before.
+    fn start_when_resolved(&mut self) {
+        let due = self.stage == Stage::Starting && !self.begun && self.names.all_are_answered();
+        if due {
+            self.begun = true;
+            self.failure = self.start_workers().err();
         }
     }
 

@@ -2,7 +2,7 @@
 //! from checks by what main tells all.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 
 use crate::health::{question, whose, Verdict};
@@ -35,7 +35,7 @@ pub enum Asking {
 
 /// A backend as it is to be checked now.
 pub struct Subject {
-    pub address: SocketAddr,
+    pub conf: Rc<state::Backend>,
     /// A hash of its name.
     pub name: u64,
     pub cluster: Rc<state::Cluster>,
@@ -277,7 +277,7 @@ impl Backs {
         let target = self.clusters.get(server.cluster)?.lead.target();
         target.cluster.check.as_ref()?;
         Some(Subject {
-            address: server.conf().address,
+            conf: Rc::clone(&server.server.backend),
             name: server.name,
             cluster: Rc::clone(&target.cluster),
         })
