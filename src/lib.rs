@@ -11,6 +11,7 @@ pub mod buf;
 pub mod certificate;
 pub mod channel;
 pub mod config;
+pub mod connector;
 pub mod crypt;
 pub mod date;
 pub mod health;

@@ -217,11 +217,14 @@ pub const HELD_PER_CLUSTER_MAX: usize = 1024;
 pub const PAUSE_SECONDS_MAX: u32 = 3600;
 /// Clusters that are paused at one time: a worker looks at each in every turn.
 pub const PAUSES_MAX: usize = 1024;
-/// Connections to unix sockets that main makes for one worker in a second: more than a worker carries, and a
-/// bound for who has taken it over.
-pub const CONNECTS_PER_SECOND_MAX: u32 = 20_000;
-/// Of these so many wait at most for a worker that does not take them; of more it hears nothing.
-pub const CONNECTS_UNTAKEN_MAX: usize = 1024;
+/// A unix socket whose queue is full is tried again so often, in milliseconds …
+pub const CONNECT_AGAIN_MS: i32 = 5;
+/// … and for so long: as long as connect_timeout is by default.
+pub const CONNECT_PATIENCE_MS: u64 = 3_000;
+/// Connections that wait for that, of all workers together; of more each is refused at once.
+pub const CONNECTS_WAITING_MAX: usize = 4096;
+/// Connectors that died, of which main knows what they were called: who is connected by one may not steer the proxy.
+pub const CONNECTOR_PIDS_MAX: usize = 64;
 /// How often a worker tells main how a number goes on, in milliseconds.
 pub const TELL_MS: u64 = 200;
 /// Backends that one worker calls up or down in a second; the others wait for the next one.

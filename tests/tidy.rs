@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
 const IO: &[&str] = &[
     "worker",
     "keys",
+    "connector",
     "resolver",
     "role",
     "net",

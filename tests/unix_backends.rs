@@ -1,4 +1,4 @@
-//! Backends on unix sockets: main connects, since no worker can, and workers do all the rest.
+//! Backends on unix sockets: the connector connects, since no worker can, and workers do all the rest.
 
 mod common;
 
@@ -6,7 +6,9 @@ use common::{
     ok, pattern, same_bytes, wait_until, Backend, Broken, Gate, Peer, Proxy, Setup, LARGE,
 };
 use sozu_lib::sys::{process, socket};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +67,8 @@ fn one_that_refuses_is_tried_no_more() {
         setup.path("good.sock"),
     );
     drop(UnixListener::bind(&gone).expect("bind"));
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&gone, all).expect("a mode");
     let _backend = answering(&good, "good");
     let proxy = web(setup, &[&gone, &none, &good]);
     for _ in 0..12 {
@@ -87,22 +91,62 @@ fn without_any_other_the_client_hears_of_it_at_once() {
     });
 }
 
-/// A queue that is full refuses: main does not wait for it, nor does anybody else.
+/// A queue that is full is no failure, as it is none over TCP: who comes waits, and nobody else does.
 #[test]
-fn a_full_queue_refuses() {
+fn a_full_queue_is_waited_for() {
     let setup = Setup::http().top("worker_count", 1);
     let (full, good) = (setup.path("full.sock"), setup.path("good.sock"));
-    let _listener = UnixListener::bind(&full).expect("bind");
+    let listener = UnixListener::bind(&full).expect("bind");
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&full, all).expect("a mode");
     process::raise_descriptor_limit().expect("many descriptors");
     let path = full.to_str().expect("a path");
     let fill: Vec<OwnedFd> = std::iter::from_fn(|| socket::connect_unix(path).ok()).collect();
     assert!(fill.len() > 1);
     let _backend = answering(&good, "good");
-    let proxy = web(setup, &[&full, &good]);
+    let frontend = |path: &str| [format!("hostname = \"*\", path = \"{path}\"")];
+    let proxy = setup
+        .cluster("full", &frontend("/full"), &[at(&full)])
+        .cluster("good", &frontend("/"), &[at(&good)])
+        .start();
+    let mut waiting = proxy.client();
+    waiting.send("GET /full HTTP/1.1\r\nHost: x\r\n\r\n");
     for _ in 0..4 {
-        assert_eq!(proxy.client().get("/").body, b"good");
+        assert_eq!(proxy.client().get("/").text(), "good");
     }
-    proxy.wait_log("Resource temporarily unavailable");
+    drop(fill);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut head = [0; 1024];
+                if stream.read(&mut head).is_ok_and(|n| n > 0) {
+                    return stream.write_all(&ok("full")).expect("written");
+                }
+            }
+        });
+        assert_eq!(waiting.response().text(), "full");
+    });
+}
+
+/// Who is told to connect to our own control socket is a client of the proxy, and no administrator.
+#[test]
+fn a_client_of_the_proxy_does_not_steer_it() {
+    let setup = Setup::tcp();
+    let path = setup.path("command.sock");
+    let proxy = setup.cluster("main", &[""], &[at(&path)]).start();
+    let pid = |name: &str| {
+        let status = proxy.control("status").data;
+        let line = status.into_iter().find(|line| line.starts_with(name));
+        line.is_some_and(|line| line.contains("state=running"))
+            .then_some(())
+    };
+    wait_until("a connector", || pid("connector "));
+    let mut client = proxy.client();
+    client.send("status\n");
+    let (said, _) = client.rest();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(!said.contains("main version"), "{said}");
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub enum Kind {
     Keys,
     /// Main's end of the channel to the resolver.
     Resolver,
+    /// Main's end of the channel to the connector.
+    Connector,
     /// Where a worker asks the key process for signatures.
     Desk,
     /// Where others write their log, and main reads it.
@@ -38,7 +40,7 @@ pub enum Kind {
     Probe,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -52,6 +54,7 @@ const KINDS: [Kind; 16] = [
     Kind::Rehearsal,
     Kind::Keys,
     Kind::Resolver,
+    Kind::Connector,
     Kind::Desk,
     Kind::Log,
     Kind::Probe,

@@ -31,15 +31,6 @@ pub enum Said {
         connections: u32,
     },
     Health(Finding),
-    Connect(Errand),
-}
-
-/// A connection that a worker wants: its own name for it, and to which backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errand {
-    pub ticket: u64,
-    pub cluster: String,
-    pub id: String,
 }
 
 /// What the checks of a backend have found.
@@ -87,11 +78,6 @@ impl Said {
                 address: text("address")?.parse().ok()?,
                 question: number("question")?,
                 down: down(&words)?,
-            }),
-            "connect" => Said::Connect(Errand {
-                ticket: number("for")?,
-                cluster: text("cluster")?,
-                id: text("id")?,
             }),
             _ => return None,
         })

@@ -125,6 +125,7 @@ impl Supervisor {
         self.expiry.due_ms = self.now_ms;
         let warnings = self.warn_of(&done.changes);
         self.tell_keys(&done);
+        self.tell_connector(&done);
         let missing = self.hand_out(&served, &opened);
         self.sockets.extend(opened);
         self.follow_sockets();

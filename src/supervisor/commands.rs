@@ -109,6 +109,7 @@ impl Supervisor {
         self.settings.log_level = level;
         self.say_to_keys(line.trim_end(), Vec::new());
         self.say_to_resolver(line.trim_end(), Vec::new());
+        self.say_to_connector(line.trim_end(), Vec::new());
         line.trim_end().to_string()
     }
 

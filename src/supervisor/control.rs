@@ -20,6 +20,7 @@ use crate::proto::reply;
 use crate::slab::{Key, Slab};
 use crate::state::{Code, Refused};
 use crate::supervisor::apply::Transaction;
+use crate::supervisor::connector::Connector;
 use crate::supervisor::outbox::{Outbox, Unread};
 use crate::supervisor::roles::{Role, Roles};
 use crate::supervisor::Supervisor;
@@ -125,7 +126,7 @@ impl Control {
     }
 
     /// Takes whoever waits, a few: who connects all the time takes turns with the others.
-    pub fn accept(&mut self, poll: &Epoll, now_ms: u64) {
+    pub fn accept(&mut self, poll: &Epoll, connector: &Connector, now_ms: u64) {
         for _ in 0..ACCEPTS_PER_TURN {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
@@ -137,17 +138,19 @@ impl Control {
                 }
                 Err(_) => return,
             };
-            self.let_in(stream, poll, now_ms);
+            self.let_in(stream, poll, connector, now_ms);
         }
     }
 
-    fn let_in(&mut self, stream: UnixStream, poll: &Epoll, now_ms: u64) {
+    fn let_in(&mut self, stream: UnixStream, poll: &Epoll, connector: &Connector, now_ms: u64) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
         let known = socket::peer_credentials(stream.as_fd());
-        let role = known.as_ref().ok().and_then(|who| self.roles.of(who));
-        let (Ok(who), Some(role)) = (known, role) else {
+        // Somebody has made this socket a backend: whoever comes by that is a client of the proxy.
+        let known = known.ok().filter(|who| !connector.was(who.pid));
+        let role = known.as_ref().and_then(|who| self.roles.of(who));
+        let (Some(who), Some(role)) = (known, role) else {
             let what = "you are in none of control_admin_groups and control_viewer_groups";
             return turn_away(&stream, &Refused::new(Code::Denied, what));
         };

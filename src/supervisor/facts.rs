@@ -46,7 +46,9 @@ impl Supervisor {
         let workers = workers.map(|process| (process.id.to_string(), process.child.id()));
         let keys = self.keys.pid().filter(|_| self.keys.are_ready());
         let keys = keys.map(|pid| ("keys".to_string(), pid));
-        let confined = keys.into_iter().chain(workers);
+        let connector = self.connector.pid().filter(|_| self.connector.is_ready());
+        let connector = connector.map(|pid| ("connector".to_string(), pid));
+        let confined = keys.into_iter().chain(connector).chain(workers);
         let confined = confined.map(|(who, pid)| (who, pid, self.sandbox.facts(pid)));
         let resolver = self.names.pid().filter(|_| self.names.are_asked());
         let resolver = resolver.map(|pid| {

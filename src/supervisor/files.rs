@@ -109,6 +109,10 @@ impl Supervisor {
             Ok(log) => self.say_to_resolver("log", vec![log]),
             Err(e) => log::error!("the resolver keeps its old log: {e}"),
         }
+        match self.logs.log() {
+            Ok(log) => self.say_to_connector("log", vec![log]),
+            Err(e) => log::error!("the connector keeps its old log: {e}"),
+        }
         for (_, channel) in self.workers.channels() {
             self.logs.hand_to(channel);
         }

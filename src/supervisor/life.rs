@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::channel::Channel;
-use crate::limits::{CONNECTS_PER_SECOND_MAX, VERDICTS_PER_SECOND_MAX};
+use crate::limits::VERDICTS_PER_SECOND_MAX;
 use crate::slab::Key;
 use crate::supervisor::restarts;
 use crate::sys::process::{self, Child};
@@ -47,8 +47,6 @@ pub struct Process {
     pub(super) news: Pace,
     /// The same by what its checks have shown.
     pub(super) findings: Pace,
-    /// Connections that were made for it.
-    pub(super) connects: Pace,
 }
 
 impl Process {
@@ -77,17 +75,12 @@ impl Process {
             doomed: None,
             news: Pace::default(),
             findings: Pace::default(),
-            connects: Pace::default(),
         }
     }
 
     /// False: it says that of more backends than ours do, whose seconds may begin elsewhere.
     pub(super) fn may_find(&mut self, now_ms: u64) -> bool {
         self.findings.allows(2 * VERDICTS_PER_SECOND_MAX, now_ms)
-    }
-
-    pub(super) fn may_connect(&mut self, now_ms: u64) -> bool {
-        self.connects.allows(CONNECTS_PER_SECOND_MAX, now_ms)
     }
 
     pub(super) fn is_young(&self, now_ms: u64) -> bool {

@@ -12,12 +12,12 @@ mod challenges;
 mod check;
 mod commands;
 mod connections;
+mod connector;
 mod control;
 mod counts;
 mod crowd;
 mod dumps;
 mod ending;
-mod errands;
 mod explain;
 mod facts;
 mod files;
@@ -82,6 +82,7 @@ use crate::sys::process::{self, Child, Signals};
 pub use crate::sys::process::{keep_no_cores, keep_no_large_pieces};
 use activation::Given;
 use apply::{Pending, Trial};
+use connector::Connector;
 use control::Control;
 use counts::Counts;
 use dumps::Dumps;
@@ -117,6 +118,8 @@ pub const WORKER_ROLE: &str = "--worker";
 pub const KEYS_ROLE: &str = "--keys";
 /// … as the one that asks for the addresses of names,
 pub const RESOLVER_ROLE: &str = "--resolver";
+/// … as the one that connects to unix sockets for workers,
+pub const CONNECTOR_ROLE: &str = "--connector";
 /// … and to see whether it understands what would be handed to it.
 pub const REHEARSAL_ROLE: &str = "--rehearse";
 /// Behind `start`: the descriptor of what the program before has handed over.
@@ -165,6 +168,7 @@ struct Supervisor {
     sandbox: Sandbox,
     keys: Keys,
     names: Names,
+    connector: Connector,
     /// The first workers were started.
     begun: bool,
     workers: Workers,
@@ -327,6 +331,7 @@ impl Supervisor {
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
         let names = Names::of(&parts.state, now_ms);
+        let connector = Connector::of(&parts.state);
         let mut litter = Litter::default();
         // Of the text that was read.
         litter.add(parts.state.frontends().count(), now_ms);
@@ -355,6 +360,7 @@ impl Supervisor {
             sandbox: parts.sandbox,
             keys: Keys::default(),
             names,
+            connector,
             begun: false,
             healths: Healths::default(),
             now_ms,
@@ -400,8 +406,12 @@ impl Supervisor {
                     Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::Keys, _)) => self.keys_ready(),
+                    Some((Kind::Connector, _)) => self.connector_ready(),
                     Some((Kind::Resolver, _)) => self.resolver_ready(),
-                    Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
+                    Some((Kind::ControlSocket, _)) => {
+                        self.control
+                            .accept(&self.poll, &self.connector, self.now_ms)
+                    }
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
                     Some((Kind::Log, key)) => self.log_ready(key),
@@ -413,6 +423,7 @@ impl Supervisor {
             self.look_at_health();
             self.look_after_keys();
             self.look_after_names();
+            self.look_after_connector();
             self.start_when_resolved();
             self.look_after_sockets();
             self.look_after_logs();
@@ -465,6 +476,7 @@ impl Supervisor {
         let workers = self.workers.due_ms(&self.settings);
         let keys = self.keys.due_ms(self.settings.worker_timeout);
         let names = self.names.due_ms(self.settings.worker_timeout);
+        let connector = self.connector.due_ms(self.settings.worker_timeout);
         let (pauses, drain) = (
             self.pauses.due_ms(),
             self.draining.as_ref().map(Progress::due_ms),
@@ -476,7 +488,7 @@ impl Supervisor {
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
             challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, names,
-            pauses, drain, waits, tickets, expiry, upgrade,
+            connector, pauses, drain, waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()

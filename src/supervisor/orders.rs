@@ -63,7 +63,6 @@ impl Supervisor {
             }
             Some(Said::Full { connections }) => self.full(worker, connections),
             Some(Said::Health(finding)) => self.found(worker, finding),
-            Some(Said::Connect(errand)) => self.run_errand(worker, &errand),
             None => self.hear(worker, line),
         }
     }

@@ -85,14 +85,15 @@ impl Supervisor {
         }
         let pause_ms = self.names.post.replace(&servant, self.now_ms);
         self.names.deaths += 1;
-        let (pid, how) = (servant.child.id(), self.resolver_death(page, how));
+        let cell = page.as_ref().and_then(|page| page.cells().first());
+        let number = cell.map_or(0, |cell| cell.load(Relaxed));
+        let (pid, how) = (servant.child.id(), self.how_it_died(number, how));
         log::error!("the resolver, pid {pid}, died ({how}); a new one starts in {pause_ms} ms, names stand for what they did");
         self.names.ask_anew(self.now_ms);
     }
 
-    fn resolver_death(&mut self, page: Option<Shared>, how: Option<ExitStatus>) -> String {
-        let cell = page.as_ref().and_then(|page| page.cells().first());
-        let number = cell.map_or(0, |cell| cell.load(Relaxed));
+    /// For people: of what its sandbox forbids, if that is so.
+    pub(super) fn how_it_died(&mut self, number: u64, how: Option<ExitStatus>) -> String {
         let text = how.map_or("nobody tells how".into(), |how| how.to_string());
         match self.violation(number, how) {
             Some(call) => format!("{text}, its sandbox forbids {call}"),
@@ -101,7 +102,7 @@ impl Supervisor {
     }
 
     /// The end has come.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Draining { .. } | Stage::Stopping { .. })
     }
 

@@ -42,6 +42,7 @@ impl Supervisor {
         let main = main + &upgrade.unwrap_or_default();
         main + &self.keys_line()
             + &self.names.status_line(self.now_ms)
+            + &self.connector.status_line(self.now_ms)
             + &self.worker_lines()
             + &self.pauses.lines(self.now_ms)
             + &self.healths.panic_lines()

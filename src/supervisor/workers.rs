@@ -187,6 +187,8 @@ impl Supervisor {
         if let Some(desk) = self.open_desk(row)? {
             channel.send_with("desk", vec![desk]);
         }
+        let connector = self.open_connector_desk(row)?;
+        channel.send_with("connector", vec![connector]);
         channel.send(&self.settings.encode());
         for (address, socket) in &self.sockets {
             let line = reply::data("socket", &[("address", address.to_string())]);
@@ -321,6 +323,7 @@ impl Supervisor {
     pub(super) fn reap(&mut self) {
         self.reap_keys();
         self.reap_resolver();
+        self.reap_connector();
         self.dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         for key in self.workers.processes.keys() {
@@ -354,6 +357,7 @@ impl Supervisor {
         self.forget_worker(key);
         self.forget_findings(process.id);
         self.close_desk(process.row);
+        self.close_connector_desk(process.row);
         self.board.set(process.row, Cell::Alive, 0);
         self.board.set(process.row, Cell::Pid, 0);
         self.store.forget_worker(process.child.id());
@@ -411,6 +415,7 @@ impl Supervisor {
     pub(super) fn forgive_silence(&mut self, late_ms: u64) {
         self.keys.forgive(late_ms);
         self.names.forgive(late_ms);
+        self.connector.forgive(late_ms);
         for key in self.workers.processes.keys() {
             if let Some(process) = self.workers.processes.get_mut(key) {
                 process.forgive(late_ms);

@@ -30,6 +30,7 @@ struct Boot {
     log: Option<OwnedFd>,
     access: Option<OwnedFd>,
     roots: Option<OwnedFd>,
+    connector: Option<OwnedFd>,
     settings: Option<Settings>,
     plan: Option<Plan>,
     batch: Batch,
@@ -82,6 +83,7 @@ fn run() -> io::Result<()> {
         signals,
         access,
         roots: boot.roots.take(),
+        connector: boot.connector.take(),
         seed,
         secret,
     };
@@ -126,6 +128,7 @@ impl Boot {
             "socket" => self.batch.take_socket(channel)?,
             "series" => self.batch.take_series(line),
             "desk" => take_desk(channel),
+            "connector" => self.connector = channel.take_fd(),
             "tickets" => take_tickets(line),
             "challenges" => self.challenges = take_challenges(line),
             "pause" | "health" => self.orders.push(line.to_string()),

@@ -1,55 +1,123 @@
-//! Connections that main makes for this worker: to unix sockets, which its sandbox neither makes nor finds.
+//! Connections to unix sockets, which this worker's sandbox neither makes nor finds: the connector makes them.
 //!
 //! ```text
-//!   worker: a stand-in, "connect" ──▶ main: connect(2) ──"connected", descriptor──▶ worker: it takes the stand-in's place
+//!   worker: a stand-in, "connect" ──▶ connector: connect(2) ──"connected", descriptor──▶ worker: it takes the stand-in's place
 //! ```
 //! A stand-in is a socket that is connected to nothing. It has a descriptor, so that all goes on as with one
 //! that is being connected, TLS that waits for it and limits of time among them; epoll is not told of it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
-use crate::proto::reply;
-use crate::state::{Address, Backend};
-use crate::sys::socket;
+use crate::connector::{question, read_answer};
+use crate::net::token::{self, Kind};
+use crate::state::Address;
+use crate::sys::epoll::{self, Epoll};
+use crate::sys::{passing, socket};
+
+/// Longest answer, in bytes.
+const ANSWER_BYTES: usize = 512;
 
 #[derive(Default)]
 pub struct Errands {
-    /// What main is to be asked.
-    lines: String,
-    /// There is no main.
-    alone: bool,
+    /// Where the connector is asked.
+    desk: Option<OwnedFd>,
+    /// What was asked, or will be, and is wanted still: the paths, by the tokens of the stand-ins.
+    wanted: BTreeMap<u64, Rc<str>>,
+    /// Of these, what was not asked yet.
+    unasked: VecDeque<u64>,
+    /// It takes no question now; epoll says when it does.
+    blocked: bool,
 }
 
 impl Errands {
-    /// A socket that is being connected, and whether main has still to be asked to do it.
-    pub fn dial(&self, address: &Address) -> io::Result<(TcpStream, bool)> {
+    /// A socket that is being connected, and the path if the connector has still to be asked for it.
+    pub fn dial(&self, address: &Address) -> io::Result<(TcpStream, Option<Rc<str>>)> {
         match address {
-            Address::Inet(address) => Ok((socket::connect(*address)?, false)),
-            Address::Unix(_) if self.alone => Err(io::Error::other(
-                "main is gone, which connects to unix sockets",
+            Address::Inet(address) => Ok((socket::connect(*address)?, None)),
+            Address::Unix(_) if self.desk.is_none() => Err(io::Error::other(
+                "nobody is there who connects to unix sockets",
             )),
-            Address::Unix(_) => Ok((socket::stand_in()?, true)),
+            Address::Unix(path) => Ok((socket::stand_in()?, Some(Rc::clone(path)))),
             Address::Name { .. } => Err(io::Error::other("a name is no address")),
         }
     }
 
-    /// For the stand-in that is known by this token. Main finds out itself where the backend is.
-    pub fn ask(&mut self, token: u64, backend: &Backend) {
-        let pairs = [
-            ("for", token.to_string()),
-            ("cluster", backend.cluster.to_string()),
-            ("id", backend.id.to_string()),
-        ];
-        self.lines += &reply::data("connect", &pairs);
+    /// For the stand-in that is known by this token.
+    pub fn ask(&mut self, token: u64, path: Rc<str>) {
+        self.wanted.insert(token, path);
+        self.unasked.push_back(token);
     }
 
-    pub fn take_lines(&mut self) -> String {
-        std::mem::take(&mut self.lines)
+    /// Nobody waits for it any more.
+    pub fn forget(&mut self, token: u64) {
+        if !self.wanted.is_empty() {
+            self.wanted.remove(&token);
+        }
     }
 
-    /// Main is gone.
-    pub fn are_over(&mut self) {
-        self.alone = true;
+    /// Another connector from now on, or the same one by another way: it is asked all that is still wanted.
+    pub fn open(&mut self, desk: OwnedFd, poll: &Epoll) {
+        if let Some(old) = self.desk.take() {
+            let _ = poll.remove(old.as_fd());
+        }
+        let token = token::pack_single(Kind::Desk);
+        if let Err(e) = poll.add(desk.as_fd(), epoll::IN, token) {
+            return log::error!("epoll_ctl for the connector: {e}");
+        }
+        self.desk = Some(desk);
+        self.unasked = self.wanted.keys().copied().collect();
+        self.blocked = false;
+    }
+
+    /// Asks what was not asked.
+    pub fn send(&mut self, poll: &Epoll) {
+        let Some(desk) = &self.desk else { return };
+        let was_blocked = std::mem::take(&mut self.blocked);
+        while let Some(ticket) = self.unasked.front() {
+            if let Some(path) = self.wanted.get(ticket) {
+                let asked = passing::send(desk, question(*ticket, path).as_bytes(), &[]);
+                if asked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+                    self.blocked = true;
+                    break;
+                }
+            }
+            self.unasked.pop_front();
+        }
+        if self.blocked != was_blocked {
+            let out = if self.blocked { epoll::OUT } else { 0 };
+            let token = token::pack_single(Kind::Desk);
+            // An error: it is gone, which the next read says.
+            let _ = poll.modify(desk.as_fd(), epoll::IN | out, token);
+        }
+    }
+
+    pub fn has_unasked(&self) -> bool {
+        !self.blocked && !self.unasked.is_empty()
+    }
+
+    /// The next answer that is still wanted. Where the connector has gone, what is wanted waits for the next one.
+    pub fn next_answer(&mut self, poll: &Epoll) -> Option<(u64, Result<OwnedFd, String>)> {
+        loop {
+            let (mut room, mut fds) = ([0; ANSWER_BYTES], Vec::<OwnedFd>::new());
+            match passing::receive(self.desk.as_ref()?, &mut room, &mut fds) {
+                Ok(received) if received.bytes > 0 => {
+                    let line = std::str::from_utf8(&room[..received.bytes]).unwrap_or_default();
+                    let answer = read_answer(line, fds.pop());
+                    let wanted = |(ticket, _): &(u64, _)| self.wanted.remove(ticket).is_some();
+                    if let Some(answer) = answer.filter(wanted) {
+                        return Some(answer);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
+                _ => {
+                    let desk = self.desk.take()?;
+                    let _ = poll.remove(desk.as_fd());
+                }
+            }
+        }
     }
 }

@@ -171,11 +171,10 @@ impl Worker {
 
     /// What main should know of this turn.
     pub(super) fn tell_news(&mut self) {
-        // They wait for nothing: so many come at most as there are connections.
-        let mut lines = self.backs.errands.take_lines();
-        if self.may_tell() {
-            self.add_news(&mut lines);
+        if !self.may_tell() {
+            return;
         }
+        let lines = self.news();
         if lines.is_empty() {
             return;
         }
@@ -185,19 +184,21 @@ impl Worker {
         }
     }
 
-    fn add_news(&mut self, lines: &mut String) {
+    fn news(&mut self) -> String {
         let now_ms = self.now_ms();
+        let mut lines = String::new();
         for (cluster, waiting) in self.holds.news(now_ms) {
             let pairs = [("cluster", cluster), ("waiting", waiting.to_string())];
-            *lines += &reply::data("held", &pairs);
+            lines += &reply::data("held", &pairs);
         }
         for (order, connections) in self.backs.watches.news(now_ms) {
-            *lines += &format!("left order={order} connections={connections}\n");
+            lines += &format!("left order={order} connections={connections}\n");
         }
         while let Some(report) = self.backs.report(now_ms) {
-            *lines += &told(&report);
+            lines += &told(&report);
         }
         lines.extend(self.probes.take_news());
+        lines
     }
 
     pub(super) fn obey_lines(&mut self) {
@@ -288,7 +289,6 @@ impl Worker {
             return;
         };
         let _ = self.poll.remove(channel.as_fd());
-        self.backs.errands.are_over();
         // Nobody tells it any more what others have found.
         self.share_checks(vec![self.id]);
         if self.supervised {
@@ -332,6 +332,11 @@ impl Worker {
             "adopted" => self.batch = Batch::default(),
             "log" | "access" | "inherit" => self.take_descriptor(noun),
             "desk" => self.channel.iter_mut().for_each(take_desk),
+            "connector" => {
+                let desk = self.channel.as_mut().and_then(Channel::take_fd);
+                let open = |desk| self.backs.errands.open(desk, &self.poll);
+                desk.into_iter().for_each(open);
+            }
             "retire" => self.obey_retire(line),
             "tickets" => take_tickets(line),
             "challenges" => self.tools.challenges = take_challenges(line),
@@ -340,7 +345,6 @@ impl Worker {
             "health" => {
                 self.backs.hear_verdict(line);
             }
-            "connected" => self.obey_connected(line),
             "probers" => self.hear_probers(line),
             "page" => self.tell_page(line),
             "check" => {
@@ -361,26 +365,21 @@ impl Worker {
         }
     }
 
-    /// `connected for=TOKEN` with a descriptor, or with `why` there is none.
-    fn obey_connected(&mut self, line: &str) {
-        let fd = match value(line, "why") {
-            Some(why) => Err(why),
-            None => match self.channel.as_mut().and_then(Channel::take_fd) {
-                Some(fd) => Ok(fd),
-                None => Err("main has sent no descriptor".into()),
-            },
-        };
-        let token = value(line, "for").and_then(|token| token.parse().ok());
-        match token.and_then(token::unpack) {
-            Some((Kind::Back, key)) => self.back_made_by_main(key, fd),
-            Some((Kind::Probe, key)) => self.check_made_by_main(key, fd),
-            _ => log::error!("main said {:?}: for nobody", start(line)),
+    /// The connector has something to say, or takes questions again.
+    pub(super) fn desk_ready(&mut self) {
+        while let Some((ticket, made)) = self.backs.errands.next_answer(&self.poll) {
+            match token::unpack(ticket) {
+                Some((Kind::Back, key)) => self.back_made_elsewhere(key, made),
+                Some((Kind::Probe, key)) => self.check_made_elsewhere(key, made),
+                _ => {}
+            }
         }
+        self.backs.errands.send(&self.poll);
     }
 
-    fn back_made_by_main(&mut self, key: Key, made: Result<OwnedFd, String>) {
+    fn back_made_elsewhere(&mut self, key: Key, made: Result<OwnedFd, String>) {
         // Once made, epoll says that it goes on.
-        if let Some((owner, Err(why))) = self.backs.made_by_main(key, made, &self.poll) {
+        if let Some((owner, Err(why))) = self.backs.made_elsewhere(key, made, &self.poll) {
             self.with_turn(owner, |turn| {
                 turn.unconnected(why);
                 turn.run();

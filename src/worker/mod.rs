@@ -175,6 +175,8 @@ struct Outfit {
     access: Option<Sink>,
     /// The system's roots, for TLS with backends.
     roots: Option<OwnedFd>,
+    /// Where the connector is asked.
+    connector: Option<OwnedFd>,
     seed: u64,
     /// A number that nobody else knows.
     secret: [u8; 32],
@@ -185,6 +187,17 @@ impl Worker {
         let now_us = clock::monotonic_us();
         let tally = Tally::new(outfit.ledger, id);
         let buffers = settings.max_buffers.map_or(BUFFERS_DEFAULT, |n| n as usize);
+        let mut backs = Backs::new(
+            now_us / 1000,
+            u64::from(settings.back_keepalive_timeout) * 1000,
+            tally.clone(),
+            Dialers::new(outfit.roots),
+            Random::new(outfit.seed.rotate_left(32)),
+            // Half of the buffers is for those who do not wait.
+            (buffers / 2).max(1),
+        );
+        let open = |desk| backs.errands.open(desk, &outfit.poll);
+        outfit.connector.into_iter().for_each(open);
         Worker {
             id,
             max_connections,
@@ -203,15 +216,7 @@ impl Worker {
             limit_silent_until_ms: 0,
             slots: Slab::default(),
             timers: Wheel::new(now_us / 1000),
-            backs: Backs::new(
-                now_us / 1000,
-                u64::from(settings.back_keepalive_timeout) * 1000,
-                tally.clone(),
-                Dialers::new(outfit.roots),
-                Random::new(outfit.seed.rotate_left(32)),
-                // Half of the buffers is for those who do not wait.
-                (buffers / 2).max(1),
-            ),
+            backs,
             probes: Probes::new(now_us / 1000),
             tally: tally.clone(),
             // Half of the buffers is for those who do not wait for a paused cluster.
@@ -272,6 +277,9 @@ impl Worker {
             self.sweep_on();
             self.say_good_bye();
             self.feed_starving();
+            if self.backs.errands.has_unasked() {
+                self.backs.errands.send(&self.poll);
+            }
             self.tell_news();
             self.access.flush_if_due(self.now_ms());
         }
@@ -351,6 +359,7 @@ impl Worker {
             Some((Kind::Heir, _)) => self.heir_ready(ready),
             Some((Kind::Legacy, key)) => self.legacy_ready(key),
             Some((Kind::Probe, key)) => self.probe_ready(key, ready),
+            Some((Kind::Desk, _)) => self.desk_ready(),
             _ => {}
         }
     }

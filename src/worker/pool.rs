@@ -313,6 +313,7 @@ impl Backs {
         let Some(mut back) = self.conns.remove(key) else {
             return;
         };
+        self.errands.forget(token::pack(Kind::Back, key));
         back.conn.part();
         self.timers.cancel(key.index);
         if let Some(server) = self.backends.get_mut(back.backend) {

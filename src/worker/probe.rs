@@ -271,7 +271,7 @@ impl Worker {
     }
 
     fn dial(&mut self, backend: Key, subject: Subject, next_ms: u64) -> io::Result<Key> {
-        let (stream, by_main) = self.backs.errands.dial(&subject.conf.address)?;
+        let (stream, elsewhere) = self.backs.errands.dial(&subject.conf.address)?;
         let (conn, identity) = self.backs.dial_check(backend, &subject, stream)?;
         let (cluster, conf) = (subject.cluster, subject.conf);
         let check = cluster.check.as_ref();
@@ -295,12 +295,12 @@ impl Worker {
             answer: Answer::default(),
             next_ms,
         });
-        match by_main {
-            true => self
-                .backs
-                .errands
-                .ask(token::pack(Kind::Probe, probe), &conf),
-            false => self
+        match elsewhere {
+            Some(path) => {
+                let token = token::pack(Kind::Probe, probe);
+                self.backs.errands.ask(token, path);
+            }
+            None => self
                 .watch_check(probe)
                 .inspect_err(|_| drop(self.probes.made.remove(probe)))?,
         }
@@ -319,8 +319,8 @@ impl Worker {
         self.poll.add(made.conn.as_fd(), interest, token)
     }
 
-    /// Main has made its connection, or says why not.
-    pub(super) fn check_made_by_main(&mut self, key: Key, made: Result<OwnedFd, String>) {
+    /// The connector has made its connection, or says why not.
+    pub(super) fn check_made_elsewhere(&mut self, key: Key, made: Result<OwnedFd, String>) {
         let Some(probe) = self.probes.made.get(key) else {
             return;
         };
@@ -349,6 +349,7 @@ impl Worker {
         let Some(mut probe) = self.probes.made.remove(key) else {
             return;
         };
+        self.backs.errands.forget(token::pack(Kind::Probe, key));
         match (probe.stage, probe.conn.plain()) {
             // It has answered, and was asked to close: whatever it has still to say is not read. So no
             // more packets are needed, and nothing is left here that waits for a minute (TIME_WAIT).

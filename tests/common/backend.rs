@@ -7,6 +7,7 @@ use super::DEADLINE;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -101,6 +102,9 @@ impl Backend {
         S: Fn(&mut Peer, usize) -> Result<(), Broken> + Send + Sync + 'static,
     {
         let listener = UnixListener::bind(path).expect("bind a backend");
+        // For whomever workers are.
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(path, all).expect("a mode");
         let none = SocketAddr::from(([0; 4], 0));
         let path = path.to_owned();
         let wake = move || drop(UnixStream::connect(&path));

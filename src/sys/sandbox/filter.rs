@@ -159,7 +159,7 @@ fn block(rule: &Rule, number: u32, steps: &mut Vec<Step>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::sandbox::table::{KEYS, RESOLVER, WORKER};
+    use crate::sys::sandbox::table::{CONNECTOR, KEYS, RESOLVER, WORKER};
 
     /// What the kernel would answer.
     fn run(steps: &[Step], arch: u32, number: u32, arguments: &[u64; 6]) -> u32 {
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn each_rule_allows_what_it_says_and_no_more() {
         for (arch, rules) in [Arch::X86_64, Arch::Aarch64]
-            .map(|arch| [(arch, WORKER), (arch, KEYS), (arch, RESOLVER)])
+            .map(|arch| [WORKER, KEYS, RESOLVER, CONNECTOR].map(|rules| (arch, rules)))
             .concat()
         {
             let steps = program(arch, rules, TRAP);

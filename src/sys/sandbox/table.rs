@@ -91,7 +91,7 @@ pub static WORKER: &[Rule] = &[
     rule("setsockopt", 54, 208, &[Is(1, SOL_TCP), Is(2, TCP_NODELAY)], "what is written goes at once"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ERROR)], "why a connection was not made"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ACCEPTCONN)], "whether what another worker hands over is a connection"),
-    rule("dup3", 292, 24, &[Is(2, CLOEXEC)], "a connection to a unix socket, from main, takes the place of its stand-in"),
+    rule("dup3", 292, 24, &[Is(2, CLOEXEC)], "a connection to a unix socket, which the connector has made, takes the place of its stand-in"),
     rule("shutdown", 48, 210, &[Is(1, SHUT_WR)], "ends our direction of a connection"),
     rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
     rule("getrandom", 318, 278, &[], "randomness for TLS and for hash tables"),
@@ -216,4 +216,27 @@ pub static RESOLVER: &[Rule] = &[
     rule("gettimeofday", 96, 169, &[], "the same").elsewhere(),
     old("time", 201, &[], "the same").elsewhere(),
     rule("exit_group", 231, 94, &[], "the end"),
+];
+
+/// What the connector may do: nothing that a unix socket does not need.
+#[rustfmt::skip]
+pub static CONNECTOR: &[Rule] = &[
+    rule("recvmsg", 47, 212, &[], "what main says; what workers ask"),
+    rule("socket", 41, 198, &[Is(0, UNIX), Is(1, STREAM), Is(2, 0)], "a unix socket"),
+    rule("connect", 42, 203, &[], "to where a worker asks, if main has named that"),
+    rule("sendmsg", 46, 211, &[], "the connection, or why there is none"),
+    rule("close", 3, 57, &[], "what was handed over"),
+    old("epoll_wait", 232, &[], "waits for either"),
+    rule("epoll_pwait", 281, 22, &[], "the same, where the C library has no other way").elsewhere(),
+    rule("epoll_ctl", 233, 21, &[], "another worker, one less, or one that takes nothing now"),
+    rule("write", 1, 64, &[], "lines of the log").elsewhere(),
+    old("poll", 7, &[], "asks whether the log takes a line now").elsewhere(),
+    rule("ppoll", 271, 73, &[], "the same, where there is no poll").elsewhere(),
+    rule("lseek", 8, 62, &[Is(1, 0), Is(2, SEEK_CUR)], "whether a log that is opened again is a regular file").elsewhere(),
+    rule("fcntl", 72, 25, &[Is(1, F_GETFD)], "debug builds check that what they close is open").elsewhere(),
+    rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it").elsewhere(),
+    rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "the same, for thousands of paths; never of a file, never executable").elsewhere(),
+    rule("munmap", 11, 215, &[], "gives it back").elsewhere(),
+    rule("exit_group", 231, 94, &[], "the end"),
+    rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
 ];

@@ -283,8 +283,8 @@ impl Backs {
         let Some(server) = self.backends.get_mut(backend) else {
             return Err(io::Error::other("the backend is gone"));
         };
-        let conf = Rc::clone(&server.server.backend);
-        let (stream, by_main) = self.errands.dial(&conf.address)?;
+        let address = &server.server.backend.address;
+        let (stream, elsewhere) = self.errands.dial(address)?;
         let (conn, identity) = match wanted {
             None => (Conn::new(stream, false), None),
             Some((dialer, name)) => {
@@ -309,9 +309,9 @@ impl Backs {
             idle_since_ms: 0,
         });
         self.begin(backend);
-        match by_main {
-            true => self.errands.ask(token::pack(Kind::Back, key), &conf),
-            false => self
+        match elsewhere {
+            Some(path) => self.errands.ask(token::pack(Kind::Back, key), path),
+            None => self
                 .watch_made(key, poll)
                 .inspect_err(|_| self.drop_conn(key))?,
         }
@@ -327,8 +327,8 @@ impl Backs {
         }
     }
 
-    /// Main has made a connection, or says why not. Who waits for it, and what it is to hear if there is none.
-    pub fn made_by_main(
+    /// The connector has made a connection, or says why not. Who waits for it, and what it is to hear if there is none.
+    pub fn made_elsewhere(
         &mut self,
         key: Key,
         made: Result<OwnedFd, String>,
