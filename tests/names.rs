@@ -187,19 +187,11 @@ fn addresses_are_known_after_an_upgrade_and_after_the_death_of_who_asks() {
     proxy.set_hosts("");
     proxy.steer().ok("upgrade");
     assert_eq!(answers(&proxy), BTreeSet::from(["one".to_string()]));
-    let pid = |proxy: &Proxy| {
-        let status = proxy.control("status").data;
-        let line = status
-            .into_iter()
-            .find(|line| line.starts_with("resolver "))?;
-        let pid = line.split(' ').find_map(|word| word.strip_prefix("pid="))?;
-        pid.parse::<u32>().ok().filter(|pid| *pid != 0)
-    };
-    let first = wait_until("a resolver", || pid(&proxy));
+    let first = wait_until("a resolver", || proxy.process("resolver"));
     assert!(common::signal(first, "KILL"));
     proxy.wait_log(&format!("the resolver, pid {first}, died"));
     wait_until("another resolver", || {
-        pid(&proxy).filter(|pid| *pid != first)
+        proxy.process("resolver").filter(|pid| *pid != first)
     });
     proxy.set_hosts(&hosts(&[3]));
     wait_answers(&proxy, &["two"]);

@@ -12,7 +12,7 @@ use common::{free_address, ok, pattern, refused_address, same_bytes, signal, wai
 use common::{Backend, Broken, Proxy, Setup};
 use secure::{Authority, SecureBackend};
 use sozu_lib::sys::sandbox::filter::{Arch, Rule};
-use sozu_lib::sys::sandbox::table::{KEYS, WORKER};
+use sozu_lib::sys::sandbox::table::{CONNECTOR, KEYS, WORKER};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where strace writes, beside the configuration.
@@ -107,18 +107,36 @@ fn number(text: &str) -> Option<u64> {
         .try_fold(0, |sum, text| Some(sum | one(text)?))
 }
 
-/// What strace has written down, and which process is the one with the keys.
+/// What strace has written down, and which processes are no workers.
 struct Seen {
     text: String,
     keys: u32,
+    connector: Option<u32>,
 }
 
-/// The rules that have allowed what workers, or key processes, did once they were confined. What none has
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    Worker,
+    Keys,
+    Connector,
+}
+
+impl Seen {
+    fn role(&self, pid: u32) -> Role {
+        match pid {
+            pid if pid == self.keys => Role::Keys,
+            pid if Some(pid) == self.connector => Role::Connector,
+            _ => Role::Worker,
+        }
+    }
+}
+
+/// The rules that have allowed what processes of a role did once they were confined. What none has
 /// allowed they have not lived to tell.
-fn needed(seen: &Seen, rules: &[Rule], of_keys: bool) -> BTreeSet<usize> {
+fn needed(seen: &Seen, rules: &[Rule], role: Role) -> BTreeSet<usize> {
     let mut confined = BTreeSet::new();
     let mut needed = BTreeSet::new();
-    let of_role = |call: &Call| (call.pid == seen.keys) == of_keys;
+    let of_role = |call: &Call| seen.role(call.pid) == role;
     for call in calls(&seen.text).into_iter().filter(of_role) {
         // SECCOMP_SET_MODE_FILTER
         if call.name == "seccomp" && call.arguments[0] == 1 && call.good {
@@ -136,7 +154,6 @@ fn needed(seen: &Seen, rules: &[Rule], of_keys: bool) -> BTreeSet<usize> {
             needed.extend(found);
         }
     }
-    assert!(!confined.is_empty(), "nobody was seen");
     needed
 }
 
@@ -152,11 +169,16 @@ fn trace(proxy: &Proxy, last: u32) -> String {
 
 fn stop(mut proxy: Proxy) -> Seen {
     let keys = proxy.key_process().expect("a key process");
+    let connector = proxy.process("connector");
     proxy.steer().ok("shutdown hard");
     let pid = proxy.pid();
     assert!(proxy.wait_exit().success());
     let text = trace(&proxy, pid);
-    Seen { text, keys }
+    Seen {
+        text,
+        keys,
+        connector,
+    }
 }
 
 /// Requests, bodies that are spliced, backends that are not there, a message that is cut, a large state, another
@@ -216,8 +238,11 @@ fn plain() -> Seen {
     proxy.wait_log("main has left; signing on");
     assert!(signal(worker, "TERM"));
     trace(&proxy, worker);
-    let text = trace(&proxy, keys);
-    Seen { text, keys }
+    Seen {
+        text: trace(&proxy, keys),
+        keys,
+        connector: None,
+    }
 }
 
 /// A backend on a unix socket.
@@ -281,8 +306,13 @@ fn tls() -> Seen {
 #[test]
 fn every_rule_is_needed() {
     let all = [plain(), unix(), tunnel(), tls()];
-    for (rules, of_keys) in [(WORKER, false), (KEYS, true)] {
-        let needed = all.iter().flat_map(|seen| needed(seen, rules, of_keys));
+    let roles = [
+        (WORKER, Role::Worker),
+        (KEYS, Role::Keys),
+        (CONNECTOR, Role::Connector),
+    ];
+    for (rules, role) in roles {
+        let needed = all.iter().flat_map(|seen| needed(seen, rules, role));
         let needed: BTreeSet<usize> = needed.collect();
         let idle = rules
             .iter()

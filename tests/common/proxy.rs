@@ -522,10 +522,15 @@ impl Proxy {
     /// The pid of the process that has the private keys, if there is one.
     #[track_caller]
     pub fn key_process(&self) -> Option<u32> {
+        self.process("keys")
+    }
+
+    /// The pid of the process that `status` calls so, if there is one.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> Option<u32> {
         let status = self.control("status").data;
-        let line = status
-            .iter()
-            .find_map(|line| line.strip_prefix("keys pid="));
+        let start = format!("{name} pid=");
+        let line = status.iter().find_map(|line| line.strip_prefix(&start));
         let pid = line?.split(' ').next()?.parse().ok();
         pid.filter(|pid| *pid > 0)
     }
