@@ -11,6 +11,7 @@ use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use super::quota::{quota_from, quota_words};
 use crate::certificate::authorities;
+use crate::parser::path::normal;
 use crate::parser::proxy_protocol::Version;
 use crate::state::{Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
 use crate::state::{
@@ -261,7 +262,8 @@ pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
 }
 
 fn identity_from(fields: &mut Fields) -> Result<FrontendId, Fault> {
-    let path = fields.text("path")?.into();
+    // As requests are looked up.
+    let path = normal(&fields.text("path")?).into();
     Ok(FrontendId {
         listener: fields.address("listener")?,
         hostname: fields.host("hostname")?,

@@ -138,7 +138,11 @@ fn wanted<'a>(asked: &Asked<'a, '_>) -> Wanted<'a> {
         scheme,
         host: host.map_or("", |host| text(host.name)),
         port: host.and_then(|host| host.port).unwrap_or(usual),
-        path: text(request.routed_path()),
+        // As it came: elsewhere another spelling may mean something else.
+        path: text(match request.target.bytes {
+            b"*" => b"/",
+            _ => request.target.path(),
+        }),
         query: text(request.target.bytes.get(path..).unwrap_or_default()),
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn lead<'d>(
     if door.listener.protocol == Protocol::Metrics {
         return metrics::asked(request).map(Way::Told);
     }
-    let (path, method) = (request.routed_path(), request.method);
+    let (path, method) = (request.target.routed, request.method);
     if door.listener.protocol == Protocol::Http {
         // Before any frontend: that one may lead to https, where the certificate is missing still.
         if let Some(text) = challenges.find(path, method) {

@@ -183,7 +183,7 @@ fn affinity(
 fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
     match part {
         Part::Source => None,
-        Part::Path => Some(hash_of(&[request.routed_path()])),
+        Part::Path => Some(hash_of(&[request.target.routed])),
         Part::Header(name) => {
             let is_it = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             let mut fields = head.lines.iter();

@@ -249,7 +249,7 @@ impl Random {
     fn frontend(&mut self) -> Frontend {
         let hostname = ["*", "*.example.com", "www.example.com", "a_b.x"];
         let hostname = hostname[self.below(4) as usize];
-        let path = ["/", "/", "/api", "/%41/=x"][self.below(4) as usize].into();
+        let path = ["/", "/", "/api", "/%2F/=x"][self.below(4) as usize].into();
         let identity = FrontendId {
             listener: self.address(),
             hostname: HostRule::parse(hostname).expect("a good hostname"),

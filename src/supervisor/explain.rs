@@ -229,10 +229,6 @@ impl<'a> Asked<'a> {
             _ => HTTP_PORT,
         };
         let port = target.authority.map(|host| host.port.unwrap_or(default));
-        let path = match target.bytes {
-            b"*" => b"/",
-            _ => target.path(),
-        };
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| invalid("no ASCII"));
         Ok(Asked {
             host,
@@ -240,7 +236,7 @@ impl<'a> Asked<'a> {
             secure,
             method,
             target: text(target.bytes)?,
-            path: text(path)?,
+            path: text(target.routed)?,
         })
     }
 
