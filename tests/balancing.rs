@@ -326,6 +326,61 @@ fn who_waits_for_a_full_backend_is_served_in_order() {
     wait_queued(&proxy, 0);
 }
 
+/// Of a body that finds no room nothing more is read, and yet it is heard that its client is gone.
+#[test]
+fn who_is_gone_waits_no_longer() {
+    let (_gate, backend) = gated();
+    let proxy = full_setup(&backend, "queue_timeout = 60\n").start();
+    let _busy = [send(&proxy, "/0"), send(&proxy, "/1")];
+    backend.wait_requests(2);
+    let begin = |path: &str| {
+        let mut client = proxy.client();
+        let body = "b".repeat(60_000);
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n{body}"
+        ));
+        client
+    };
+    let mut half = begin("/half");
+    let closed = begin("/closed");
+    wait_queued(&proxy, 2);
+    half.finish();
+    wait_queued(&proxy, 1);
+    assert_eq!(half.response().status(), 503);
+    drop(closed);
+    wait_queued(&proxy, 0);
+    for path in ["/half", "/closed"] {
+        proxy.wait_access(1, &format!("POST {path}\" 503 0 "));
+    }
+    proxy.wait_access(2, " client_closed \"while its request was held\"");
+    assert_eq!(backend.requests().len(), 2);
+}
+
+/// A backend's place is free once its client has reset, whatever the backend does.
+#[test]
+fn who_is_gone_takes_no_place_of_a_backend() {
+    let gate = Gate::default();
+    let at = gate.clone();
+    let backend = Backend::replying(move |request| {
+        if request.target() == "/slow" {
+            at.pass();
+        }
+        ok(request.target())
+    });
+    let row = format!("address = \"{}\", max_connections = 1", backend.address());
+    let setup = Setup::http().cluster("main", &["hostname = \"*\""], &[row]);
+    let proxy = setup.more("queue_timeout = 60\n").start();
+    // The first answer is never read: that makes a reset of its close.
+    let mut gone = send(&proxy, "/first");
+    gone.send("GET /slow HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    backend.wait_requests(2);
+    let mut waiting = send(&proxy, "/next");
+    wait_queued(&proxy, 1);
+    gone.reset();
+    assert_eq!(waiting.response().text(), "/next");
+    proxy.wait_access(1, " client_reset ");
+}
+
 #[test]
 fn one_worker_serves_its_queue_in_the_order_in_which_it_came() {
     let (gate, backend) = gated();

@@ -374,6 +374,12 @@ impl Session {
         }
     }
 
+    /// Whether it is to be told at once that its client has shut its side, though bytes
+    /// before that are not read yet.
+    pub fn heeds_end(&self) -> bool {
+        matches!(&self.phase, Phase::Held(x) if !request::is_tcp(x))
+    }
+
     /// Bytes that are to be sent to that side.
     pub fn pending(&self, side: Side) -> &[u8] {
         match (&self.phase, side) {

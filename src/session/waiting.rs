@@ -123,7 +123,7 @@ fn resumed(
 }
 
 /// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
-/// would notice before the end of the pause: it loses its place. A TCP client has only
+/// would notice before it is served: it loses its place. A TCP client has only
 /// said all that it has to say.
 fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
@@ -136,5 +136,5 @@ fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase 
 
 fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     x.record.end = End::ClientClosed;
-    answer(c, x, 503, "while its cluster was paused", world)
+    answer(c, x, 503, "while its request was held", world)
 }

@@ -16,7 +16,7 @@ use crate::net::token::{self, Kind};
 use crate::quota::crowd::Place;
 use crate::session::{BackAct, Event, Secured, Session, Side, Target, World};
 use crate::slab::{Key, Slab};
-use crate::sys::epoll::Epoll;
+use crate::sys::epoll::{self, Epoll};
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
@@ -497,8 +497,11 @@ impl Turn<'_> {
             },
             (Side::Back, None) => return,
         };
+        let when = |wanted, events| if wanted { events } else { 0 };
+        let ends = side == Side::Front && !read && slot.session.heeds_end();
+        let want = when(read, epoll::IN) | when(pending, epoll::OUT) | when(ends, epoll::RDHUP);
         // What is pending was refused, or the budget was spent: either way epoll says when to go on.
-        if let Err(e) = conn.watch(self.poll, token, read, pending) {
+        if let Err(e) = conn.watch_for(self.poll, token, want) {
             log::error!("epoll_ctl: {e}");
         }
     }
