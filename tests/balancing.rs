@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ok, refused_address, wait_until, Backend, Gate, Peer, Proxy, Setup};
+use common::{ok, refused_address, wait_until, Backend, Gate, Peer, Proxy, Setup, StuckListener};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -291,6 +291,17 @@ fn wait_queued(proxy: &Proxy, count: u64) {
     });
 }
 
+/// Until a connection to that backend could not be made.
+fn wait_failed(proxy: &Proxy, backend: &str) {
+    let name = format!(" id={backend} ");
+    wait_until("it is tried", || {
+        let data = proxy.control("metrics").data;
+        let mut lines = data.iter().filter(|line| line.contains(&name));
+        let never = " connect_failures=0 ";
+        lines.any(|line| !line.contains(never)).then_some(())
+    });
+}
+
 #[test]
 fn who_waits_for_a_full_backend_is_served_in_order() {
     let (gate, backend) = gated();
@@ -446,6 +457,56 @@ fn a_queue_does_not_outlive_its_cluster() {
         "cluster remove id=main".into(),
     ]);
     assert_eq!(waiting.response().status(), 503);
+}
+
+/// One whose connection fails has waited all the same.
+#[test]
+fn who_was_called_in_vain_goes_first() {
+    let (gate, backend) = gated();
+    let setup = full_setup(&backend, "queue_timeout = 60\n");
+    let proxy = setup.listener("connect_timeout", 1).start();
+    let mut busy = [send(&proxy, "/0"), send(&proxy, "/1")];
+    backend.wait_requests(2);
+    let mut waiting: Vec<Peer> = Vec::new();
+    for n in 2..5 {
+        waiting.push(send(&proxy, &format!("/{n}")));
+        wait_queued(&proxy, n - 1);
+    }
+    let stuck = StuckListener::new();
+    let address = stuck.address();
+    proxy.steer().ok(&format!(
+        "backend add cluster=main id=stuck address={address} max_connections=1"
+    ));
+    wait_failed(&proxy, "stuck");
+    gate.admit(1);
+    backend.wait_requests(3);
+    assert_eq!(backend.last_request().target(), "/2");
+    gate.admit(9);
+    busy.iter_mut()
+        .chain(&mut waiting[..1])
+        .for_each(|client| assert_eq!(client.response().status(), 200));
+}
+
+/// That nobody is left is told by why the first was none.
+#[test]
+fn who_waits_again_keeps_in_mind_what_went_wrong() {
+    let (_gate, backend) = gated();
+    let proxy = full_setup(&backend, "queue_timeout = 60\n").start();
+    let _busy = [send(&proxy, "/0"), send(&proxy, "/1")];
+    backend.wait_requests(2);
+    let mut waiting = send(&proxy, "/2");
+    wait_queued(&proxy, 1);
+    let address = refused_address();
+    let mut client = proxy.steer();
+    client.ok(&format!(
+        "backend add cluster=main id=refused address={address}"
+    ));
+    wait_failed(&proxy, "refused");
+    wait_queued(&proxy, 1);
+    client.ok("backend update cluster=main id=main-0 state=drain");
+    assert_eq!(waiting.response().status(), 503);
+    proxy.wait_access(1, "\"GET /2\" 503 0 ");
+    proxy.wait_access(1, " backend_refused ");
 }
 
 /// Another backend makes room as well.

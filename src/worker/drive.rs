@@ -47,6 +47,8 @@ pub struct Slot {
     pub held: Option<Rc<Target>>,
     /// The cluster in whose queue it waits, and until when.
     pub queued: Option<(Key, u64)>,
+    /// The same, once this request was called from there: if it has to wait again, it is the first.
+    pub waited: Option<(Key, u64)>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -76,6 +78,7 @@ impl Slot {
             tried: Vec::new(),
             held: None,
             queued: None,
+            waited: None,
             lanes: None,
             bulk: 0,
             inherited: false,
@@ -395,6 +398,7 @@ impl Turn<'_> {
         }
         self.board.add(self.worker, Cell::Requests, 1);
         self.slot.tried.clear();
+        self.slot.waited = None;
     }
 
     /// The next piece of the metrics.
