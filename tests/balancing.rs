@@ -211,6 +211,36 @@ fn a_cookie_keeps_a_client_at_its_backend() {
         .any(|request| request.field("Cookie").is_none()));
 }
 
+/// The cookie is between the client and us: a backend does not set it.
+#[test]
+fn a_backend_has_no_say_in_the_cookie() {
+    let backend = Backend::answering(
+        "HTTP/1.1 103 Early Hints\r\nSet-Cookie: SOZUBALANCEID=early\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: SOZUBALANCEID=mine; Path=/\r\n\
+         Set-Cookie: sid=1\r\nset-cookie: SOZUBALANCEID = ; Max-Age=0\r\n\r\n",
+    );
+    let setup = Setup::http().backends(&[backend.address()]);
+    let proxy = setup.more("sticky_session = true\n").start();
+    let ours = "SOZUBALANCEID=main-0; Path=/; HttpOnly; SameSite=Lax";
+    let mut client = proxy.client();
+    for (fields, wanted) in [
+        ("", vec!["sid=1", ours]),
+        ("Cookie: SOZUBALANCEID=main-0\r\n", vec!["sid=1"]),
+    ] {
+        client.send(get(fields));
+        let hints = client.head();
+        assert_eq!(hints.all("Set-Cookie").len(), 0);
+        assert_eq!(client.response().all("Set-Cookie"), wanted);
+    }
+    // Where no cookie keeps anybody, it is like others.
+    proxy
+        .steer()
+        .ok("cluster update id=main sticky_session=false");
+    client.send(get(""));
+    client.head();
+    assert_eq!(client.response().all("Set-Cookie").len(), 3);
+}
+
 #[test]
 fn who_is_kept_moves_when_his_backend_goes() {
     let (_all, proxy) = before("sticky_session = true\n", &["", ""]);

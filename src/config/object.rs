@@ -290,13 +290,16 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
     fields.complete(BACKEND)?;
     Ok(Backend {
         cluster: fields.text("cluster")?.into(),
-        id: fields.text("id")?.into(),
+        id: for_cookie("id", fields.text("id")?)?.into(),
         address: fields.address("address")?,
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,
         backup: fields.bool("backup")?,
         max_connections: fields.int_or_none("max_connections"),
-        sticky_id: sticky_id(&mut fields)?,
+        sticky_id: match fields.text_or_none("sticky_id") {
+            Some(id) => Some(for_cookie("sticky_id", id)?.into()),
+            None => None,
+        },
         state: match fields.text("state")?.as_str() {
             "drain" => BackendState::Drain,
             "down" => BackendState::Down,
@@ -348,14 +351,13 @@ fn sticky_name(fields: &mut Fields) -> Result<String, Fault> {
     Ok(name)
 }
 
-/// It stands in a cookie.
-fn sticky_id(fields: &mut Fields) -> Result<Option<Box<str>>, Fault> {
-    let id = fields.text_or_none("sticky_id").map(String::into_boxed_str);
-    match id {
-        Some(id) if id.contains([';', ',']) => {
-            let what = format!("{id:?} is not a value for a cookie: it has a comma or semicolon");
-            Err(fault("sticky_id", what))
+/// A name of a backend; of those only two characters are none of a cookie's value (RFC 6265 section 4.1.1).
+fn for_cookie(key: &'static str, name: String) -> Result<String, Fault> {
+    match name.contains([';', ',']) {
+        false => Ok(name),
+        true => {
+            let what = format!("{name:?} is not a value for a cookie: it has a comma or semicolon");
+            Err(fault(key, what))
         }
-        id => Ok(id),
     }
 }

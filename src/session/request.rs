@@ -210,7 +210,7 @@ fn write_head(
         secure: door.is_secure(),
         request_id: &x.record.id,
         identity: c.identity(),
-        cookie: x.keeps().then_some(door.listener.sticky_name.as_bytes()),
+        cookie: x.own_cookie(door),
         actions: x.actions.as_deref(),
     };
     rewrite::request(request, head, edge, out);
