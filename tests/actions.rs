@@ -332,7 +332,7 @@ const NONSENSE: &[(&str, &str)] = &[
     ("answer=99", "no status"),
     ("answer=\"204 text\"", "there is none"),
     ("answer=\"200 a\" answer_body=b", "a text already"),
-    ("cluster=main answer_body=b", "needs answer"),
+    ("cluster=main answer_body=b", "does nothing without answer"),
     ("deny=true set_host=a", "none is asked"),
     ("answer=200 strip_prefix=/x", "begin with it"),
     ("path=/x answer=200 strip_prefix=/x", "none is asked"),

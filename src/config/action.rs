@@ -20,9 +20,7 @@ pub fn actions_from(fields: &mut Fields, path: &PathRule) -> Result<Option<Rc<Ac
     // What is no number is no.
     let redirect = fields.text_or_none("https_redirect");
     let redirect = redirect.and_then(|status| status.parse().ok());
-    let port = fields
-        .int_or_none("https_port")
-        .filter(|_| redirect.is_some());
+    let port = fields.int_or_none("https_port");
     // Of what a client spells as it likes.
     let strip_prefix = fields
         .text_or_none("strip_prefix")
@@ -55,17 +53,13 @@ fn own_from(fields: &mut Fields) -> Result<Option<Own>, Fault> {
     let answer = fields.text_or_none("answer");
     let body = fields.text_or_none("answer_body");
     match (deny, redirect, answer, body) {
-        (true, None, None, None) => Ok(Some(Own::Deny)),
-        (false, Some(to), None, None) => Ok(Some(Own::Redirect {
+        (true, None, None, _) => Ok(Some(Own::Deny)),
+        (false, Some(to), None, _) => Ok(Some(Own::Redirect {
             status: status.parse().unwrap_or(302),
             to: Template::parse(&to).map_err(|what| fault("redirect", what))?,
         })),
         (false, None, Some(answer), body) => answer_from(&answer, body).map(Some),
-        (false, None, None, None) => Ok(None),
-        (false, _, None, Some(_)) => Err(fault(
-            "answer_body",
-            "needs answer, the status it comes with",
-        )),
+        (false, None, None, _) => Ok(None),
         (true, Some(_), ..) => Err(fault("redirect", ONE_ONLY)),
         _ => Err(fault("answer", ONE_ONLY)),
     }

@@ -66,10 +66,6 @@ fn proxy_from(fields: &mut Fields, protocol: Protocol) -> Result<(bool, Vec<Cidr
     let (expected, sources) = (fields.bool("expect_proxy")?, fields.ranges("proxy_sources"));
     match (expected, protocol) {
         (true, Protocol::Metrics) => Err(fault("expect_proxy", "belongs to no metrics listener")),
-        (false, _) if !sources.is_empty() => Err(fault(
-            "proxy_sources",
-            "means nothing without expect_proxy = true",
-        )),
         _ => Ok((expected, sources)),
     }
 }
@@ -201,14 +197,7 @@ fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Ba
     };
     let own = own_certificate_from(fields)?;
     if !tls {
-        let alone = match (&ca, &server_name, &own) {
-            (Some(_), ..) => "tls_ca",
-            (_, Some(_), _) => "tls_server_name",
-            (.., Some(_)) => "tls_certificate",
-            _ => return Ok(None),
-        };
-        let what = "does nothing without tls = true: leave it out, or unset it";
-        return Err(fault(alone, what));
+        return Ok(None);
     }
     if protocol == Protocol::Tcp && verify && server_name.is_none() {
         let what = "is required: a tcp cluster is asked for no host; or say tls_verify = false";
