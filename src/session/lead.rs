@@ -25,6 +25,7 @@ pub(super) fn lead<'d>(
     asked: &Asked<'d, '_>,
     challenges: &Challenges,
     proofs: &mut Proofs,
+    user: &mut Vec<u8>,
 ) -> Result<Way<'d>, Refusal> {
     let (request, door) = (asked.request, asked.door);
     let hostname = request.hostname();
@@ -46,7 +47,7 @@ pub(super) fn lead<'d>(
     let rule = door.find(hostname, path, method);
     let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
     let answer = match &rule.actions {
-        Some(actions) => action::answer(actions, asked, proofs)?,
+        Some(actions) => action::answer(actions, asked, proofs, user)?,
         None => None,
     };
     Ok(Way::By(rule, answer))

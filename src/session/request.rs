@@ -114,7 +114,8 @@ fn accept(
         now_us: world.now_us,
     };
     let comes = visit.comes(&mut x.retry_after);
-    match comes.and_then(|()| lead::lead(c, &asked, world.challenges, world.proofs)) {
+    let user = &mut x.record.user;
+    match comes.and_then(|()| lead::lead(c, &asked, world.challenges, world.proofs, user)) {
         Ok(Way::By(rule, answer)) => {
             x.target = rule.lead.as_ref().map(Lead::target);
             x.actions.clone_from(&rule.actions);

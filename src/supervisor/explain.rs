@@ -399,7 +399,7 @@ fn act(
             door: &door,
             now_us: 0,
         };
-        action::answer(&open, &asked, &mut Proofs::new([0; 32]))
+        action::answer(&open, &asked, &mut Proofs::new([0; 32]), &mut Vec::new())
     })?;
     let answer = answer.map_err(|refusal| invalid(refusal.what))?;
     let first = answer

@@ -7,7 +7,7 @@ use sozu_lib::parser::chunked::{self, Decoder};
 use sozu_lib::parser::client_hello::{self, Hello};
 use sozu_lib::parser::host;
 use sozu_lib::parser::http11::{self, Fields, Parse, RequestLine, Version};
-use sozu_lib::parser::target;
+use sozu_lib::parser::{path, target};
 
 /// Where this input is cut: as random as it needs to be, and always the same.
 pub struct Cuts(u64);
@@ -127,6 +127,13 @@ fn target_of(method: &[u8], bytes: &[u8]) {
         (first.bytes, first.path_len)
     );
     assert_eq!(second.authority, None);
+    // By whatever spelling, it is looked up as the same path, which is its own normal form.
+    let routed = std::str::from_utf8(first.routed).expect("ASCII");
+    assert_eq!(
+        (path::normal(routed).as_str(), second.routed),
+        (routed, first.routed)
+    );
+    assert!(routed.starts_with('/') && !routed.contains("//"));
     if let Some(authority) = first.authority {
         assert!(target::same_authority(&authority, &authority, 80));
     }
