@@ -155,6 +155,11 @@ impl Channel {
         !self.queue.is_empty()
     }
 
+    /// Messages that the other side has not taken.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// What epoll is to watch for: what comes, and room for what waits.
     pub fn interest(&self) -> u32 {
         match self.is_blocked() {

@@ -23,6 +23,7 @@ pub mod parser;
 pub mod proto;
 pub mod quota;
 pub mod random;
+pub mod resolver;
 pub mod role;
 pub mod route;
 pub mod session;

@@ -128,8 +128,12 @@ pub const QUEUE_LOOK_MS: u64 = 5;
 pub const RING_POINTS_MAX: u64 = 1 << 18;
 /// Longest name of a cluster, a backend or a cookie, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+/// … of a backend by name: with "@" and the longest address behind it, it is one still.
+pub const ID_BY_NAME_BYTES_MAX: usize = NAME_BYTES_MAX - 48;
 /// Longest path of a file, in bytes: PATH_MAX of Linux.
 pub const FILE_PATH_BYTES_MAX: usize = 4096;
+/// Longest path of a unix socket, in bytes: of the kernel's 108 the last one is a zero (unix(7)).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Most elements of a list: trusted proxies, groups.
 pub const LIST_MAX: usize = 1024;
 /// Longest time limit, in seconds: a year.
@@ -213,6 +217,11 @@ pub const HELD_PER_CLUSTER_MAX: usize = 1024;
 pub const PAUSE_SECONDS_MAX: u32 = 3600;
 /// Clusters that are paused at one time: a worker looks at each in every turn.
 pub const PAUSES_MAX: usize = 1024;
+/// Connections to unix sockets that main makes for one worker in a second: more than a worker carries, and a
+/// bound for who has taken it over.
+pub const CONNECTS_PER_SECOND_MAX: u32 = 20_000;
+/// Of these so many wait at most for a worker that does not take them; of more it hears nothing.
+pub const CONNECTS_UNTAKEN_MAX: usize = 1024;
 /// How often a worker tells main how a number goes on, in milliseconds.
 pub const TELL_MS: u64 = 200;
 /// Backends that one worker calls up or down in a second; the others wait for the next one.
@@ -317,6 +326,19 @@ pub const CHECK_FIRST_MS: u64 = 1_000;
 /// Backends that one worker calls up or down in a second by what checks have shown. Those
 /// beyond it are told with their next check.
 pub const VERDICTS_PER_SECOND_MAX: u32 = 500;
+
+// ---- names of backends ---------------------------------------------------
+
+/// Addresses that one name stands for at most; of more the first ones in their order are taken.
+pub const NAME_ADDRESSES_MAX: usize = 64;
+/// Whoever brings a new name waits so many milliseconds at most for its first answer.
+pub const NAME_PATIENCE_MS: u64 = 5_000;
+/// Names that the resolver asks for at the same time, a thread each …
+pub const NAMES_AT_ONCE_MAX: usize = 16;
+/// … with a stack of so many bytes: modules of the C library's are not ours to bound.
+pub const RESOLVER_STACK_BYTES: usize = 512 * 1024;
+/// Names that wait there for their turn: as many as there may be backends.
+pub const NAMES_WAITING_MAX: usize = STATE_OBJECTS_MAX;
 
 // ---- keys ----------------------------------------------------------------
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sozu_lib::config::{self, Config};
 use sozu_lib::state::State;
-use sozu_lib::{keys, supervisor, worker};
+use sozu_lib::{keys, resolver, supervisor, worker};
 
 const USAGE: &str = "\
 usage: sozu start -c FILE                      start the proxy with this configuration, in the foreground
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     match command.as_str() {
         supervisor::WORKER_ROLE => worker::main(),
         supervisor::KEYS_ROLE => keys::main(),
+        supervisor::RESOLVER_ROLE => resolver::main(),
         supervisor::REHEARSAL_ROLE => match supervisor::rehearse() {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {

@@ -97,5 +97,6 @@ pub fn plan(line: &str, channel: &mut Channel, rules: &'static [Rule]) -> Plan {
         user: number("uid").zip(number("gid")),
         landlock: number("landlock"),
         rules: value(line, "seccomp").map(|_| rules),
+        files: false,
     }
 }

@@ -11,7 +11,9 @@ use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAM
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::limits::{TARGET_BYTES_MAX, TEXT_CHARS_MAX};
 use crate::parser::host;
-use crate::state::{check_path, Cidr, Edits, HostRule, Part, Statuses, Template, Timeouts, Users};
+use crate::state::{
+    check_path, no_port, Address, Cidr, Edits, HostRule, Part, Statuses, Template, Timeouts, Users,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +24,7 @@ pub enum Value {
     Int(u32),
     Text(String),
     Address(SocketAddr),
+    Server(Address),
     Ip(IpAddr),
     Host(HostRule),
     Ranges(Vec<Cidr>),
@@ -178,6 +181,13 @@ impl Fields {
         }
     }
 
+    pub fn server(&mut self, name: &'static str) -> Result<Address, Fault> {
+        match self.take(name) {
+            Some(Value::Server(value)) => Ok(value),
+            _ => Err(missing(name)),
+        }
+    }
+
     pub fn ip_or_none(&mut self, name: &'static str) -> Option<IpAddr> {
         match self.take(name) {
             Some(Value::Ip(value)) => Some(value),
@@ -257,6 +267,7 @@ pub fn of_text(kind: Kind, text: &str) -> Result<Value, String> {
         }
         Kind::Name => check_name(text).map(Value::Text),
         Kind::Address => address(text).map(Value::Address),
+        Kind::Server => text.parse().map(Value::Server),
         Kind::Ip => ip(text).map(Value::Ip),
         Kind::Url => check_url(text).map(Value::Text),
         Kind::Hostname => HostRule::parse(text).map(Value::Host),
@@ -397,18 +408,12 @@ fn check_name(text: &str) -> Result<String, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let Ok(address) = text.parse::<SocketAddr>() else {
-        let named = text.rsplit_once(':').is_some_and(|(host, port)| {
-            port.parse::<u16>().is_ok() && HostRule::parse(host).is_ok()
-        });
-        return Err(match named {
-            true => format!("{text:?} has a name where this version needs an IP address"),
-            false => format!("{text:?} is not an address like 127.0.0.1:8080 or [::1]:8080"),
-        });
-    };
-    match address.port() {
-        0 => Err(format!("{text:?} has port 0: give one from 1 to 65535")),
-        _ => Ok(address),
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => Err(no_port(text)),
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!(
+            "{text:?} is not an address like 127.0.0.1:8080 or [::1]:8080"
+        )),
     }
 }
 

@@ -3,11 +3,11 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
+use super::needs::Need;
 use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
 use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
 use crate::quota::crowd::CONNECTIONS_MAX;
 use crate::quota::rate::{BURST_MAX, RATE_MAX};
-use std::fmt;
 
 /// Statuses of the answers that the proxy gives itself.
 pub const ANSWER_STATUSES: [u16; 18] = [
@@ -25,23 +25,6 @@ pub struct Key {
     pub needs: Option<Need>,
 }
 
-/// That another key has one of these values; if there are none, any at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
-    pub key: &'static str,
-    pub values: &'static [&'static str],
-}
-
-impl fmt::Display for Need {
-    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str(self.key)?;
-        match self.values {
-            [] => Ok(()),
-            values => write!(out, " = {}", values.join(" or ")),
-        }
-    }
-}
-
 /// Which values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -56,6 +39,8 @@ pub enum Kind {
     Name,
     /// IP address and port.
     Address,
+    /// The same, or a name and port, or the path of a unix socket.
+    Server,
     /// An IP address without a port.
     Ip,
     Url,
@@ -118,6 +103,7 @@ impl Kind {
             Kind::Seconds => "seconds".into(),
             Kind::Name => "name".into(),
             Kind::Address => "IP:port".into(),
+            Kind::Server => "IP:port, name:port or unix:/path".into(),
             Kind::Ip => "IP".into(),
             Kind::Url => "URL".into(),
             Kind::Hostname => "hostname".into(),
@@ -232,6 +218,7 @@ const BALANCING: Kind = Kind::Choice(&[
 ]);
 const BACKEND_STATE: Kind =
     Kind::Choice(&[("ready", "READY"), ("drain", "DRAIN"), ("down", "DOWN")]);
+const FAMILY: Kind = Kind::Choice(&[("any", "ANY"), ("ipv4", "IPV4"), ("ipv6", "IPV6")]);
 const STATUS: Kind = Kind::Choice(&[
     ("301", "MOVED_PERMANENTLY"),
     ("302", "FOUND"),
@@ -262,7 +249,9 @@ use self::Default::{Empty, Global, Https, Implied, InCommand, InFile, Is, Requir
 use Kind::Part;
 use Kind::{Address, Answers, Bool, Ciphers, File, Hostname, Hsts, Int, Ip, Levels, Method, Name};
 use Kind::{Answer, Authority, Body, Edits, Realm, Redirect, Users};
-use Kind::{Names, Path, Pem, Ranges, Seconds, Sink, Statuses, Target, Text, Url, Versions};
+use Kind::{
+    Names, Path, Pem, Ranges, Seconds, Server, Sink, Statuses, Target, Text, Url, Versions,
+};
 
 /// At the top of the file.
 #[rustfmt::skip]
@@ -280,6 +269,8 @@ pub static GLOBAL: &[Key] = &[
     key("group", Name, Empty, "Their group; that of the user if it is not given."),
     key("sandbox_allow_missing", Names, Empty, "What workers may lack of their sandbox where the machine does not have it: chroot, user, landlock, seccomp."),
     key("key_process", Bool, Is("true"), "Whether a process of their own has the private keys and signs for workers; without it every worker has them all."),
+    key("resolve_interval", Seconds, Is("10"), "How often names of backends are asked for again."),
+    key("resolve_family", FAMILY, Is("any"), "Which addresses of a name are used."),
     key("worker_count", Int { min: 1, max: 64 }, Is("2"), "How many processes carry the traffic; a reload starts more, or has some hand over and end."),
     key("max_connections", ANY_COUNT, Empty, "Most client connections of one worker; if it is not given, what the limit on open files allows."),
     key("buffer_size", Int { min: HEAD_BYTES_MAX as u32, max: 1024 * 1024 }, Is("16384"), "Bytes of one buffer; a head lies in one, hence not less than the longest head."),
@@ -446,7 +437,7 @@ pub static FRONTEND: &[Key] = &[
 pub static BACKEND: &[Key] = &[
     key("cluster", Name, Implied("the cluster it stands in"), "The cluster that it serves."),
     key("id", Name, InFile("NAME-0, NAME-1 and so on, by order"), "The name of the backend in its cluster.").also("backend_id"),
-    key("address", Address, Required, "Where it listens."),
+    key("address", Server, Required, "Where it listens. A name stands for all addresses that it has, each a backend of its own."),
     key("weight", Int { min: 0, max: WEIGHT_MAX as u32 }, Is("100"), "Its share of the requests; 0 for none."),
     key("backup", Bool, Is("false"), "Whether it is used only when no other backend can be."),
     key("state", BACKEND_STATE, Is("ready"), "Whether it takes requests: drain finishes what it has, down is as good as not there."),
@@ -470,6 +461,12 @@ pub static COMMIT: &[Key] = &[
 pub static PAUSE: &[Key] = &[
     key("id", Name, Required, "The name of the cluster."),
     key("max", Int { min: 1, max: PAUSE_SECONDS_MAX }, Required, "After so many seconds it is over by itself."),
+];
+
+/// In `name refresh`.
+#[rustfmt::skip]
+pub static NAME: &[Key] = &[
+    key("name", Hostname, Empty, "Only this one."),
 ];
 
 /// In what takes a backend from service.

@@ -21,4 +21,4 @@ mod table;
 
 pub use read::{load, read, Config};
 pub use report::{check, Errors, Report, Warning};
-pub use settings::{Settings, Target, SANDBOX_PARTS};
+pub use settings::{Family, Settings, Target, SANDBOX_PARTS};

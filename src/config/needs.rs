@@ -4,7 +4,25 @@
 //! A value that holds anyway, given or not, says nothing and harms nobody.
 
 use super::fields::{fault, of_text, Fault, Fields, Value};
-use super::keys::{Default, Key, Need};
+use super::keys::{Default, Key};
+use std::fmt;
+
+/// That another key has one of these values; if there are none, any at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub key: &'static str,
+    pub values: &'static [&'static str],
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(self.key)?;
+        match self.values {
+            [] => Ok(()),
+            values => write!(out, " = {}", values.join(" or ")),
+        }
+    }
+}
 
 /// Those of `keys` that are given and do nothing.
 pub fn idle<'f>(

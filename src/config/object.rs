@@ -280,7 +280,7 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
     Ok(Backend {
         cluster: fields.text("cluster")?.into(),
         id: for_cookie("id", fields.text("id")?)?.into(),
-        address: fields.address("address")?,
+        address: fields.server("address")?,
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,
         backup: fields.bool("backup")?,
@@ -301,7 +301,7 @@ pub fn backend_words(backend: &Backend) -> Words {
     let mut words = vec![
         word("cluster", &backend.cluster),
         word("id", &backend.id),
-        word("address", backend.address),
+        word("address", &backend.address),
         word("weight", backend.weight),
         word("backup", backend.backup),
         word("state", backend.state.name()),

@@ -32,6 +32,9 @@ pub struct Settings {
     pub sandbox_allow_missing: Vec<String>,
     /// Private keys are in a process of their own.
     pub key_process: bool,
+    /// Seconds.
+    pub resolve_interval: u32,
+    pub resolve_family: Family,
     pub worker_count: u32,
     /// Per worker; `None`: what the limit on open files allows.
     pub max_connections: Option<u32>,
@@ -51,6 +54,24 @@ pub struct Settings {
 
 /// What the sandbox of workers is made of (`sys::sandbox`).
 pub const SANDBOX_PARTS: [&str; 4] = ["chroot", "user", "landlock", "seccomp"];
+
+/// Which addresses of a name are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Family::Any => "any",
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        }
+    }
+}
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +119,12 @@ impl Settings {
             group: fields.text_or_none("group"),
             sandbox_allow_missing,
             key_process: fields.bool("key_process")?,
+            resolve_interval: fields.int("resolve_interval")?,
+            resolve_family: match fields.text("resolve_family")?.as_str() {
+                "ipv4" => Family::Ipv4,
+                "ipv6" => Family::Ipv6,
+                _ => Family::Any,
+            },
             worker_count: fields.int("worker_count")?,
             max_connections: fields.int_or_none("max_connections"),
             buffer_size: fields.int("buffer_size")?,
@@ -144,6 +171,8 @@ impl Settings {
             words.push(word("sandbox_allow_missing", names));
         }
         words.push(word("key_process", self.key_process));
+        words.push(word("resolve_interval", self.resolve_interval));
+        words.push(word("resolve_family", self.resolve_family.name()));
         words.push(word("worker_count", self.worker_count));
         words.extend(
             self.max_connections

@@ -95,6 +95,7 @@ pub static FIGURES: &[Figure] = &[
     figure("sozu_signatures_total", Of::Proxy, Counter, Named, "Signatures that the key process has made for handshakes."),
     figure("sozu_signatures_refused_total", Of::Proxy, Counter, Named, "Signatures that it has refused, because a worker asked for too many or for what is none."),
     figure("sozu_key_process_deaths_total", Of::Proxy, Counter, Named, "Key processes that died and were replaced."),
+    figure("sozu_names_unresolved", Of::Proxy, Gauge, Named, "Names of backends for which there was no answer when they were asked for last: they stand for what they did."),
     figure("sozu_listeners_revived_total", Of::Proxy, Counter, Named, "Times that a listening socket had stopped, by a worker's doing, and was made to listen again."),
     figure("sozu_upgrades_total", Of::Proxy, Counter, Named, "Times that another program took the place of the one that ran."),
     figure("sozu_series_missing", Of::Proxy, Gauge, Named, "Listeners, clusters and backends that are not counted, because there are too many."),

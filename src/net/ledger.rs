@@ -44,6 +44,8 @@ pub enum Note {
     KeysDeaths,
     /// Listening sockets that had stopped.
     Revived,
+    /// Names of backends whose last question had no answer.
+    Unresolved,
 }
 
 /// Cells for notes, then one generation per series, then the pages.

@@ -28,6 +28,8 @@ pub enum Kind {
     Rehearsal,
     /// Main's end of the channel to the key process.
     Keys,
+    /// Main's end of the channel to the resolver.
+    Resolver,
     /// Where a worker asks the key process for signatures.
     Desk,
     /// Where others write their log, and main reads it.
@@ -36,7 +38,7 @@ pub enum Kind {
     Probe,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Channel,
     Kind::Listener,
     Kind::Front,
@@ -49,6 +51,7 @@ const KINDS: [Kind; 15] = [
     Kind::Challenges,
     Kind::Rehearsal,
     Kind::Keys,
+    Kind::Resolver,
     Kind::Desk,
     Kind::Log,
     Kind::Probe,

@@ -40,6 +40,12 @@ pub enum Command {
         id: String,
     },
     List(Noun),
+    /// What names stand for.
+    Names,
+    NameRefresh {
+        /// Only this one.
+        name: Option<String>,
+    },
     /// What there is to know of the certificates, of one listener or of all.
     Certificates {
         listener: Option<SocketAddr>,
@@ -122,6 +128,7 @@ impl Command {
             | Command::Wait { .. }
             | Command::Pause { .. }
             | Command::Resume { .. }
+            | Command::NameRefresh { .. }
             | Command::Begin
             | Command::Commit { .. }
             | Command::Confirm
@@ -133,6 +140,7 @@ impl Command {
             | Command::Connections { kill: true, .. }
             | Command::Shutdown { .. } => false,
             Command::List(_)
+            | Command::Names
             | Command::Certificates { .. }
             | Command::StateDump { secrets: false }
             | Command::StateDiff
@@ -436,6 +444,10 @@ fn certificate_command(verb: &str, mut fields: Fields) -> Result<Command, Fault>
 /// All others.
 fn build(row: &Row, argument: Option<String>, mut fields: Fields) -> Result<Command, Fault> {
     Ok(match (row.noun, row.verb) {
+        ("name", "refresh") => Command::NameRefresh {
+            name: fields.host_or_none("name").map(|name| name.to_string()),
+        },
+        ("name", _) => Command::Names,
         ("state", "dump") => Command::StateDump {
             secrets: fields.bool_or("secrets", false),
         },

@@ -23,7 +23,7 @@ pub struct Digest {
 impl Digest {
     pub fn of(state: &State) -> Digest {
         let mut digest = Digest::default();
-        state.dump().for_each(|object| digest.add(&object));
+        state.served_dump().for_each(|object| digest.add(&object));
         digest
     }
 

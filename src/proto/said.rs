@@ -6,7 +6,7 @@
 use super::line::{split, value_of, Word};
 use crate::limits::{CONNECTION_LINE_BYTES_MAX, REASON_CHARS_MAX};
 use crate::slab::Key;
-use std::net::SocketAddr;
+use crate::state::Address;
 
 /// A line of a worker about more than its own life.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub enum Said {
         connections: u32,
     },
     Health(Finding),
+    Connect(Errand),
+}
+
+/// A connection that a worker wants: its own name for it, and to which backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    pub ticket: u64,
+    pub cluster: String,
+    pub id: String,
 }
 
 /// What the checks of a backend have found.
@@ -38,7 +47,7 @@ pub enum Said {
 pub struct Finding {
     pub cluster: String,
     pub id: String,
-    pub address: SocketAddr,
+    pub address: Address,
     /// What was asked, as a number.
     pub question: u64,
     /// Why it is down; `None`: it is up.
@@ -78,6 +87,11 @@ impl Said {
                 address: text("address")?.parse().ok()?,
                 question: number("question")?,
                 down: down(&words)?,
+            }),
+            "connect" => Said::Connect(Errand {
+                ticket: number("for")?,
+                cluster: text("cluster")?,
+                id: text("id")?,
             }),
             _ => return None,
         })
@@ -179,7 +193,7 @@ mod tests {
             Some(Said::Health(Finding {
                 cluster: "a".into(),
                 id: "b".into(),
-                address: ([10, 0, 0, 1], 80).into(),
+                address: "10.0.0.1:80".parse().expect("an address"),
                 question: 7,
                 down: down.map(String::from),
             }))

@@ -6,7 +6,7 @@
 use super::reply::data;
 use crate::config::keys::{
     Default, Key, Kind, ANSWER_STATUSES, BACKEND, CERTIFICATE, CLUSTER, COMMIT, CONNECTIONS,
-    EXPLAIN, FINGERPRINT, FRONTEND, LISTENER, LOGGING, METRICS, OF_LISTENER, PAUSE, SECRETS,
+    EXPLAIN, FINGERPRINT, FRONTEND, LISTENER, LOGGING, METRICS, NAME, OF_LISTENER, PAUSE, SECRETS,
     SHUTDOWN, UNSET, UPGRADE, WAIT, WORKER,
 };
 use crate::limits::CONTROL_WORDS_MAX;
@@ -110,6 +110,8 @@ pub static COMMANDS: &[Row] = &[
     row("backend", "remove", "Sends no new request to a backend; running ones finish.").keys(BACKEND).only(&["cluster", "id"]).own(WAIT),
     row("backend", "update", "Changes the given keys of a backend: its weight, whether it takes requests.").keys(BACKEND).own(WAIT),
     row("backend", "list", "Prints the backends as the commands that add them, and what is known of their health."),
+    row("name", "list", "Prints the names of backends, what each stands for and since when, and why one is not resolved."),
+    row("name", "refresh", "Asks for the addresses of a name, or of all, now.").keys(NAME),
     row("state", "dump", "Prints the commands that rebuild the state, in a canonical order.").keys(SECRETS),
     row("state", "diff", "Prints the commands that lead from the configuration file, as it was read last, to the state."),
     row("state", "check", "Compares what every worker has with what main has."),

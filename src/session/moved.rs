@@ -17,7 +17,7 @@ use crate::session::body::Transfer;
 use crate::session::exchange::{Down, Exchange};
 use crate::session::flow::Flow;
 use crate::session::{tunnel, Acts, Common, Phase, Secured, Server, Session, Target, World};
-use crate::state::Protocol;
+use crate::state::{Address, Protocol};
 
 /// One direction of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Way {
 pub struct Tunnel {
     pub cluster: String,
     pub backend: String,
-    pub address: SocketAddr,
+    pub address: Address,
     pub up: Way,
     pub down: Way,
     pub id: [u8; 32],
@@ -143,7 +143,7 @@ impl Exchange {
         Some(Tunnel {
             cluster: target.cluster.id.to_string(),
             backend: server.backend.id.to_string(),
-            address: server.backend.address,
+            address: server.backend.address.clone(),
             up: way(&self.up, self.up_body.is_done(), self.up_shut),
             down: way(&self.down, self.down_done(), self.down_shut),
             id: r.id,

@@ -11,11 +11,13 @@
 //! `config` and `proto` make the values, `supervisor` and `worker` apply them.
 
 mod action;
+mod address;
 mod certificate;
 mod check;
 mod client;
 mod dump;
 mod edit;
+mod names;
 mod quota;
 mod rule;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod store;
 mod users;
 
 pub use action::{Actions, Own, Template, Wanted, PREFIX_FIELD};
+pub use address::{no_port, Address};
 pub use certificate::{Certificate, Facts, OwnCertificate, Paths, Secret};
 pub use check::{Ask, Check, Statuses};
 pub use client::{ClientAuth, Crls};
@@ -329,7 +332,7 @@ pub struct FrontendId {
 pub struct Backend {
     pub cluster: Rc<str>,
     pub id: Rc<str>,
-    pub address: SocketAddr,
+    pub address: Address,
     /// 0 to 256; 0 takes no new request.
     pub weight: u16,
     /// Used only when no other backend of the cluster can be.

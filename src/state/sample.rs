@@ -27,7 +27,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
     }
 
-    fn coin(&mut self) -> bool {
+    pub fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 
@@ -154,7 +154,7 @@ impl Random {
         })
     }
 
-    fn cluster(&mut self) -> Cluster {
+    pub fn cluster(&mut self) -> Cluster {
         let (protocol, tls) = (self.protocol(), self.backend_tls());
         Cluster {
             id: self.name(),
@@ -340,7 +340,7 @@ impl Random {
         Backend {
             cluster: self.name(),
             id: self.name(),
-            address: self.address(),
+            address: self.server(),
             weight: self.below(257) as u16,
             backup: self.coin(),
             max_connections: self.coin().then(|| 1 + self.below(9) as u32),
@@ -373,6 +373,14 @@ impl Random {
         let addresses = ["127.0.0.1:80", "[::1]:443", "10.0.0.1:8080"];
         let address = addresses[self.below(3) as usize];
         address.parse().expect("a good address")
+    }
+
+    fn server(&mut self) -> Address {
+        let addresses = ["unix:/run/a.sock", "app.internal:80"];
+        match addresses.get(self.below(4) as usize) {
+            Some(text) => text.parse().expect("a good address"),
+            None => self.address().into(),
+        }
     }
 
     fn name(&mut self) -> Rc<str> {

@@ -5,7 +5,9 @@
 //! state: main, a worker, the reader of the configuration.
 
 use super::*;
-use crate::limits::{STATE_OBJECTS_MAX, WEIGHT_MAX};
+use crate::limits::{ID_BY_NAME_BYTES_MAX, STATE_OBJECTS_MAX, WEIGHT_MAX};
+use crate::state::names::AT;
+use std::net::IpAddr;
 
 /// Everything that is configured, in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct State {
     backends: BTreeMap<BackendId, Rc<Backend>>,
     /// The ids of those with a sticky_id, by cluster and sticky_id.
     sticky_ids: BTreeMap<BackendId, Rc<str>>,
+    /// What names of backends stand for: not configured, but heard.
+    pub(super) names: BTreeMap<Rc<str>, Vec<IpAddr>>,
 }
 
 /// A cluster and how many frontends lead to it: counted here, because the
@@ -466,10 +470,16 @@ fn of_listener(fingerprint: &str, listener: SocketAddr) -> String {
 
 fn bearable(backend: &Backend) -> Result<(), Refused> {
     let Backend { id, weight, .. } = backend;
-    if *weight <= WEIGHT_MAX {
+    let by_name = backend.address.name().is_some();
+    let what = if *weight > WEIGHT_MAX {
+        format!("weight {weight} of backend {id} is over {WEIGHT_MAX}")
+    } else if id.contains(AT) {
+        format!("backend {id}: an id has no \"{AT}\", which stands before the address in those of backends by name")
+    } else if by_name && id.len() > ID_BY_NAME_BYTES_MAX {
+        format!("backend {id}: an id of a backend by name has at most {ID_BY_NAME_BYTES_MAX} characters, addresses are put behind it")
+    } else {
         return Ok(());
-    }
-    let what = format!("weight {weight} of backend {id} is over {WEIGHT_MAX}");
+    };
     Err(Refused::new(Code::Invalid, what))
 }
 

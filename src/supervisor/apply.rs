@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::channel;
+use crate::limits::STATE_OBJECTS_MAX;
 use crate::net::ledger::Note;
 use crate::proto::reply;
 use crate::proto::update::Step;
@@ -88,7 +89,8 @@ impl Supervisor {
         client: Option<Key>,
     ) -> Result<Done, Obstacle> {
         let done = try_all(&mut self.state, steps, &self.settings.timeouts)?;
-        if let Err((place, refused)) = secure::try_changes(&done.changes) {
+        let tried = secure::try_changes(&done.changes);
+        if let Err((place, refused)) = tried.and_then(|()| self.bear(&done)) {
             revert(&mut self.state, &done.undo);
             return Err(Obstacle { place, refused });
         }
@@ -103,7 +105,8 @@ impl Supervisor {
         let state = &self.state;
         self.sockets
             .retain(|address, _| state.listener(*address).is_some_and(|l| l.enabled));
-        self.follow(&done);
+        self.names.follow(&done, self.now_ms);
+        let served = self.served(&done);
         self.revision += 1;
         self.ledger.set_note(Note::Revision, self.revision);
         self.saver.note(self.now_ms);
@@ -111,7 +114,7 @@ impl Supervisor {
         self.expiry.due_ms = self.now_ms;
         let warnings = self.warn_of(&done.changes);
         self.tell_keys(&done);
-        let missing = self.hand_out(&done.changes, &opened);
+        let missing = self.hand_out(&served, &opened);
         self.sockets.extend(opened);
         self.follow_sockets();
         let pairs = vec![
@@ -129,11 +132,42 @@ impl Supervisor {
         Ok(done)
     }
 
+    /// Names may stand for so much that workers would have too many backends.
+    fn bear(&self, done: &Done) -> Result<(), (usize, Refused)> {
+        let mut count = self.digest.backends as usize;
+        for (place, pair) in done.changes.iter().zip(&done.undo).enumerate() {
+            for (change, _) in self.state.served(pair.0, pair.1) {
+                match change {
+                    Change::BackendAdd(_) => count += 1,
+                    Change::BackendRemove { .. } => count = count.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            if count > STATE_OBJECTS_MAX {
+                let what = format!("there would be more than {STATE_OBJECTS_MAX} backends, with all addresses of names");
+                return Err((place, Refused::new(Code::Limit, what)));
+            }
+        }
+        Ok(())
+    }
+
+    /// As workers are told it, each change with what undoes it.
+    fn served(&self, done: &Done) -> Vec<(Change, Change)> {
+        let pairs = done.changes.iter().zip(&done.undo);
+        let served = pairs.flat_map(|(change, undo)| self.state.served(change, undo));
+        served.collect()
+    }
+
     /// The digest of the state is that of what it has become.
-    fn follow(&mut self, done: &Done) {
-        for (change, undo) in done.changes.iter().zip(&done.undo) {
+    fn follow(&mut self, served: &[(Change, Change)]) {
+        for (change, undo) in served {
             self.digest.follow(change, undo);
         }
+    }
+
+    /// Names stand for other addresses: nothing that is configured has changed.
+    pub(super) fn serve_otherwise(&mut self, served: Vec<(Change, Change)>) {
+        self.hand_out(&served, &BTreeMap::new());
     }
 
     /// Binds what the state has and we have not; else the address, and why not.
@@ -154,12 +188,13 @@ impl Supervisor {
     /// Returns the workers that were told.
     fn hand_out(
         &mut self,
-        changes: &[Change],
+        served: &[(Change, Change)],
         opened: &BTreeMap<SocketAddr, TcpListener>,
     ) -> Vec<Key> {
+        self.follow(served);
         let revision = reply::data("commit", &[("revision", self.revision.to_string())]);
-        let mut lines = Vec::with_capacity(changes.len() + 1);
-        for change in changes {
+        let mut lines = Vec::with_capacity(served.len() + 1);
+        for (change, _) in served {
             let series = self.roster.follow(change, &self.ledger);
             self.healths.follow(change);
             lines.push(series::told(series, change, !self.settings.key_process));
@@ -253,7 +288,8 @@ impl Supervisor {
         };
         match try_all(&mut self.state, &trial.undo, &self.settings.timeouts) {
             Ok(done) => {
-                self.follow(&done);
+                let served = self.served(&done);
+                self.follow(&served);
                 self.revision += 1;
                 log::warn!("ending before the last commit was confirmed: it is not kept");
             }

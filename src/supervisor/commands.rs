@@ -10,6 +10,7 @@ use crate::state::{Change, Code, Refused};
 use crate::supervisor::apply::{Obstacle, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
+use crate::supervisor::names::Then;
 use crate::supervisor::{Stage, Supervisor};
 use crate::version::version;
 
@@ -40,6 +41,8 @@ impl Supervisor {
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(Noun::Backend) => self.list_backends(key),
+            Command::Names => Ok(self.names.lines(&self.state, self.now_ms) + &ok()),
+            Command::NameRefresh { name } => self.refresh_names(name.as_deref()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::StateCheck => self.check_state(key),
             Command::Connections { kill, selection } => self.connections(kill, &selection, key),
@@ -103,6 +106,7 @@ impl Supervisor {
         log::warn!("logging {level}, by {who}");
         self.settings.log_level = level;
         self.say_to_keys(line.trim_end(), Vec::new());
+        self.say_to_resolver(line.trim_end(), Vec::new());
         line.trim_end().to_string()
     }
 
@@ -179,7 +183,7 @@ impl Supervisor {
     }
 
     /// Does it, says so in the log and to who listens. The answer comes once every worker has done it.
-    fn change(
+    pub(super) fn change(
         &mut self,
         steps: Vec<Step>,
         key: Key,
@@ -187,6 +191,16 @@ impl Supervisor {
         wait: Option<u32>,
     ) -> Result<String, Refused> {
         self.may_change()?;
+        let names = self.lacking(&steps);
+        if !names.is_empty() {
+            let then = Then::Change {
+                steps,
+                confirm,
+                wait,
+            };
+            self.park(names, Some(key), then);
+            return Ok(String::new());
+        }
         let client = self.client(key)?;
         client.waiting = true;
         let who = client.who.clone();

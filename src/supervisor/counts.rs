@@ -78,6 +78,8 @@ impl Supervisor {
         self.counts.pages = rows.fold(self.counts.pages, u64::max);
         self.ledger.show_pages(self.counts.pages);
         self.ledger.set_note(Note::Revision, self.revision);
+        let unresolved = self.names.unresolved() as u64;
+        self.ledger.set_note(Note::Unresolved, unresolved);
         let counts = self.counted();
         for (note, count) in [
             (Note::Signatures, counts.signed),

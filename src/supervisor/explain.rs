@@ -359,8 +359,8 @@ fn lead(
     }
     *lines += &(now.paused)(led);
     let mut takes_any = false;
-    for backend in state.backends_of(led) {
-        let (takes, why) = chosen(state, now, backend);
+    for backend in state.servers_of(led) {
+        let (takes, why) = chosen(state, now, &backend);
         takes_any |= takes;
         let why = match listener.enabled {
             true => why,
@@ -483,8 +483,8 @@ fn chosen(state: &State, now: &Now, backend: &Backend) -> (bool, String) {
         ready && (now.avoided)(backend).is_none()
     };
     let others = |backup| {
-        let mut all = state.backends_of(&backend.cluster);
-        all.any(|other| other.backup == backup && takes(other))
+        let mut all = state.servers_of(&backend.cluster);
+        all.any(|other| other.backup == backup && takes(&other))
     };
     let no = |why: &str| (false, why.to_string());
     match (backend.state, (now.avoided)(backend)) {

@@ -46,8 +46,16 @@ impl Supervisor {
         let workers = workers.map(|process| (process.id.to_string(), process.child.id()));
         let keys = self.keys.pid().filter(|_| self.keys.are_ready());
         let keys = keys.map(|pid| ("keys".to_string(), pid));
-        for (who, pid) in keys.into_iter().chain(workers) {
-            for fact in self.sandbox.facts(pid) {
+        let confined = keys.into_iter().chain(workers);
+        let confined = confined.map(|(who, pid)| (who, pid, self.sandbox.facts(pid)));
+        let resolver = self.names.pid().filter(|_| self.names.are_asked());
+        let resolver = resolver.map(|pid| {
+            let mut facts = self.sandbox.facts(pid);
+            facts.iter_mut().for_each(Fact::sees_files);
+            ("resolver".to_string(), pid, facts)
+        });
+        for (who, pid, facts) in confined.chain(resolver) {
+            for fact in facts {
                 let holds = fact.holds();
                 all &= holds != Some(false);
                 let shown = |value: Option<String>, none: &str| value.unwrap_or(none.into());
@@ -122,6 +130,13 @@ impl Sandbox {
 }
 
 impl Fact {
+    /// Of a process that reads files, in threads of its own.
+    fn sees_files(&mut self) {
+        if ["threads", "processes_max", "root"].contains(&self.what) {
+            self.meant = None;
+        }
+    }
+
     /// `None`: it is not known, or nothing was asked for.
     fn holds(&self) -> Option<bool> {
         Some(self.is.as_ref()? == self.meant.as_ref()?)

@@ -105,6 +105,10 @@ impl Supervisor {
             Ok(log) => self.say_to_keys("log", vec![log]),
             Err(e) => log::error!("the key process keeps its old log: {e}"),
         }
+        match self.logs.log() {
+            Ok(log) => self.say_to_resolver("log", vec![log]),
+            Err(e) => log::error!("the resolver keeps its old log: {e}"),
+        }
         for (_, channel) in self.workers.channels() {
             self.logs.hand_to(channel);
         }

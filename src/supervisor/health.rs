@@ -154,9 +154,9 @@ impl Healths {
         for (cluster, ward) in &self.clusters {
             for (id, known) in &ward.backends {
                 let found = known.checked.as_ref().zip(ward.question);
-                let found = found.zip(state.backend(cluster, id));
+                let found = found.zip(state.server(cluster, id));
                 lines.extend(found.map(|((found, question), backend)| {
-                    verdict_line(backend, question, found.is_down())
+                    verdict_line(&backend, question, found.is_down())
                 }));
             }
         }
@@ -243,8 +243,8 @@ impl Healths {
             down: it.text_or_none("down"),
             since_ms: it.value("since_ms")?,
         };
-        if let Some(backend) = state.backend(&cluster, &id) {
-            let known = self.known(backend, state);
+        if let Some(backend) = state.server(&cluster, &id) {
+            let known = self.known(&backend, state);
             match place {
                 None => known.checked = Some(found),
                 Some(place) => drop(known.left.insert(place, found)),
@@ -265,8 +265,8 @@ impl Ward {
 
     /// As that place's worker counts them.
     fn count_of(&self, id: &str, place: usize, state: &State) -> Count {
-        let takes = |it: &&Rc<Backend>| it.weight > 0 && it.state == BackendState::Ready;
-        let ready = state.backends_of(id).filter(takes);
+        let takes = |it: &Rc<Backend>| it.weight > 0 && it.state == BackendState::Ready;
+        let ready = state.servers_of(id).filter(takes);
         Count::of(ready.map(|it| {
             let known = self.backends.get(&it.id);
             (it.backup, known.is_none_or(|known| known.is_well(place)))
@@ -287,7 +287,7 @@ impl Supervisor {
     /// A worker says what its checks have found.
     pub(super) fn found(&mut self, worker: Key, it: Finding) {
         let (_, rows) = self.who_checks();
-        let Some(backend) = self.state.backend(&it.cluster, &it.id).cloned() else {
+        let Some(backend) = self.state.server(&it.cluster, &it.id) else {
             return;
         };
         let own = hash_of(&[it.cluster.as_bytes(), it.id.as_bytes()]);

@@ -11,11 +11,9 @@
 //! process of the program before serves the old ones until workers have left them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,30 +22,24 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::keys::{self, cell, Cell};
 use crate::limits::{KEY_KEPT_MS, SIGNATURE_DOUBTED_MS};
-use crate::net::token::{self, Kind};
+use crate::net::token::Kind;
 use crate::proto::reply;
 use crate::slab::Key;
 use crate::state::{Certificate, Change, OwnCertificate, Secret, State};
 use crate::supervisor::apply::Done;
-use crate::supervisor::life::{Pulse, Silence};
-use crate::supervisor::restarts::{is_young, pause_ms, PAUSE_MS_MAX};
+use crate::supervisor::servant::{Position, Post};
 use crate::supervisor::workers::Life;
 use crate::supervisor::{Stage, Supervisor, KEYS_ROLE};
-use crate::sys::process::{self, Child, OWN_PROGRAM};
+use crate::sys::passing;
+use crate::sys::process::{self, Child};
 use crate::sys::shared::Shared;
-use crate::sys::{epoll, passing};
 
-/// A key process.
-struct Clerk {
-    child: Child,
-    channel: Channel,
-    /// What it counts and notes.
-    page: Shared,
-    /// It has every key, and is in its sandbox.
-    ready: bool,
-    started_ms: u64,
-    pulse: Pulse,
-}
+static POSITION: Position = Position {
+    called: "the key process",
+    title: "sozu keys",
+    role: KEYS_ROLE,
+    kind: Kind::Keys,
+};
 
 /// One of a program before.
 struct Former {
@@ -64,46 +56,56 @@ pub struct KeysNote {
 }
 
 /// What main has of it. Nothing, with `key_process = false`.
-#[derive(Default)]
 pub struct Keys {
-    clerk: Option<Clerk>,
+    /// Who is ready has every key, and is in its sandbox.
+    post: Post,
+    /// What the one that serves counts and notes.
+    page: Option<Shared>,
     /// Those of programs before this one: each signs on for the workers that it has, and ends behind
     /// the last one.
     former: Vec<Former>,
     /// They are killed then: no worker waits for one any more.
     former_until_ms: Option<u64>,
-    /// A process is started then.
-    due_ms: Option<u64>,
-    /// Deaths in youth, one after another.
-    failures: u32,
     /// By row of the board: the key process's end of each worker's desk.
     desks: BTreeMap<usize, OwnedFd>,
     /// Certificates that are not shown any more, and when their keys are forgotten.
     leaving: VecDeque<(u64, Rc<str>)>,
 }
 
+impl Default for Keys {
+    fn default() -> Keys {
+        Keys {
+            post: Post::of(&POSITION),
+            page: None,
+            former: Vec::new(),
+            former_until_ms: None,
+            desks: BTreeMap::new(),
+            leaving: VecDeque::new(),
+        }
+    }
+}
+
 impl Keys {
     /// A process is to be started then.
     pub fn due(now_ms: u64) -> Keys {
-        Keys {
-            due_ms: Some(now_ms),
-            ..Keys::default()
-        }
+        let mut keys = Keys::default();
+        keys.post.want(now_ms);
+        keys
     }
 
     /// Whether signatures can be had.
     pub fn are_ready(&self) -> bool {
-        self.clerk.as_ref().is_some_and(|clerk| clerk.ready)
+        self.post.is_ready()
     }
 
     pub fn pid(&self) -> Option<u32> {
-        self.clerk.as_ref().map(|clerk| clerk.child.id())
+        self.post.pid()
     }
 
     /// All that have not ended, with what they count.
     fn all(&self) -> impl Iterator<Item = (&Child, Option<&Shared>)> {
-        let clerk = self.clerk.iter();
-        let clerk = clerk.map(|clerk| (&clerk.child, Some(&clerk.page)));
+        let clerk = self.post.servant.iter();
+        let clerk = clerk.map(|clerk| (&clerk.child, self.page.as_ref()));
         let former = self.former.iter();
         clerk.chain(former.map(|former| (&former.child, former.page.as_ref())))
     }
@@ -132,10 +134,8 @@ impl Keys {
     /// When to look after it again.
     pub fn due_ms(&self, worker_timeout: u32) -> Option<u64> {
         let patience_ms = u64::from(worker_timeout) * 1000;
-        let of_clerk = |clerk: &Clerk| clerk.pulse.due_ms(patience_ms);
-        let clerk = self.clerk.as_ref().map(of_clerk);
         let leaving = self.leaving.front().map(|(due_ms, _)| *due_ms);
-        [clerk, self.due_ms, leaving, self.former_until_ms]
+        [self.post.due_ms(patience_ms), leaving, self.former_until_ms]
             .into_iter()
             .flatten()
             .min()
@@ -143,17 +143,7 @@ impl Keys {
 
     /// Main itself did not run for so long.
     pub fn forgive(&mut self, late_ms: u64) {
-        if let Some(clerk) = &mut self.clerk {
-            clerk.pulse.forgive(late_ms);
-        }
-    }
-
-    /// A failure means that it died, which SIGCHLD tells.
-    fn say(&mut self, line: &str, fds: Vec<OwnedFd>) {
-        if let Some(clerk) = &mut self.clerk {
-            clerk.channel.send_with(line, fds);
-            let _ = clerk.channel.flush();
-        }
+        self.post.forgive(late_ms);
     }
 }
 
@@ -231,27 +221,10 @@ impl Supervisor {
             channel.send_with(&desk_line(*row), vec![end.try_clone()?]);
         }
         channel.send("ready");
-        let role = OsStr::new(KEYS_ROLE);
-        let child = process::start(
-            Path::new(OWN_PROGRAM),
-            "sozu keys",
-            role,
-            end,
-            self.logs.outlets()?,
-        )?;
-        log::debug!("the key process started, pid {}", child.id());
-        let token = token::pack_single(Kind::Keys);
-        self.poll
-            .add(channel.as_fd(), epoll::IN | epoll::OUT, token)?;
-        self.keys.due_ms = None;
-        self.keys.clerk = Some(Clerk {
-            child,
-            channel,
-            page,
-            ready: false,
-            started_ms: self.now_ms,
-            pulse: Pulse::new(self.now_ms),
-        });
+        let (outlets, now_ms) = (self.logs.outlets()?, self.now_ms);
+        let post = &mut self.keys.post;
+        post.fill(channel, end, outlets, &self.poll, now_ms)?;
+        self.keys.page = Some(page);
         Ok(())
     }
 
@@ -261,8 +234,8 @@ impl Supervisor {
             return Ok(None);
         }
         let (theirs, ours) = desk()?;
-        self.keys.say(&desk_line(row), vec![ours.try_clone()?]);
-        self.watch_keys();
+        self.keys.post.say(&desk_line(row), vec![ours.try_clone()?]);
+        self.keys.post.watch(&self.poll);
         self.keys.desks.insert(row, ours);
         Ok(Some(theirs))
     }
@@ -295,55 +268,31 @@ impl Supervisor {
             return;
         }
         for key in done.changes.iter().filter_map(key_in) {
-            self.keys.say(&key_line(&key), Vec::new());
+            self.keys.post.say(&key_line(&key), Vec::new());
         }
         let due_ms = self.now_ms + KEY_KEPT_MS;
         for (certificate, _) in done.undo.iter().filter_map(key_in) {
             self.keys.leaving.push_back((due_ms, certificate));
         }
-        self.watch_keys();
+        self.keys.post.watch(&self.poll);
     }
 
     /// What all processes are told.
     pub(super) fn say_to_keys(&mut self, line: &str, fds: Vec<OwnedFd>) {
-        self.keys.say(line, fds);
-        self.watch_keys();
-    }
-
-    /// epoll says when it takes what it does not take now.
-    fn watch_keys(&self) {
-        let Some(clerk) = &self.keys.clerk else {
-            return;
-        };
-        let (channel, token) = (&clerk.channel, token::pack_single(Kind::Keys));
-        // An error: it is closed, and watched no more.
-        let _ = self.poll.modify(channel.as_fd(), channel.interest(), token);
+        self.keys.post.say(line, fds);
+        self.keys.post.watch(&self.poll);
     }
 
     /// It has something to say, or takes more of what we say.
     pub(super) fn keys_ready(&mut self) {
-        let Some(clerk) = &mut self.keys.clerk else {
-            return;
-        };
-        let open = clerk.channel.receive().unwrap_or(false) && clerk.channel.flush().is_ok();
-        clerk.channel.refuse_fds();
-        let mut accepting = false;
-        while let Some(line) = clerk.channel.next_line() {
-            clerk.pulse.beats(self.now_ms);
-            accepting |= line == "accepting";
-        }
-        match open {
-            true => self.watch_keys(),
-            // Its death is told by SIGCHLD.
-            false => drop(self.poll.remove(clerk.channel.as_fd())),
-        }
-        if accepting {
+        let lines = self.keys.post.hear(&self.poll, self.now_ms);
+        if lines.iter().any(|line| line == "accepting") {
             self.keys_accept();
         }
     }
 
     fn keys_accept(&mut self) {
-        let Some(clerk) = &mut self.keys.clerk else {
+        let Some(clerk) = &mut self.keys.post.servant else {
             return;
         };
         clerk.ready = true;
@@ -383,18 +332,12 @@ impl Supervisor {
     /// Whether it has died.
     pub(super) fn reap_keys(&mut self) {
         self.reap_former_keys();
-        let Some(clerk) = &self.keys.clerk else {
+        let Some((clerk, how)) = self.keys.post.reap() else {
             return;
         };
-        let how = clerk.child.try_wait();
-        if matches!(how, Ok(None)) {
-            return;
-        }
-        let Some(clerk) = self.keys.clerk.take() else {
-            return;
-        };
-        let how = match how.ok().flatten() {
-            Some(status) => self.keys_death(Some(&clerk.page), status),
+        let page = self.keys.page.take();
+        let how = match how {
+            Some(status) => self.keys_death(page.as_ref(), status),
             None => "nobody tells how".into(),
         };
         let pid = clerk.child.id();
@@ -407,10 +350,7 @@ impl Supervisor {
             self.failure = Some(what);
             return;
         }
-        let young = is_young(clerk.started_ms, self.now_ms);
-        self.keys.failures = if young { self.keys.failures + 1 } else { 0 };
-        let pause_ms = pause_ms(self.keys.failures);
-        self.keys.due_ms = Some(self.now_ms + pause_ms);
+        let pause_ms = self.keys.post.replace(&clerk, self.now_ms);
         self.counts.key_deaths += 1;
         log::error!("the key process, pid {pid}, died ({how}); a new one starts in {pause_ms} ms, handshakes wait for a moment");
         let pairs = [("pid", pid.to_string()), ("how", how)];
@@ -429,29 +369,14 @@ impl Supervisor {
 
     /// Starts it when it is due, asks it when it is silent, kills it when it does not answer; lets keys go.
     pub(super) fn look_after_keys(&mut self) {
-        if self.keys.due_ms.is_some_and(|due| due <= self.now_ms) {
+        if self.keys.post.is_due(self.now_ms) {
             if let Err(e) = self.spawn_keys() {
-                log::error!("cannot start the key process: {e}");
-                self.keys.due_ms = Some(self.now_ms + PAUSE_MS_MAX);
+                self.keys.post.try_later(&e, self.now_ms);
             }
         }
         let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
-        if let Some(clerk) = &mut self.keys.clerk {
-            match clerk.pulse.silence(self.now_ms, patience_ms) {
-                Silence::TooLong => {
-                    log::error!("the key process does not answer: killed");
-                    clerk.pulse.ask(self.now_ms);
-                    if let Err(e) = clerk.child.kill(process::SIGKILL) {
-                        log::error!("kill {}: {e}", clerk.child.id());
-                    }
-                }
-                Silence::Long => {
-                    clerk.pulse.ask(self.now_ms);
-                    self.say_to_keys("ping", Vec::new());
-                }
-                Silence::Short => {}
-            }
-        }
+        let post = &mut self.keys.post;
+        post.look_after(patience_ms, &self.poll, self.now_ms);
         self.end_former_keys();
         self.forget_keys();
     }
@@ -498,7 +423,7 @@ impl Supervisor {
 
     /// Behind the last worker it ends as well. Whether it has.
     pub(super) fn keys_have_ended(&mut self) -> bool {
-        self.keys.due_ms = None;
+        self.keys.post.want_nobody();
         let left: Vec<&Child> = self.keys.all().map(|(child, _)| child).collect();
         for child in &left {
             // That it is dead already is told by SIGCHLD.
@@ -512,21 +437,11 @@ impl Supervisor {
         if !self.settings.key_process {
             return String::new();
         }
-        let clerk = self.keys.clerk.as_ref();
-        let state = match clerk {
-            Some(clerk) if clerk.ready => "running",
-            Some(_) => "starting",
-            None => "waiting",
-        };
-        let started_ms = clerk.map_or(self.now_ms, |clerk| clerk.started_ms);
         let counts = self.counted();
         let pairs = [
             ("pid", self.keys.pid().unwrap_or(0).to_string()),
-            ("state", state.to_string()),
-            (
-                "uptime_s",
-                (self.now_ms.saturating_sub(started_ms) / 1000).to_string(),
-            ),
+            ("state", self.keys.post.state().to_string()),
+            ("uptime_s", self.keys.post.uptime_s(self.now_ms).to_string()),
             ("signatures", counts.signed.to_string()),
             ("refused", counts.refused.to_string()),
             ("restarts", counts.key_deaths.to_string()),

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::channel::Channel;
-use crate::limits::VERDICTS_PER_SECOND_MAX;
+use crate::limits::{CONNECTS_PER_SECOND_MAX, VERDICTS_PER_SECOND_MAX};
 use crate::slab::Key;
 use crate::supervisor::restarts;
 use crate::sys::process::{self, Child};
@@ -43,10 +43,12 @@ pub struct Process {
     pub(super) told_to_stop: bool,
     /// Why it was killed: nothing that it says counts any more.
     pub(super) doomed: Option<&'static str>,
-    /// A second, and how many backends it has called up or down in it.
-    pub(super) news: (u64, u32),
+    /// How many backends it has called up or down.
+    pub(super) news: Pace,
     /// The same by what its checks have shown.
-    pub(super) findings: (u64, u32),
+    pub(super) findings: Pace,
+    /// Connections that were made for it.
+    pub(super) connects: Pace,
 }
 
 impl Process {
@@ -73,19 +75,19 @@ impl Process {
             reports_to: None,
             told_to_stop: false,
             doomed: None,
-            news: (0, 0),
-            findings: (0, 0),
+            news: Pace::default(),
+            findings: Pace::default(),
+            connects: Pace::default(),
         }
     }
 
     /// False: it says that of more backends than ours do, whose seconds may begin elsewhere.
     pub(super) fn may_find(&mut self, now_ms: u64) -> bool {
-        let second = now_ms / 1000;
-        if self.findings.0 != second {
-            self.findings = (second, 0);
-        }
-        self.findings.1 += 1;
-        self.findings.1 <= 2 * VERDICTS_PER_SECOND_MAX
+        self.findings.allows(2 * VERDICTS_PER_SECOND_MAX, now_ms)
+    }
+
+    pub(super) fn may_connect(&mut self, now_ms: u64) -> bool {
+        self.connects.allows(CONNECTS_PER_SECOND_MAX, now_ms)
     }
 
     pub(super) fn is_young(&self, now_ms: u64) -> bool {
@@ -161,6 +163,25 @@ impl Process {
         if let Err(e) = self.child.kill(process::SIGKILL) {
             log::error!("kill {}: {e}", self.child.id());
         }
+    }
+}
+
+/// How often something was done in this second.
+#[derive(Default)]
+pub struct Pace {
+    second: u64,
+    count: u32,
+}
+
+impl Pace {
+    /// Once more. False: it is more often than that in a second.
+    pub fn allows(&mut self, most: u32, now_ms: u64) -> bool {
+        let second = now_ms / 1000;
+        if self.second != second {
+            *self = Pace { second, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= most
     }
 }
 

@@ -15,6 +15,7 @@ mod control;
 mod counts;
 mod crowd;
 mod dumps;
+mod errands;
 mod explain;
 mod facts;
 mod files;
@@ -26,6 +27,7 @@ mod life;
 mod listening;
 mod losses;
 mod memory;
+mod names;
 mod notify;
 mod orders;
 mod orphans;
@@ -44,6 +46,7 @@ mod sandbox;
 mod saved;
 mod secure;
 mod series;
+mod servant;
 mod settling;
 mod status;
 mod store;
@@ -87,6 +90,7 @@ use keys::Keys;
 use listening::{cannot_listen, listen_all, Vigil};
 use losses::Losses;
 use memory::Litter;
+use names::Names;
 use orders::Orders;
 use pauses::Pauses;
 use progress::Progress;
@@ -109,6 +113,8 @@ use workers::Workers;
 pub const WORKER_ROLE: &str = "--worker";
 /// … as the process that has the private keys,
 pub const KEYS_ROLE: &str = "--keys";
+/// … as the one that asks for the addresses of names,
+pub const RESOLVER_ROLE: &str = "--resolver";
 /// … and to see whether it understands what would be handed to it.
 pub const REHEARSAL_ROLE: &str = "--rehearse";
 /// Behind `start`: the descriptor of what the program before has handed over.
@@ -156,6 +162,9 @@ struct Supervisor {
     /// What workers give up.
     sandbox: Sandbox,
     keys: Keys,
+    names: Names,
+    /// The first workers were started.
+    begun: bool,
     workers: Workers,
     healths: Healths,
     now_ms: u64,
@@ -231,7 +240,6 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
     supervisor.adopt(orphans)?;
     // Before anybody shares them: should main die now, the next one cannot bind what a worker holds open.
     supervisor.keep_all();
-    supervisor.start_workers()?;
     supervisor.serve()
 }
 
@@ -272,7 +280,7 @@ impl Supervisor {
         ledger.clients().begin(seed);
         ledger.set_note(Note::Started, logging::unix_ms() / 1000);
         let mut roster = Roster::default();
-        state.dump().for_each(|change| {
+        state.served_dump().for_each(|change| {
             roster.follow(&change, &ledger);
         });
         Supervisor::of(Parts {
@@ -309,6 +317,7 @@ impl Supervisor {
         let signals = Signals::open().map_err(broken("signalfd"))?;
         let watch = |fd, kind| poll.add(fd, epoll::IN, token::pack_single(kind));
         watch(signals.as_fd(), Kind::Signals).map_err(broken("epoll"))?;
+        let names = Names::of(&parts.state, now_ms);
         let mut litter = Litter::default();
         // Of the text that was read.
         litter.add(parts.state.frontends().count(), now_ms);
@@ -336,6 +345,8 @@ impl Supervisor {
             logs,
             sandbox: parts.sandbox,
             keys: Keys::default(),
+            names,
+            begun: false,
             healths: Healths::default(),
             now_ms,
             failure: None,
@@ -363,6 +374,7 @@ impl Supervisor {
 
     fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN.min(CONTROL_CLIENTS_MAX));
+        self.start_when_resolved();
         loop {
             let timeout_ms = self.timeout_ms();
             let waited = self.poll.wait(&mut events, timeout_ms);
@@ -379,6 +391,7 @@ impl Supervisor {
                     Some((Kind::Challenges, _)) => self.challenges_ready(),
                     Some((Kind::Channel, key)) => self.worker_ready(key),
                     Some((Kind::Keys, _)) => self.keys_ready(),
+                    Some((Kind::Resolver, _)) => self.resolver_ready(),
                     Some((Kind::ControlSocket, _)) => self.control.accept(&self.poll, self.now_ms),
                     Some((Kind::ControlClient, key)) => self.client_ready(key, ready),
                     Some((Kind::Rehearsal, _)) => self.rehearsal_ready(),
@@ -390,6 +403,8 @@ impl Supervisor {
             self.look_after_workers();
             self.look_at_health();
             self.look_after_keys();
+            self.look_after_names();
+            self.start_when_resolved();
             self.look_after_sockets();
             self.look_after_logs();
             self.show_counts();
@@ -440,6 +455,7 @@ impl Supervisor {
         let litter = self.litter.due_ms;
         let workers = self.workers.due_ms(&self.settings);
         let keys = self.keys.due_ms(self.settings.worker_timeout);
+        let names = self.names.due_ms(self.settings.worker_timeout);
         let (pauses, drain) = (
             self.pauses.due_ms(),
             self.draining.as_ref().map(Progress::due_ms),
@@ -450,8 +466,8 @@ impl Supervisor {
         let (challenges, sockets) = (self.challenges.due_ms, Some(self.vigil.due_ms));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::due_ms);
         let due = [
-            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, pauses,
-            drain, waits, tickets, expiry, upgrade,
+            challenges, sockets, logs, stage, trial, save, control, litter, workers, keys, names,
+            pauses, drain, waits, tickets, expiry, upgrade,
         ]
         .into_iter()
         .flatten()
@@ -537,6 +553,15 @@ impl Supervisor {
                 log::info!("logs opened again");
             }
             Err(what) => log::error!("logs stay as they are: {what}"),
+        }
+    }
+
+    /// The first workers start once it is known what names stand for: no client comes before.
+    fn start_when_resolved(&mut self) {
+        let due = self.stage == Stage::Starting && !self.begun && self.names.all_are_answered();
+        if due {
+            self.begun = true;
+            self.failure = self.start_workers().err();
         }
     }
 

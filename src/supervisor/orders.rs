@@ -63,6 +63,7 @@ impl Supervisor {
             }
             Some(Said::Full { connections }) => self.full(worker, connections),
             Some(Said::Health(finding)) => self.found(worker, finding),
+            Some(Said::Connect(errand)) => self.run_errand(worker, &errand),
             None => self.hear(worker, line),
         }
     }
@@ -100,7 +101,7 @@ impl Supervisor {
     /// Of a backend that there is; its address is what we know it to be.
     fn backend_changed(&mut self, worker: Key, cluster: &str, id: &str, down: Option<String>) {
         let now_ms = self.now_ms;
-        let Some(backend) = self.state.backend(cluster, id).cloned() else {
+        let Some(backend) = self.state.server(cluster, id) else {
             return;
         };
         let Some(place) = self.workers.may_report(worker, now_ms) else {

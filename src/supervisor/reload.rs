@@ -17,7 +17,17 @@ use crate::proto::reply;
 use crate::proto::update::{difference, Step, Update};
 use crate::slab::Key;
 use crate::state::{Code, Refused, State};
+use crate::supervisor::names::Then;
 use crate::supervisor::Supervisor;
+
+/// Settings that a reload changes.
+const AT_ONCE: [&str; 5] = [
+    "log_level",
+    "worker_count",
+    "acme_challenges",
+    "resolve_interval",
+    "resolve_family",
+];
 
 impl Supervisor {
     /// Does what has changed in the file. Returns the data lines about what was not done.
@@ -33,6 +43,11 @@ impl Supervisor {
         }
         told += &self.waits_for_restart(&config);
         let steps: Vec<Step> = self.state.diff(&target).into_iter().map(Step::Do).collect();
+        let names = self.lacking(&steps);
+        if !names.is_empty() {
+            self.park(names, client, Then::Reload);
+            return Ok(String::new());
+        }
         let objects = target.frontends().count();
         self.litter.add(objects, self.now_ms);
         if let Some(client) = client {
@@ -49,6 +64,11 @@ impl Supervisor {
                 if self.settings.acme_challenges != config.settings.acme_challenges {
                     self.settings.acme_challenges = config.settings.acme_challenges.clone();
                     self.watch_challenges();
+                }
+                self.settings.resolve_interval = config.settings.resolve_interval;
+                if self.settings.resolve_family != config.settings.resolve_family {
+                    self.settings.resolve_family = config.settings.resolve_family;
+                    self.names.refresh(None, self.now_ms);
                 }
                 let resize = self.resize(config.settings.worker_count);
                 if let Some(pending) = self.pending.last_mut() {
@@ -101,9 +121,7 @@ impl Supervisor {
         let old = self.settings.words();
         let mut told = String::new();
         for word in config.settings.words() {
-            let at_once =
-                ["log_level", "worker_count", "acme_challenges"].contains(&word.0.as_ref());
-            if !old.contains(&word) && !at_once {
+            if !old.contains(&word) && !AT_ONCE.contains(&word.0.as_str()) {
                 told += &reply::data("needs_restart", &[("key", word.0)]);
             }
         }

@@ -230,7 +230,7 @@ impl Supervisor {
             let name = [("id", cluster.id.to_string())];
             text += &self.line_of(&Object::Cluster(cluster.id.clone()), &name);
         }
-        for backend in self.state.backends().filter(|b| named(&b.cluster)) {
+        for backend in self.state.servers().filter(|b| named(&b.cluster)) {
             let name = [
                 ("cluster", backend.cluster.to_string()),
                 ("id", backend.id.to_string()),

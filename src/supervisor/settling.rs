@@ -29,7 +29,11 @@ impl Supervisor {
             let blocked = !process.closed && process.channel.is_blocked();
             blocked || process.life == Life::Starting || process.reports_to.is_some()
         });
-        if !self.pending.is_empty() || !self.orders.asked.is_empty() || asking {
+        if self.names.is_waited_for()
+            || !self.pending.is_empty()
+            || !self.orders.asked.is_empty()
+            || asking
+        {
             return Some("a worker does not do what was asked of it");
         }
         (busy || !self.dying.is_empty()).then_some("a worker starts, or does not listen")

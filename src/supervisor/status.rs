@@ -41,6 +41,7 @@ impl Supervisor {
         let upgrade = self.upgrade.as_ref().map(Upgrade::line);
         let main = main + &upgrade.unwrap_or_default();
         main + &self.keys_line()
+            + &self.names.status_line(self.now_ms)
             + &self.worker_lines()
             + &self.pauses.lines(self.now_ms)
             + &self.healths.panic_lines()

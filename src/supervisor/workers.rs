@@ -114,12 +114,8 @@ impl Workers {
     /// talks more than ours do, whose seconds may begin elsewhere.
     pub fn may_report(&mut self, key: Key, now_ms: u64) -> Option<usize> {
         let process = self.processes.get_mut(key)?;
-        let second = now_ms / 1000;
-        if process.news.0 != second {
-            process.news = (second, 0);
-        }
-        process.news.1 += 1;
-        (process.news.1 <= 2 * BACKEND_NEWS_PER_SECOND_MAX).then_some(process.id)
+        let most = 2 * BACKEND_NEWS_PER_SECOND_MAX;
+        process.news.allows(most, now_ms).then_some(process.id)
     }
 
     /// Everyone who can be told something.
@@ -156,7 +152,7 @@ impl Supervisor {
         let (roster, secrets) = (&self.roster, !self.settings.key_process);
         let lines = self
             .state
-            .dump()
+            .served_dump()
             .map(|change| series::told(roster.of(&change), &change, secrets));
         let blocks = channel::blocks(lines.inspect(|_| count += 1));
         self.litter.add(count, self.now_ms);
@@ -324,6 +320,7 @@ impl Supervisor {
     /// Workers that have died.
     pub(super) fn reap(&mut self) {
         self.reap_keys();
+        self.reap_resolver();
         self.dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         for key in self.workers.processes.keys() {
@@ -413,6 +410,7 @@ impl Supervisor {
     /// Main was to go on at one moment and did so much later: it was stopped, or the machine slept.
     pub(super) fn forgive_silence(&mut self, late_ms: u64) {
         self.keys.forgive(late_ms);
+        self.names.forgive(late_ms);
         for key in self.workers.processes.keys() {
             if let Some(process) = self.workers.processes.get_mut(key) {
                 process.forgive(late_ms);

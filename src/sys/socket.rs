@@ -132,10 +132,19 @@ pub fn listens(listener: &TcpListener) -> io::Result<bool> {
     Ok(option(listener.as_fd(), libc::SO_ACCEPTCONN)? != 0)
 }
 
-/// Whether it is one end of a TCP connection, as whoever hands it over says.
-pub fn is_connection(socket: &TcpStream) -> bool {
-    // Of what is no socket, or of another family, std knows no address.
-    socket.local_addr().is_ok() && matches!(option(socket.as_fd(), libc::SO_ACCEPTCONN), Ok(0))
+/// Whether it is one end of a connection, over TCP or to a unix socket, as whoever hands it over says.
+pub fn is_connection(socket: &TcpStream, unix: bool) -> bool {
+    let mut raw = Raw::empty();
+    let pointer = &mut raw.storage as *mut _ as *mut libc::sockaddr;
+    // SAFETY: pointer and length describe `raw`, which lives across the call.
+    let named = check(unsafe { libc::getsockname(socket.as_raw_fd(), pointer, &mut raw.len) });
+    // What is no socket has no name.
+    let fits = match i32::from(raw.storage.ss_family) {
+        libc::AF_INET | libc::AF_INET6 => !unix,
+        libc::AF_UNIX => unix,
+        _ => false,
+    };
+    named.is_ok() && fits && matches!(option(socket.as_fd(), libc::SO_ACCEPTCONN), Ok(0))
 }
 
 /// A socket that has listened there does so again, whatever was done to it; who shares it has nothing to do.
@@ -193,6 +202,43 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
         _ => Ok(TcpStream::from(fd)),
     }
+}
+
+/// Connects to a unix socket, at once or not at all: EAGAIN says that too many wait there already.
+pub fn connect_unix(path: &str) -> io::Result<OwnedFd> {
+    // SAFETY: sockaddr_un is plain integers, for which all zeroes is a value.
+    let mut address: libc::sockaddr_un = unsafe { zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // With a zero behind it, and none in it.
+    if path.len() >= address.sun_path.len() || path.contains('\0') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointer.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: `fd` was just returned to us and is open.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let pointer = &address as *const libc::sockaddr_un as *const libc::sockaddr;
+    let len = socklen::<libc::sockaddr_un>();
+    // SAFETY: pointer and length describe `address`, which lives across the call and is only read.
+    check(unsafe { libc::connect(fd.as_raw_fd(), pointer, len) })?;
+    Ok(fd)
+}
+
+/// A socket that is connected to nothing, until another one takes its place.
+pub fn stand_in() -> io::Result<TcpStream> {
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    stream_socket(&any).map(TcpStream::from)
+}
+
+/// From now on the stand-in's descriptor is `by`: what it was is closed.
+pub fn take_place(stand_in: &TcpStream, by: OwnedFd) -> io::Result<()> {
+    // SAFETY: takes no pointer. Both are open and owned; the number stays open and its owner's.
+    check(unsafe { libc::dup3(by.as_raw_fd(), stand_in.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
 }
 
 /// Ends a connection at once by a reset: the peer sees that the message was cut. What was not sent yet is not.
@@ -328,12 +374,15 @@ mod tests {
     fn what_is_a_connection_and_what_is_none() {
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("its address"));
-        assert!(is_connection(&client.expect("a connection")));
+        let client = client.expect("a connection");
+        assert!(is_connection(&client, false) && !is_connection(&client, true));
         let (unix, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let pair = TcpStream::from(OwnedFd::from(unix.try_clone().expect("dup")));
+        assert!(is_connection(&pair, true));
         let file = std::fs::File::open("/dev/null").expect("a file");
         let others: [OwnedFd; 3] = [listener.into(), unix.into(), file.into()];
         for other in others.map(TcpStream::from) {
-            assert!(!is_connection(&other), "{other:?}");
+            assert!(!is_connection(&other, false), "{other:?}");
         }
     }
 

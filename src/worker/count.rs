@@ -116,6 +116,7 @@ impl Source for Figures<'_> {
             "sozu_signatures_refused_total" => self.ledger.note(Note::SignaturesRefused),
             "sozu_key_process_deaths_total" => self.ledger.note(Note::KeysDeaths),
             "sozu_listeners_revived_total" => self.ledger.note(Note::Revived),
+            "sozu_names_unresolved" => self.ledger.note(Note::Unresolved),
             "sozu_upgrades_total" => self.ledger.note(Note::Upgrades),
             "sozu_series_missing" => self.ledger.note(Note::Missing),
             "sozu_worker_connections" => cell(Cell::Connections),

@@ -18,7 +18,7 @@ use crate::proto::line::{join, Word};
 use crate::session::moved::{Moved, What};
 use crate::session::{Event, Server, Session, Side, Target};
 use crate::slab::Key;
-use crate::state::{Change, Timeouts};
+use crate::state::{Address, Change, Timeouts};
 use crate::sys::pipe::Pipe;
 use crate::sys::{epoll, passing, socket};
 use crate::worker::admit::entered;
@@ -80,14 +80,14 @@ impl Worker {
     fn arrive(&mut self, moved: Moved, fds: Vec<OwnedFd>) -> Option<()> {
         let mut fds = fds.into_iter();
         let door = self.door_for(moved.listener, moved.protocol)?;
-        let mut connection = || {
+        let mut connection = |unix| {
             let stream = TcpStream::from(fds.next()?);
-            socket::is_connection(&stream).then_some(stream)
+            socket::is_connection(&stream, unix).then_some(stream)
         };
-        let front = Conn::new(connection()?, false);
+        let front = Conn::new(connection(false)?, false);
         let (mut back, mut lanes, mut whither) = (None, None, None);
         if let What::Tunnel(tunnel) = &moved.what {
-            let stream = connection()?;
+            let stream = connection(matches!(tunnel.address, Address::Unix(_)))?;
             let mut both = Lanes::default();
             for (from, way) in [(Side::Front, &tunnel.up), (Side::Back, &tunnel.down)] {
                 if let Some(ended) = way.pipe {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::channel::Channel;
 use crate::http::challenge::Challenges;
@@ -171,22 +171,11 @@ impl Worker {
 
     /// What main should know of this turn.
     pub(super) fn tell_news(&mut self) {
-        if !self.may_tell() {
-            return;
+        // They wait for nothing: so many come at most as there are connections.
+        let mut lines = self.backs.errands.take_lines();
+        if self.may_tell() {
+            self.add_news(&mut lines);
         }
-        let now_ms = self.now_ms();
-        let mut lines = String::new();
-        for (cluster, waiting) in self.holds.news(now_ms) {
-            let pairs = [("cluster", cluster), ("waiting", waiting.to_string())];
-            lines += &reply::data("held", &pairs);
-        }
-        for (order, connections) in self.backs.watches.news(now_ms) {
-            lines += &format!("left order={order} connections={connections}\n");
-        }
-        while let Some(report) = self.backs.report(now_ms) {
-            lines += &told(&report);
-        }
-        lines.extend(self.probes.take_news());
         if lines.is_empty() {
             return;
         }
@@ -194,6 +183,21 @@ impl Worker {
         if !self.may_tell() {
             self.watch_channel();
         }
+    }
+
+    fn add_news(&mut self, lines: &mut String) {
+        let now_ms = self.now_ms();
+        for (cluster, waiting) in self.holds.news(now_ms) {
+            let pairs = [("cluster", cluster), ("waiting", waiting.to_string())];
+            *lines += &reply::data("held", &pairs);
+        }
+        for (order, connections) in self.backs.watches.news(now_ms) {
+            *lines += &format!("left order={order} connections={connections}\n");
+        }
+        while let Some(report) = self.backs.report(now_ms) {
+            *lines += &told(&report);
+        }
+        lines.extend(self.probes.take_news());
     }
 
     pub(super) fn obey_lines(&mut self) {
@@ -284,6 +288,7 @@ impl Worker {
             return;
         };
         let _ = self.poll.remove(channel.as_fd());
+        self.backs.errands.are_over();
         // Nobody tells it any more what others have found.
         self.probes.rows = vec![self.id];
         if self.supervised {
@@ -335,6 +340,7 @@ impl Worker {
             "health" => {
                 self.backs.hear_verdict(line);
             }
+            "connected" => self.obey_connected(line),
             "probers" => self.probes.hear_rows(line),
             "page" => self.tell_page(line),
             "check" => {
@@ -352,6 +358,33 @@ impl Worker {
                     log::error!("main said {:?}: {e}", start(line));
                 }
             }
+        }
+    }
+
+    /// `connected for=TOKEN` with a descriptor, or with `why` there is none.
+    fn obey_connected(&mut self, line: &str) {
+        let fd = match value(line, "why") {
+            Some(why) => Err(why),
+            None => match self.channel.as_mut().and_then(Channel::take_fd) {
+                Some(fd) => Ok(fd),
+                None => Err("main has sent no descriptor".into()),
+            },
+        };
+        let token = value(line, "for").and_then(|token| token.parse().ok());
+        match token.and_then(token::unpack) {
+            Some((Kind::Back, key)) => self.back_made_by_main(key, fd),
+            Some((Kind::Probe, key)) => self.check_made_by_main(key, fd),
+            _ => log::error!("main said {:?}: for nobody", start(line)),
+        }
+    }
+
+    fn back_made_by_main(&mut self, key: Key, made: Result<OwnedFd, String>) {
+        // Once made, epoll says that it goes on.
+        if let Some((owner, Err(why))) = self.backs.made_by_main(key, made, &self.poll) {
+            self.with_turn(owner, |turn| {
+                turn.unconnected(why);
+                turn.run();
+            });
         }
     }
 

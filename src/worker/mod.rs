@@ -12,6 +12,7 @@ mod certificates;
 mod count;
 mod doors;
 mod drive;
+mod errands;
 mod farewell;
 mod hold;
 mod holdings;

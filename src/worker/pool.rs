@@ -28,6 +28,7 @@ use crate::slab::{Key, Slab};
 use crate::state::{self, BackendState};
 use crate::sys::epoll::Epoll;
 use crate::timer::Wheel;
+use crate::worker::errands::Errands;
 use crate::worker::watch::{News, Watches};
 
 use choice::Choice;
@@ -190,6 +191,7 @@ pub struct Backs {
     departed: Vec<Key>,
     pub watches: Watches,
     pub news: News,
+    pub errands: Errands,
     /// Backends whose checks begin, or are other ones now.
     pub unchecked: Vec<Key>,
 }
@@ -225,6 +227,7 @@ impl Backs {
             departed: Vec::new(),
             watches: Watches::default(),
             news: News::default(),
+            errands: Errands::default(),
             unchecked: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind::WouldBlock};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use crate::health::answer::{request, Answer, Judgement};
@@ -20,7 +20,7 @@ use crate::parser::proxy_protocol::write_local;
 use crate::proto::reply;
 use crate::role::value;
 use crate::slab::{Key, Slab};
-use crate::state::{Ask, Check, Cluster};
+use crate::state::{Address, Ask, Check, Cluster};
 use crate::sys::{epoll, socket};
 use crate::timer::Wheel;
 use crate::worker::pool::{Asking, Subject};
@@ -265,11 +265,14 @@ impl Worker {
     }
 
     fn dial(&mut self, backend: Key, subject: Subject, next_ms: u64) -> io::Result<Key> {
-        let stream = socket::connect(subject.address)?;
+        let (stream, by_main) = self.backs.errands.dial(&subject.conf.address)?;
         let (conn, identity) = self.backs.dial_check(backend, &subject, stream)?;
-        let cluster = subject.cluster;
+        let (cluster, conf) = (subject.cluster, subject.conf);
         let check = cluster.check.as_ref();
-        let own = subject.address.to_string();
+        let own = match &conf.address {
+            Address::Unix(_) => "localhost".to_string(),
+            address => address.to_string(),
+        };
         let unsent = match check.map(|check| (&check.ask, check.host.as_deref())) {
             Some((Ask::Http { path, .. }, host)) => request(path, host.unwrap_or(&own)),
             _ => String::new(),
@@ -285,16 +288,44 @@ impl Worker {
             answer: Answer::default(),
             next_ms,
         });
-        if let Some(made) = self.probes.made.get(probe) {
-            // Told once: a check goes on as far as it can whenever there is something new.
-            let (interest, token) = (
-                epoll::IN | epoll::OUT | epoll::EDGE,
-                token::pack(Kind::Probe, probe),
-            );
-            let watched = self.poll.add(made.conn.as_fd(), interest, token);
-            watched.inspect_err(|_| drop(self.probes.made.remove(probe)))?;
+        match by_main {
+            true => self
+                .backs
+                .errands
+                .ask(token::pack(Kind::Probe, probe), &conf),
+            false => self
+                .watch_check(probe)
+                .inspect_err(|_| drop(self.probes.made.remove(probe)))?,
         }
         Ok(probe)
+    }
+
+    fn watch_check(&self, probe: Key) -> io::Result<()> {
+        let Some(made) = self.probes.made.get(probe) else {
+            return Ok(());
+        };
+        // Told once: a check goes on as far as it can whenever there is something new.
+        let (interest, token) = (
+            epoll::IN | epoll::OUT | epoll::EDGE,
+            token::pack(Kind::Probe, probe),
+        );
+        self.poll.add(made.conn.as_fd(), interest, token)
+    }
+
+    /// Main has made its connection, or says why not.
+    pub(super) fn check_made_by_main(&mut self, key: Key, made: Result<OwnedFd, String>) {
+        let Some(probe) = self.probes.made.get(key) else {
+            return;
+        };
+        let placed = made.and_then(|fd| {
+            let placed = socket::take_place(probe.conn.tcp(), fd);
+            placed
+                .and_then(|()| self.watch_check(key))
+                .map_err(|e| e.to_string())
+        });
+        if placed.is_err() {
+            self.check_ends(key, placed);
+        }
     }
 
     pub(super) fn probe_ready(&mut self, key: Key, ready: u32) {

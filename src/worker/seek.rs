@@ -157,18 +157,10 @@ impl Turn<'_> {
     pub fn connected(&mut self, failed: bool) {
         let now_ms = self.now_ms();
         let Some(key) = self.slot.back else { return };
-        let Some(backend) = self.backs.conns.get(key).map(|back| back.backend) else {
-            return;
-        };
         match self.backs.goes_on(key, failed, now_ms, self.poll) {
             Made::Yes => {}
             Made::NotYet => return,
-            Made::No(why) => {
-                self.slot.back = None;
-                self.slot.tried.push(backend);
-                self.backs.close(key);
-                return self.on(Event::Unconnected(why));
-            }
+            Made::No(why) => return self.unconnected(why),
         }
         if let Some(server) = self.backs.server(key) {
             self.on(Event::Connected {
@@ -176,6 +168,18 @@ impl Turn<'_> {
                 reused: false,
             });
         }
+    }
+
+    /// The connection that was being made will not be.
+    pub fn unconnected(&mut self, why: Unconnected) {
+        let Some(key) = self.slot.back.take() else {
+            return;
+        };
+        self.slot
+            .tried
+            .extend(self.backs.conns.get(key).map(|back| back.backend));
+        self.backs.close(key);
+        self.on(Event::Unconnected(why));
     }
 }
 

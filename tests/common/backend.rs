@@ -4,7 +4,11 @@
 use super::message::{Broken, Message};
 use super::peer::Peer;
 use super::DEADLINE;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -65,6 +69,8 @@ pub struct Backend {
     address: SocketAddr,
     record: Arc<Record>,
     stopped: Arc<AtomicBool>,
+    /// Has it look whether it is to stop.
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Backend {
@@ -76,16 +82,48 @@ impl Backend {
     {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
         let address = listener.local_addr().expect("getsockname");
+        let wake = move || drop(TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+        let accept = move || listener.accept().map(|(stream, _)| stream);
+        Backend::accepting(address, accept, wake, script)
+    }
+
+    /// The same on a unix socket, which is made at that path; it has no address.
+    pub fn on_unix<S>(path: &Path, script: S) -> Backend
+    where
+        S: Fn(&mut Peer, usize) -> Result<(), Broken> + Send + Sync + 'static,
+    {
+        let listener = UnixListener::bind(path).expect("bind a backend");
+        let none = SocketAddr::from(([0; 4], 0));
+        let path = path.to_owned();
+        let wake = move || drop(UnixStream::connect(&path));
+        let accept = move || {
+            listener
+                .accept()
+                .map(|(stream, _)| OwnedFd::from(stream).into())
+        };
+        Backend::accepting(none, accept, wake, script)
+    }
+
+    fn accepting<S>(
+        address: SocketAddr,
+        accept: impl Fn() -> io::Result<TcpStream> + Send + 'static,
+        wake: impl Fn() + Send + Sync + 'static,
+        script: S,
+    ) -> Backend
+    where
+        S: Fn(&mut Peer, usize) -> Result<(), Broken> + Send + Sync + 'static,
+    {
         let (record, stopped) = (Arc::<Record>::default(), Arc::<AtomicBool>::default());
         let backend = Backend {
             address,
             record: record.clone(),
             stopped: stopped.clone(),
+            wake: Box::new(wake),
         };
         let script = Arc::new(script);
         std::thread::spawn(move || {
-            for (number, stream) in listener.incoming().enumerate() {
-                let Ok(stream) = stream else { return };
+            for number in 0.. {
+                let Ok(stream) = accept() else { return };
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
@@ -209,7 +247,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        let _wake = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        (self.wake)();
         if let Some(what) = self.malformed() {
             assert!(std::thread::panicking(), "the backend received {what}");
         }

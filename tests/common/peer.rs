@@ -32,7 +32,9 @@ impl Peer {
     }
 
     pub(super) fn over(stream: TcpStream, record: Option<(Arc<Record>, usize)>) -> Peer {
-        stream.set_nodelay(true).expect("TCP_NODELAY");
+        if stream.local_addr().is_ok() {
+            stream.set_nodelay(true).expect("TCP_NODELAY");
+        }
         stream
             .set_read_timeout(Some(DEADLINE))
             .expect("read time-out");

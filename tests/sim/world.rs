@@ -133,7 +133,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             backend: Rc::new(Backend {
                 cluster: "c".into(),
                 id: "b".into(),
-                address,
+                address: address.into(),
                 weight: 1,
                 state: BackendState::Ready,
                 backup: false,

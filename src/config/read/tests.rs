@@ -224,7 +224,7 @@ const BAD: &[(&str, &str)] = &[
         ("clusters.a={backends=[{address='127.0.0.1:1',sticky_id='a;b'}]}", "1:56: sticky_id: \"a;b\" is not a value for a cookie: it has a comma or semicolon"),
         ("clusters.a.backends=[{address='127.0.0.1:1',id='a,b'}]", "1:48: id: \"a,b\" is not a value for a cookie: it has a comma or semicolon"),
         ("clusters.a.backends=[{address='1.2.3.4:1',id='x'},{address='1.2.3.4:1',id='y',sticky_id='x'}]", "1:75: backends y and x of cluster a would both be \"x\" in a cookie: give one of them another sticky_id"),
-        ("clusters.a.backends=[{address='localhost:80'}]", "1:31: address: \"localhost:80\" has a name where this version needs an IP address"),
+        ("clusters.a.backends=[{address='localhost'}]", "1:31: address: \"localhost\" is not an address like 127.0.0.1:8080, [::1]:8080, app.internal:8080 or unix:/run/app.sock"),
         ("clusters.a.backends=[{address='1.2.3.4:1',id='x'},{address='1.2.3.4:1',backend_id='x'}]", "1:83: backend x of cluster a already exists"),
         ("clusters.a.backends=[{address='1.2.3.4:1',id='x',backend_id='x'}]", "1:46: id: is given twice"),
         ("clusters.a.backends=[{address='1.2.3.4:1',weight=257}]", "1:50: weight: 257 is not between 0 and 256"),

@@ -174,8 +174,8 @@ const BAD: &[(&str, &str)] = &[
         "cluster add: \"answer_200\" is not a key of it: see help",
     ),
     (
-        "backend add cluster=a id=b address=c:80",
-        "backend add: address: \"c:80\" has a name where this version needs an IP address",
+        "backend add cluster=a id=b address=c",
+        "backend add: address: \"c\" is not an address like 127.0.0.1:8080, [::1]:8080, app.internal:8080 or unix:/run/app.sock",
     ),
     (
         "backend add cluster=a id=b address=1.2.3.4:5 weight=257",

@@ -183,6 +183,11 @@ impl Reader {
             "keys" => self.keys.push(take_keys(it)?),
             "counts" => self.counts = take_counts(it)?,
             "relay" => self.relays.push(take_relay(it)?),
+            "name" => {
+                let addresses = it.list("addresses")?;
+                let name = it.text("name")?.into();
+                self.state.set_addresses(&name, addresses);
+            }
             "health" => self.healths.take(it, &self.state)?,
             "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,

@@ -1,5 +1,7 @@
 //! The hand-over as text. Whatever has no order of its own is sorted: what is equal is written equally.
 
+use std::net::IpAddr;
+
 use super::record::spell;
 use super::{ClientNote, Handover};
 use crate::proto::command::Command;
@@ -249,6 +251,11 @@ fn write_optional(all: &Handover, out: &mut String) {
     }
     let pairs = vec![("due_ms", all.expiry.due_ms.to_string())];
     *out += &format!("optional {}", reply::data("expiry", &pairs));
+    for (name, addresses) in all.state.known_names() {
+        let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let pairs = [("name", name.to_string()), ("addresses", texts.join(","))];
+        *out += &format!("optional {}", reply::data("name", &pairs));
+    }
     *out += &all.healths.handover_lines();
     for worker in &all.workers {
         if let Some(handle) = worker.handle {

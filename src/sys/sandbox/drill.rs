@@ -62,6 +62,7 @@ fn plan(starter: Starter, rules: Option<&'static [Rule]>) -> Plan {
         user: (starter == Starter::Root).then_some((NOBODY, NOBODY)),
         landlock: Some(landlock::version().expect("a kernel with Landlock")),
         rules,
+        files: false,
     }
 }
 

@@ -94,6 +94,8 @@ const RETURN: u16 = 0x06;
 pub const ALLOW: u32 = 0x7fff_0000;
 pub const TRAP: u32 = 0x0003_0000;
 pub const KILL: u32 = 0x8000_0000;
+/// … it fails: ENOSYS, as on a kernel that has no such call.
+pub const FAIL: u32 = 0x0005_0000 | 38;
 
 /// Where struct seccomp_data has the number, the architecture and the lower half of an argument
 /// (both architectures are little-endian).
@@ -112,8 +114,8 @@ fn step(code: u16, then: u8, otherwise: u8, value: u32) -> Step {
     }
 }
 
-/// The program of a table.
-pub fn program(arch: Arch, rules: &[Rule]) -> Vec<Step> {
+/// The program of a table. `otherwise`: what becomes of a call that is not in it.
+pub fn program(arch: Arch, rules: &[Rule], otherwise: u32) -> Vec<Step> {
     let mut steps = vec![
         step(LOAD, 0, 0, ARCH_AT),
         step(EQUAL, 1, 0, arch.word()),
@@ -127,7 +129,7 @@ pub fn program(arch: Arch, rules: &[Rule]) -> Vec<Step> {
             block(rule, number, &mut steps);
         }
     }
-    steps.push(step(RETURN, 0, 0, TRAP));
+    steps.push(step(RETURN, 0, 0, otherwise));
     steps
 }
 
@@ -157,7 +159,7 @@ fn block(rule: &Rule, number: u32, steps: &mut Vec<Step>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::sandbox::table::{KEYS, WORKER};
+    use crate::sys::sandbox::table::{KEYS, RESOLVER, WORKER};
 
     /// What the kernel would answer.
     fn run(steps: &[Step], arch: u32, number: u32, arguments: &[u64; 6]) -> u32 {
@@ -205,10 +207,10 @@ mod tests {
     #[test]
     fn each_rule_allows_what_it_says_and_no_more() {
         for (arch, rules) in [Arch::X86_64, Arch::Aarch64]
-            .map(|arch| [(arch, WORKER), (arch, KEYS)])
+            .map(|arch| [(arch, WORKER), (arch, KEYS), (arch, RESOLVER)])
             .concat()
         {
-            let steps = program(arch, rules);
+            let steps = program(arch, rules, TRAP);
             let allowed = |number, arguments: &[u64; 6]| {
                 let by_table = rules
                     .iter()
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn foreign_architectures_and_numbers_kill() {
         for (arch, other) in [(Arch::X86_64, Arch::Aarch64), (Arch::Aarch64, Arch::X86_64)] {
-            let steps = program(arch, WORKER);
+            let steps = program(arch, WORKER, TRAP);
             // i386, arm, x32.
             for word in [other.word(), 0x4000_0003, 0x4000_0028, 0] {
                 assert_eq!(run(&steps, word, 0, &[0; 6]), KILL);
@@ -260,7 +262,7 @@ mod tests {
     /// The kernel takes no longer one, and no jump goes further than a byte says.
     #[test]
     fn the_program_is_short() {
-        assert!(program(Arch::OURS, WORKER).len() < 300);
+        assert!(program(Arch::OURS, WORKER, TRAP).len() < 300);
         assert!(WORKER.iter().all(|rule| rule.checks.len() < 100));
     }
 }

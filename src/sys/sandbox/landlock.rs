@@ -1,7 +1,8 @@
 //! landlock(7): no file is opened, made, read, run, renamed or removed by its path, no TCP port is bound, and no
 //! signal and no message to an abstract unix socket leaves the process.
 //!
-//! A rule set without rules: what it handles it denies. Open descriptors go on as they are.
+//! A rule set without rules: what it handles it denies. One for a process that needs files has one rule: all of
+//! them may be read. Open descriptors go on as they are.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -17,6 +18,16 @@ struct Attributes {
 }
 
 const CREATE_RULESET_VERSION: u32 = 1;
+/// struct landlock_path_beneath_attr, which has no padding.
+#[repr(C, packed)]
+struct Beneath {
+    allowed: u64,
+    parent: i32,
+}
+const RULE_PATH_BENEATH: u32 = 1;
+/// LANDLOCK_ACCESS_FS_READ_FILE and LANDLOCK_ACCESS_FS_READ_DIR.
+const READ: u64 = 1 << 2 | 1 << 3;
+
 /// LANDLOCK_ACCESS_NET_BIND_TCP. To connect is what a worker is for.
 const BIND_TCP: u64 = 1;
 /// LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET and LANDLOCK_SCOPE_SIGNAL.
@@ -49,8 +60,8 @@ fn files(version: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// From now on, for ever. Needs no_new_privs.
-pub fn enter(version: u32) -> io::Result<()> {
+/// From now on, for ever. Needs no_new_privs. `readable`: files may be read.
+pub fn enter(version: u32, readable: bool) -> io::Result<()> {
     let attributes = Attributes {
         files: files(version),
         net: if version >= 4 { BIND_TCP } else { 0 },
@@ -66,8 +77,31 @@ pub fn enter(version: u32) -> io::Result<()> {
     let fd = check(fd as libc::c_int)?;
     // SAFETY: `fd` was just returned to us and is open.
     let rules = unsafe { OwnedFd::from_raw_fd(fd) };
+    if readable {
+        allow_reading(&rules)?;
+    }
     // SAFETY: takes no pointer.
     let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) };
+    check(done as libc::c_int)?;
+    Ok(())
+}
+
+fn allow_reading(rules: &OwnedFd) -> io::Result<()> {
+    let root = std::fs::File::open("/")?;
+    let beneath = Beneath {
+        allowed: READ,
+        parent: root.as_raw_fd(),
+    };
+    // SAFETY: the kernel reads a live structure of the layout that this kind of rule has.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            rules.as_raw_fd(),
+            RULE_PATH_BENEATH,
+            &beneath,
+            0u32,
+        )
+    };
     check(done as libc::c_int)?;
     Ok(())
 }

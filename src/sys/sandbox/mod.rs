@@ -29,7 +29,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use self::filter::{Arch, Rule};
+use self::filter::{Arch, Rule, FAIL, TRAP};
 use self::ids::Limit;
 use super::process;
 
@@ -80,6 +80,20 @@ pub struct Plan {
     pub landlock: Option<u32>,
     /// What stays allowed.
     pub rules: Option<&'static [Rule]>,
+    /// It reads files, by modules of the C library that are not known here, in threads of its own.
+    pub files: bool,
+}
+
+impl Plan {
+    /// For a process that has to see the machine's files: it changes none, and runs none. What its table lacks
+    /// fails, so that a module that asks for more than others goes without it.
+    pub fn with_files(self) -> Plan {
+        Plan {
+            root: None,
+            files: true,
+            ..self
+        }
+    }
 }
 
 /// Of the machine's memory one process may take this part, in percent: what is left is enough
@@ -113,13 +127,14 @@ pub fn enter(plan: &Plan, note: &'static AtomicU64) -> Result<(), String> {
     let failed = |what: &'static str| move |e: io::Error| format!("the sandbox: {what}: {e}");
     process::keep_no_cores().map_err(failed("limit of cores"))?;
     let memory = ids::memory_bytes().map_err(failed("sysinfo"))? / 100 * MEMORY_PERCENT;
+    // Threads count as processes, those of others of the same user too.
+    let processes = (!plan.files).then_some((Limit::Processes, 0));
     let limits = [
-        (Limit::Processes, 0),
         (Limit::Memory, memory),
         (Limit::LockedMemory, 0),
         (Limit::Queues, 0),
     ];
-    for (limit, most) in limits {
+    for (limit, most) in limits.into_iter().chain(processes) {
         ids::limit(limit, most).map_err(failed("setrlimit"))?;
     }
     if let Some(root) = &plan.root {
@@ -135,10 +150,11 @@ pub fn enter(plan: &Plan, note: &'static AtomicU64) -> Result<(), String> {
     seccomp::no_new_privileges().map_err(failed("no_new_privs"))?;
     process::keep_no_cores().map_err(failed("PR_SET_DUMPABLE"))?;
     if let Some(version) = plan.landlock {
-        landlock::enter(version).map_err(failed("Landlock"))?;
+        landlock::enter(version, plan.files).map_err(failed("Landlock"))?;
     }
     if let Some(rules) = plan.rules {
-        let steps = filter::program(Arch::OURS, rules);
+        let otherwise = if plan.files { FAIL } else { TRAP };
+        let steps = filter::program(Arch::OURS, rules, otherwise);
         seccomp::enter(&steps, note).map_err(failed("seccomp"))?;
     }
     Ok(())

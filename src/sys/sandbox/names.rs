@@ -83,12 +83,12 @@ pub fn name(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::sys::sandbox::filter::Arch;
-    use crate::sys::sandbox::table::{KEYS, WORKER};
+    use crate::sys::sandbox::table::{KEYS, RESOLVER, WORKER};
 
     /// The numbers of the table are this machine's own.
     #[test]
     fn the_rules_have_the_numbers_of_their_names() {
-        for rule in WORKER.iter().chain(KEYS) {
+        for rule in WORKER.iter().chain(KEYS).chain(RESOLVER) {
             if let Some(number) = rule.number(Arch::OURS) {
                 assert_eq!(name(number.into()), rule.name);
             }

@@ -43,10 +43,16 @@ impl Rule {
 }
 
 // Values of linux/… that the rules below are about, the same on both architectures.
-const NONBLOCK_CLOEXEC: u32 = 0o2004000;
+const CLOEXEC: u32 = 0o2000000;
+const NONBLOCK_CLOEXEC: u32 = 0o4000 | CLOEXEC;
 const STREAM: u32 = 1 | NONBLOCK_CLOEXEC;
 const INET: u32 = 2;
 const INET6: u32 = 10;
+const UNIX: u32 = 1;
+const NETLINK: u32 = 16;
+/// CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD, _SYSVSEM, _SETTLS, _PARENT_SETTID and _CHILD_CLEARTID: what pthread_create(3) asks for.
+const THREAD: u32 = 0x003d_0f00;
+const SET_NAME: u32 = 15;
 const SOL_SOCKET: u32 = 1;
 const SO_ERROR: u32 = 4;
 const SO_ACCEPTCONN: u32 = 30;
@@ -85,6 +91,7 @@ pub static WORKER: &[Rule] = &[
     rule("setsockopt", 54, 208, &[Is(1, SOL_TCP), Is(2, TCP_NODELAY)], "what is written goes at once"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ERROR)], "why a connection was not made"),
     rule("getsockopt", 55, 209, &[Is(1, SOL_SOCKET), Is(2, SO_ACCEPTCONN)], "whether what another worker hands over is a connection"),
+    rule("dup3", 292, 24, &[Is(2, CLOEXEC)], "a connection to a unix socket, from main, takes the place of its stand-in"),
     rule("shutdown", 48, 210, &[Is(1, SHUT_WR)], "ends our direction of a connection"),
     rule("getpid", 39, 172, &[], "OpenSSL asks whether it was forked"),
     rule("getrandom", 318, 278, &[], "randomness for TLS and for hash tables"),
@@ -138,4 +145,73 @@ pub static KEYS: &[Rule] = &[
     rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
     rule("gettimeofday", 96, 169, &[], "the same, for OpenSSL").elsewhere(),
     old("time", 201, &[], "the same").elsewhere(),
+];
+
+/// What the resolver may do. Modules of the C library do it, each in its own way (nsswitch.conf(5)): what is not
+/// here fails, as on a kernel that has no such call, instead of ending the process. It starts threads, and no process.
+#[rustfmt::skip]
+pub static RESOLVER: &[Rule] = &[
+    rule("recvmsg", 47, 212, &[], "what main says; answers"),
+    rule("sendmsg", 46, 211, &[], "what main hears"),
+    old("epoll_wait", 232, &[], "waits for main, or for a thread"),
+    rule("epoll_pwait", 281, 22, &[], "the same, where the C library has no other way").elsewhere(),
+    rule("epoll_ctl", 233, 21, &[], "what main does not take at once"),
+    rule("openat", 257, 56, &[], "resolv.conf(5), hosts(5) and the modules; Landlock lets files be read and no more"),
+    rule("read", 0, 63, &[], "them"),
+    rule("pread64", 17, 67, &[], "the same"),
+    rule("fstat", 5, 80, &[], "whether they are what they were").elsewhere(),
+    rule("newfstatat", 262, 79, &[], "the same"),
+    rule("statx", 332, 291, &[], "the same").elsewhere(),
+    rule("faccessat", 269, 48, &[], "the same").elsewhere(),
+    old("access", 21, &[], "the same").elsewhere(),
+    old("readlink", 89, &[], "the same").elsewhere(),
+    rule("readlinkat", 267, 78, &[], "the same").elsewhere(),
+    rule("lseek", 8, 62, &[], "where in a file; whether a log that is opened again is a regular one"),
+    rule("close", 3, 57, &[], "files and sockets"),
+    rule("mmap", 9, 222, &[], "modules, stacks of threads, memory"),
+    rule("mprotect", 10, 226, &[], "the same"),
+    rule("munmap", 11, 215, &[], "gives them back"),
+    rule("mremap", 25, 216, &[Is(3, MAYMOVE)], "a large piece grows").elsewhere(),
+    rule("madvise", 28, 233, &[Is(2, DONTNEED)], "the stack of a thread that has ended"),
+    rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it").elsewhere(),
+    rule("socket", 41, 198, &[Is(0, INET)], "to a server of names, over IPv4"),
+    rule("socket", 41, 198, &[Is(0, INET6)], "over IPv6"),
+    rule("socket", 41, 198, &[Is(0, UNIX)], "to nscd(8) or another daemon of the machine's"),
+    rule("socket", 41, 198, &[Is(0, NETLINK)], "which addresses the machine has, by which answers are sorted"),
+    rule("bind", 49, 200, &[], "the last one"),
+    rule("connect", 42, 203, &[], "all of them"),
+    rule("getsockname", 51, 204, &[], "from where an address would be reached"),
+    rule("getpeername", 52, 205, &[], "whom a daemon's socket belongs to").elsewhere(),
+    rule("getsockopt", 55, 209, &[], "the same").elsewhere(),
+    rule("setsockopt", 54, 208, &[], "that errors are told, and large answers taken"),
+    rule("sendto", 44, 206, &[], "a question"),
+    rule("sendmmsg", 307, 269, &[], "two at once: for IPv4 and for IPv6"),
+    rule("recvfrom", 45, 207, &[], "the answer"),
+    old("poll", 7, &[], "waits for it; asks whether the log takes a line now"),
+    rule("ppoll", 271, 73, &[], "the same").elsewhere(),
+    rule("ioctl", 16, 29, &[Is(1, FIONREAD)], "how long it is"),
+    rule("clone", 56, 220, &[Is(0, THREAD)], "a thread, and nothing else"),
+    rule("set_robust_list", 273, 99, &[], "what a thread begins with"),
+    rule("rseq", 334, 293, &[], "the same"),
+    rule("sigaltstack", 131, 132, &[], "the same"),
+    rule("rt_sigprocmask", 14, 135, &[], "the same"),
+    rule("sched_getaffinity", 204, 123, &[], "the same"),
+    rule("prctl", 157, 167, &[Is(0, SET_NAME)], "the same").elsewhere(),
+    rule("gettid", 186, 178, &[], "the same").elsewhere(),
+    rule("futex", 202, 98, &[], "threads wait for each other"),
+    rule("exit", 60, 93, &[], "the end of a thread"),
+    rule("getpid", 39, 172, &[], "the number of a question").elsewhere(),
+    rule("getrandom", 318, 278, &[], "the same"),
+    rule("getuid", 102, 174, &[], "modules ask who they are").elsewhere(),
+    rule("geteuid", 107, 175, &[], "the same").elsewhere(),
+    rule("getgid", 104, 176, &[], "the same").elsewhere(),
+    rule("getegid", 108, 177, &[], "the same").elsewhere(),
+    rule("uname", 63, 160, &[], "the machine's own name").elsewhere(),
+    rule("sysinfo", 99, 179, &[], "how much memory may be taken to sort").elsewhere(),
+    rule("fcntl", 72, 25, &[], "flags of descriptors").elsewhere(),
+    rule("write", 1, 64, &[], "lines of the log").elsewhere(),
+    rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
+    rule("gettimeofday", 96, 169, &[], "the same").elsewhere(),
+    old("time", 201, &[], "the same").elsewhere(),
+    rule("exit_group", 231, 94, &[], "the end"),
 ];

@@ -1,7 +1,7 @@
 //! Clusters and backends as main tells of them.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 
 use crate::health::{question, Verdict};
@@ -10,7 +10,7 @@ use crate::net::conn::Conn;
 use crate::session::moved::Tunnel;
 use crate::session::{Lead, Server, Target};
 use crate::slab::Key;
-use crate::state::{self, BackendState, Change};
+use crate::state::{self, Address, BackendState, Change};
 use crate::worker::inherit::made_up;
 use crate::worker::pool::choice::Choice;
 use crate::worker::pool::{Back, Backend, Backs, Cluster, NOWHERE};
@@ -99,10 +99,10 @@ impl Backs {
     /// A connection to a backend that another worker has made. A backend that is gone, or has
     /// become another one, has this connection and gets no more.
     pub fn take_over(&mut self, stream: TcpStream, tunnel: &Tunnel) -> Option<(Key, Rc<Server>)> {
-        let (cluster, id, address) = (&tunnel.cluster, &tunnel.backend, tunnel.address);
+        let (cluster, id, address) = (&tunnel.cluster, &tunnel.backend, &tunnel.address);
         let same = |key: &Key| {
             let backend = self.backends.get(*key);
-            backend.is_some_and(|backend| backend.conf().address == address)
+            backend.is_some_and(|backend| backend.conf().address == *address)
         };
         let backend = match self.backend_key(cluster, id).filter(same) {
             Some(known) => known,
@@ -128,7 +128,7 @@ impl Backs {
         Some((conn, server))
     }
 
-    fn stray_backend(&mut self, cluster: &str, id: &str, address: SocketAddr) -> Option<Key> {
+    fn stray_backend(&mut self, cluster: &str, id: &str, address: &Address) -> Option<Key> {
         let pairs = [
             ("cluster", cluster.to_string()),
             ("id", id.to_string()),

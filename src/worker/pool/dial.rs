@@ -2,6 +2,7 @@
 //! pool or made, and under TLS made for one name, once TLS is agreed upon.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::balance::Ask;
@@ -282,7 +283,8 @@ impl Backs {
         let Some(server) = self.backends.get_mut(backend) else {
             return Err(io::Error::other("the backend is gone"));
         };
-        let stream = socket::connect(server.conf().address)?;
+        let conf = Rc::clone(&server.server.backend);
+        let (stream, by_main) = self.errands.dial(&conf.address)?;
         let (conn, identity) = match wanted {
             None => (Conn::new(stream, false), None),
             Some((dialer, name)) => {
@@ -307,16 +309,47 @@ impl Backs {
             idle_since_ms: 0,
         });
         self.begin(backend);
-        if let Some(back) = self.conns.get_mut(key) {
-            let watched = back
-                .conn
-                .watch(poll, token::pack(Kind::Back, key), false, true);
-            if let Err(e) = watched {
-                self.drop_conn(key);
-                return Err(e);
-            }
+        match by_main {
+            true => self.errands.ask(token::pack(Kind::Back, key), &conf),
+            false => self
+                .watch_made(key, poll)
+                .inspect_err(|_| self.drop_conn(key))?,
         }
         Ok(key)
+    }
+
+    /// epoll says when it is made.
+    fn watch_made(&mut self, key: Key, poll: &Epoll) -> io::Result<()> {
+        let token = token::pack(Kind::Back, key);
+        match self.conns.get_mut(key) {
+            Some(back) => back.conn.watch(poll, token, false, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Main has made a connection, or says why not. Who waits for it, and what it is to hear if there is none.
+    pub fn made_by_main(
+        &mut self,
+        key: Key,
+        made: Result<OwnedFd, String>,
+        poll: &Epoll,
+    ) -> Option<(Key, Result<(), Unconnected>)> {
+        // Nobody may wait for it any more.
+        let back = self.conns.get(key).filter(|back| back.connecting)?;
+        let (owner, backend) = (back.owner?, back.backend);
+        let placed = made.and_then(|fd| {
+            let placed = socket::take_place(back.conn.tcp(), fd);
+            placed.map_err(|e| e.to_string())
+        });
+        let watched = placed.and_then(|()| {
+            let watched = self.watch_made(key, poll);
+            watched.map_err(|e| e.to_string())
+        });
+        let made = watched.map_err(|why| {
+            self.failed(backend, &why, self.now_ms);
+            Unconnected::Refused
+        });
+        Some((owner, made))
     }
 }
 

@@ -2,7 +2,7 @@
 //! from checks by what main tells all.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 
 use crate::health::{question, whose, Verdict};
@@ -35,7 +35,7 @@ pub enum Asking {
 
 /// A backend as it is to be checked now.
 pub struct Subject {
-    pub address: SocketAddr,
+    pub conf: Rc<state::Backend>,
     /// A hash of its name.
     pub name: u64,
     /// Whether it is this worker that asks it.
@@ -267,7 +267,7 @@ impl Backs {
         let target = self.target(&server.conf().cluster)?;
         target.cluster.check.as_ref()?;
         Some(Subject {
-            address: server.conf().address,
+            conf: Rc::clone(&server.server.backend),
             name: server.name,
             is_ours: whose(rows, server.name) == Some(own),
             cluster: Rc::clone(&target.cluster),
