@@ -69,7 +69,7 @@ fn is_met(need: Need, fields: &Fields, keys: &'static [Key]) -> bool {
         _ => None,
     });
     let is = |text: &&str| of_text(key.kind, text).ok() == value;
-    value.is_some() && (need.values.is_empty() || need.values.iter().any(|text| is(&text)))
+    value.is_some() && (need.values.is_empty() || need.values.iter().any(is))
 }
 
 #[cfg(test)]
