@@ -333,6 +333,8 @@ pub const VERDICTS_PER_SECOND_MAX: u32 = 500;
 pub const NAME_ADDRESSES_MAX: usize = 64;
 /// Whoever brings a new name waits so many milliseconds at most for its first answer.
 pub const NAME_PATIENCE_MS: u64 = 5_000;
+/// What names stand for is written down so many milliseconds after it has changed: some change all the time.
+pub const NAMES_KEPT_MS: u64 = 10_000;
 /// Names that the resolver asks for at the same time, a thread each …
 pub const NAMES_AT_ONCE_MAX: usize = 16;
 /// … with a stack of so many bytes: modules of the C library's are not ours to bound.

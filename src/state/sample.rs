@@ -336,7 +336,7 @@ impl Random {
         }
     }
 
-    fn backend(&mut self) -> Backend {
+    pub fn backend(&mut self) -> Backend {
         Backend {
             cluster: self.name(),
             id: self.name(),

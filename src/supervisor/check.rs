@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn who_disagrees_is_named() {
-        let wanted = Digest::of(&Random::new(1).state(30));
-        let other = Digest::of(&Random::new(2).state(30));
+        let wanted = Digest::of(Random::new(1).state(30).dump());
+        let other = Digest::of(Random::new(2).state(30).dump());
         let answer = |id, has| Answer {
             id,
             pid: 10 + id as u32,

@@ -358,27 +358,49 @@ fn lead(
         let_in(cluster, client)?;
     }
     *lines += &(now.paused)(led);
-    let mut takes_any = false;
-    for backend in state.servers_of(led) {
-        let (takes, why) = chosen(state, now, &backend);
-        takes_any |= takes;
-        let why = match listener.enabled {
-            true => why,
-            false => "no, the listener is disabled".into(),
-        };
-        let pairs = [
-            ("id", backend.id.to_string()),
-            ("address", backend.address.to_string()),
-            ("chosen", why),
-        ];
-        *lines += &reply::data("candidate", &pairs);
-    }
-    match takes_any {
+    match candidates(state, now, listener, led, lines) {
         true => Ok(()),
         false => Err(missing(format!(
             "no backend of cluster {led} takes requests: {without}; add one, or make one ready with a weight"
         ))),
     }
+}
+
+/// The backends of the cluster that it leads to. Whether one of them takes requests.
+fn candidates(
+    state: &State,
+    now: &Now,
+    listener: &Listener,
+    led: &str,
+    lines: &mut String,
+) -> bool {
+    let mut takes_any = false;
+    for backend in state.backends_of(led) {
+        let servers = state.servers_for(backend);
+        let mut tell = |server: &Backend, why: String| {
+            let pairs = [
+                ("id", server.id.to_string()),
+                ("address", server.address.to_string()),
+                ("chosen", why),
+            ];
+            *lines += &reply::data("candidate", &pairs);
+        };
+        if servers.is_empty() {
+            tell(
+                backend,
+                "no, its name is not resolved: see name list".into(),
+            );
+        }
+        for server in servers {
+            let (takes, why) = chosen(state, now, &server);
+            takes_any |= takes;
+            match listener.enabled {
+                true => tell(&server, why),
+                false => tell(&server, "no, the listener is disabled".into()),
+            }
+        }
+    }
+    takes_any
 }
 
 /// What a frontend does with it. True: the client has its answer then.

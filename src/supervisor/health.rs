@@ -419,10 +419,26 @@ impl Supervisor {
     pub(super) fn list_backends(&mut self, key: Key) -> Result<String, Refused> {
         use crate::proto::command::Noun;
         let listed = self.dump(Dump::List(Noun::Backend), key)?;
-        match self.healths.clusters.is_empty() {
+        match self.healths.clusters.is_empty() && self.state.known_names().next().is_none() {
             true => Ok(listed),
-            false => self.once(|main| main.healths.lines(main.now_ms), key),
+            false => self.once(
+                |main| main.server_lines() + &main.healths.lines(main.now_ms),
+                key,
+            ),
         }
+    }
+
+    /// The servers of backends by name.
+    fn server_lines(&self) -> String {
+        let backends = self.state.backends();
+        let by_name = backends.filter(|backend| backend.address.name().is_some());
+        let servers = by_name.flat_map(|backend| self.state.servers_for(backend));
+        let line = |server: Rc<Backend>| {
+            let mut pairs = name_of(&server);
+            pairs.push(("address", server.address.to_string()));
+            reply::data("server", &pairs)
+        };
+        servers.map(line).collect()
     }
 
     /// Why requests do not go to a backend while there are others.

@@ -39,6 +39,7 @@ mod rehearsal;
 mod relay;
 mod reload;
 mod resize;
+mod resolver;
 mod restarts;
 mod roles;
 mod roots;
@@ -235,6 +236,7 @@ pub fn run(config: Config, file: &Path, ran: Option<State>) -> Result<(), String
     let mut orphans = given.take_orphans();
     let board = orphans.take_whole_board()?;
     let mut supervisor = Supervisor::new(config, file.to_owned(), ran, given, board)?;
+    supervisor.names.doubt();
     supervisor.watch_challenges();
     supervisor.start_keys()?;
     supervisor.adopt(orphans)?;
@@ -270,7 +272,13 @@ impl Supervisor {
         };
         let filed = config.state.clone();
         let not_restored = saved::restore(&mut config, ran)?;
-        let Config { settings, state } = config;
+        let Config {
+            settings,
+            mut state,
+        } = config;
+        // There is none where nothing was kept.
+        let known = saved::read_text(&saved::kept_names(&file)).unwrap_or_default();
+        names::recall(&mut state, &known, settings.resolve_family);
         let sockets = listen_all(&state, &given)?;
         logging::start(&settings.log_level, "main", logs.log_for_main(&settings)?);
         saved::tell(not_restored);
@@ -324,7 +332,7 @@ impl Supervisor {
         Ok(Supervisor {
             max_connections: settings.connections_of_worker(descriptors),
             saver: Saver::new(&settings, &parts.file),
-            digest: Digest::of(&parts.state),
+            digest: Digest::of(parts.state.served_dump()),
             settings,
             workers: parts.workers,
             board: parts.board,

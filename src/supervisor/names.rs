@@ -1,38 +1,20 @@
-//! Names of backends: asked again and again, and what workers are told when the answer is another one.
-//!
-//! ```text
-//!   a backend by name comes ──▶ due ──asked──▶ the resolver ──▶ answered ──resolve_interval──▶ due …
-//!                                ▲                 │ dies, or no answer: what was known stays
-//!                                └─────────────────┘
-//! ```
-//! What a name stood for holds until there is another answer: a name without one is a fault of those who are asked
-//! more often than of the backends, and these have their own checks. Who brings a name that is new waits for its
-//! first answer, for a while: a transaction that puts a name in the place of an address is to leave no
-//! moment without servers. The same holds for the start: no worker is started before.
+//! What main knows of the names of backends: which there are, when each is asked for, who waits for an answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitStatus;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use crate::channel::Channel;
 use crate::config::Family;
-use crate::health::spread;
-use crate::limits::{NAME_ADDRESSES_MAX, NAME_PATIENCE_MS, STATE_OBJECTS_MAX};
+use crate::limits::{NAME_ADDRESSES_MAX, NAME_PATIENCE_MS};
 use crate::net::token::Kind;
 use crate::proto::reply;
 use crate::proto::update::Step;
-use crate::random::hash_of;
-use crate::resolver;
 use crate::role::value;
 use crate::slab::Key;
-use crate::state::{Change, Code, Refused, State};
+use crate::state::{Change, State};
 use crate::supervisor::apply::Done;
 use crate::supervisor::servant::{Position, Post};
-use crate::supervisor::{Stage, Supervisor, RESOLVER_ROLE};
+use crate::supervisor::RESOLVER_ROLE;
 use crate::sys::shared::Shared;
 
 static POSITION: Position = Position {
@@ -43,19 +25,19 @@ static POSITION: Position = Position {
 };
 
 /// One name.
-struct Name {
+pub struct Name {
     /// Backends that have it. 0: it is forgotten when it is due.
-    backends: usize,
+    pub(super) backends: usize,
     /// Since when the resolver is asked.
-    asked_ms: Option<u64>,
+    pub(super) asked_ms: Option<u64>,
     /// When it is asked next.
-    due_ms: u64,
+    pub(super) due_ms: u64,
     /// It was answered once, or for so long not that nobody waits for it any more.
-    answered: bool,
+    pub(super) answered: bool,
     /// Why the last question had no answer.
-    why: Option<String>,
+    pub(super) why: Option<String>,
     /// Since when it stands for what it does.
-    since_ms: u64,
+    pub(super) since_ms: u64,
 }
 
 /// What is done once names were answered.
@@ -69,22 +51,24 @@ pub enum Then {
 }
 
 /// Somebody waits for the first answers of names.
-struct Parked {
+pub struct Parked {
     /// `None`: a signal.
-    client: Option<Key>,
-    names: BTreeSet<Rc<str>>,
-    then: Then,
+    pub(super) client: Option<Key>,
+    pub(super) names: BTreeSet<Rc<str>>,
+    pub(super) then: Then,
 }
 
 pub struct Names {
-    post: Post,
+    pub(super) post: Post,
     /// Where the resolver's sandbox notes what it should not have done.
-    page: Option<Shared>,
-    known: BTreeMap<Rc<str>, Name>,
-    parked: Vec<Parked>,
+    pub(super) page: Option<Shared>,
+    pub(super) known: BTreeMap<Rc<str>, Name>,
+    pub(super) parked: Vec<Parked>,
     /// When some name is due, or has not been answered for too long.
-    due_ms: Option<u64>,
-    deaths: u64,
+    pub(super) due_ms: Option<u64>,
+    /// When what names stand for is written down.
+    pub(super) kept_ms: Option<u64>,
+    pub(super) deaths: u64,
 }
 
 impl Default for Names {
@@ -95,6 +79,7 @@ impl Default for Names {
             known: BTreeMap::new(),
             parked: Vec::new(),
             due_ms: None,
+            kept_ms: None,
             deaths: 0,
         }
     }
@@ -113,7 +98,7 @@ impl Name {
     }
 
     /// When there is something to do about it. `ready`: there is somebody to ask.
-    fn next_ms(&self, ready: bool) -> Option<u64> {
+    pub(super) fn next_ms(&self, ready: bool) -> Option<u64> {
         match (self.asked_ms, self.answered) {
             (Some(asked_ms), false) => Some(asked_ms + NAME_PATIENCE_MS),
             (Some(_), true) => None,
@@ -139,7 +124,14 @@ impl Names {
         names
     }
 
-    fn want(&mut self, name: &Rc<str>, now_ms: u64) -> &mut Name {
+    /// At a start what was known before counts only for who has no other answer.
+    pub fn doubt(&mut self) {
+        self.known
+            .values_mut()
+            .for_each(|known| known.answered = false);
+    }
+
+    pub(super) fn want(&mut self, name: &Rc<str>, now_ms: u64) -> &mut Name {
         self.due_ms = Some(self.due_ms.unwrap_or(now_ms).min(now_ms));
         let known = self.known.entry(Rc::clone(name));
         known.or_insert_with(|| Name::new(now_ms))
@@ -160,7 +152,7 @@ impl Names {
     }
 
     /// Whether nobody has to wait for any of them.
-    fn are_answered<'a>(&self, mut names: impl Iterator<Item = &'a Rc<str>>) -> bool {
+    pub(super) fn are_answered<'a>(&self, mut names: impl Iterator<Item = &'a Rc<str>>) -> bool {
         names.all(|name| self.known.get(name).is_some_and(|known| known.answered))
     }
 
@@ -188,10 +180,22 @@ impl Names {
         self.post.is_ready()
     }
 
+    /// What whoever adds a backend by that name should know.
+    pub fn why_not(&self, name: Option<&Rc<str>>) -> Option<String> {
+        let name = name?;
+        let why = self.known.get(name)?.why.as_ref()?;
+        Some(format!(
+            "name {name} is not resolved: {why}; it is asked for again"
+        ))
+    }
+
     /// When to look after them again.
     pub fn due_ms(&self, worker_timeout: u32) -> Option<u64> {
         let post = self.post.due_ms(u64::from(worker_timeout) * 1000);
-        [post, self.due_ms].into_iter().flatten().min()
+        [post, self.due_ms, self.kept_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn forgive(&mut self, late_ms: u64) {
@@ -199,7 +203,7 @@ impl Names {
     }
 
     /// Whoever asks has died: what was asked is asked again.
-    fn ask_anew(&mut self, now_ms: u64) {
+    pub(super) fn ask_anew(&mut self, now_ms: u64) {
         for known in self.known.values_mut() {
             if known.asked_ms.take().is_some() {
                 known.due_ms = now_ms;
@@ -253,8 +257,30 @@ impl Names {
     }
 }
 
+/// As they are kept over a restart, a line for each name.
+pub(super) fn kept_lines(state: &State) -> impl Iterator<Item = String> + '_ {
+    let names = state.known_names();
+    names.map(|(name, addresses)| {
+        let pairs = [("name", name.to_string()), ("addresses", list(addresses))];
+        reply::data("resolved", &pairs).trim_end().to_string()
+    })
+}
+
+/// What names stood for when the proxy ran last, of those that are configured.
+pub fn recall(state: &mut State, text: &str, family: Family) {
+    let configured = state.backends().filter_map(|it| it.address.name());
+    let configured: BTreeSet<Rc<str>> = configured.cloned().collect();
+    for line in text.lines() {
+        let name = value(line, "name").unwrap_or_default();
+        let addresses = value(line, "addresses").unwrap_or_default();
+        if let Some(name) = configured.get(name.as_str()) {
+            state.set_addresses(name, usable(&addresses, family));
+        }
+    }
+}
+
 /// The name of the backend that comes with a change, or goes with what it undoes.
-fn named(change: &Change) -> Option<&Rc<str>> {
+pub(super) fn named(change: &Change) -> Option<&Rc<str>> {
     match change {
         Change::BackendAdd(backend) => backend.address.name(),
         _ => None,
@@ -262,7 +288,7 @@ fn named(change: &Change) -> Option<&Rc<str>> {
 }
 
 /// With commas between; "-" if there is none.
-fn list(addresses: &[IpAddr]) -> String {
+pub(super) fn list(addresses: &[IpAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     match texts.is_empty() {
         true => "-".into(),
@@ -271,7 +297,7 @@ fn list(addresses: &[IpAddr]) -> String {
 }
 
 /// Of an answer what can be connected to, in an order of its own; and no more than may be.
-fn usable(text: &str, family: Family) -> Vec<IpAddr> {
+pub(super) fn usable(text: &str, family: Family) -> Vec<IpAddr> {
     let good = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => {
             family != Family::Ipv6
@@ -290,293 +316,37 @@ fn usable(text: &str, family: Family) -> Vec<IpAddr> {
     ips.into_iter().take(NAME_ADDRESSES_MAX).collect()
 }
 
-impl Supervisor {
-    fn spawn_resolver(&mut self) -> io::Result<()> {
-        let (mut channel, end) = Channel::pair()?;
-        let boot = reply::data("resolver", &[("level", self.settings.log_level.clone())]);
-        let page = Shared::create(resolver::CELLS)?;
-        let its_page = page.as_fd().try_clone_to_owned()?;
-        channel.send_with(boot.trim_end(), vec![its_page, self.logs.log()?]);
-        let (order, root) = self.sandbox.order()?;
-        channel.send_with(&order, root);
-        channel.send("start");
-        channel.send("ready");
-        let (outlets, now_ms) = (self.logs.outlets()?, self.now_ms);
-        let post = &mut self.names.post;
-        post.fill(channel, end, outlets, &self.poll, now_ms)?;
-        self.names.page = Some(page);
-        Ok(())
-    }
-
-    /// It has something to say, or takes more of what we say.
-    pub(super) fn resolver_ready(&mut self) {
-        let lines = self.names.post.hear(&self.poll, self.now_ms);
-        for line in lines {
-            match line.split(' ').next().unwrap_or_default() {
-                "accepting" => {
-                    if let Some(servant) = &mut self.names.post.servant {
-                        servant.ready = true;
-                    }
-                    self.names.due_ms = Some(self.now_ms);
-                }
-                "resolved" => self.resolved(&line),
-                _ => {}
-            }
-        }
-    }
-
-    /// What all processes are told.
-    pub(super) fn say_to_resolver(&mut self, line: &str, fds: Vec<OwnedFd>) {
-        self.names.post.say(line, fds);
-        self.names.post.watch(&self.poll);
-    }
-
-    /// Whether it has died.
-    pub(super) fn reap_resolver(&mut self) {
-        let Some((servant, how)) = self.names.post.reap() else {
-            return;
-        };
-        let page = self.names.page.take();
-        if self.is_over() {
-            return;
-        }
-        let pause_ms = self.names.post.replace(&servant, self.now_ms);
-        self.names.deaths += 1;
-        let (pid, how) = (servant.child.id(), self.resolver_death(page, how));
-        log::error!("the resolver, pid {pid}, died ({how}); a new one starts in {pause_ms} ms, names stand for what they did");
-        self.names.ask_anew(self.now_ms);
-    }
-
-    fn resolver_death(&mut self, page: Option<Shared>, how: Option<ExitStatus>) -> String {
-        let cell = page.as_ref().and_then(|page| page.cells().first());
-        let number = cell.map_or(0, |cell| cell.load(Relaxed));
-        let text = how.map_or("nobody tells how".into(), |how| how.to_string());
-        match self.violation(number, how) {
-            Some(call) => format!("{text}, its sandbox forbids {call}"),
-            None => text,
-        }
-    }
-
-    /// The end has come.
-    fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Draining { .. } | Stage::Stopping { .. })
-    }
-
-    /// At the end, and before another program takes the place of main, which starts its own.
-    fn end_resolver(&mut self) {
-        if let Some(child) = self.names.post.dismiss(&self.poll) {
-            self.dying.push(child);
-            self.names.ask_anew(self.now_ms);
-        }
-    }
-
-    /// Asks what is due, forgets what nobody needs; starts who is to ask.
-    pub(super) fn look_after_names(&mut self) {
-        if self.is_over() || self.is_settling() {
-            return self.end_resolver();
-        }
-        if !self.names.known.is_empty() {
-            self.names.post.want(self.now_ms);
-        }
-        if self.names.post.is_due(self.now_ms) {
-            if let Err(e) = self.spawn_resolver() {
-                self.names.post.try_later(&e, self.now_ms);
-            }
-        }
-        let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
-        let post = &mut self.names.post;
-        post.look_after(patience_ms, &self.poll, self.now_ms);
-        if self.names.due_ms.is_some_and(|due| due <= self.now_ms) {
-            self.look_at_names();
-        }
-        self.unpark();
-    }
-
-    fn look_at_names(&mut self) {
-        let (now_ms, ready) = (self.now_ms, self.names.post.is_ready());
-        let is_due = |known: &Name| known.next_ms(ready).is_some_and(|next| next <= now_ms);
-        let all = self.names.known.iter();
-        let due = all.filter(|(_, known)| is_due(known));
-        let due: Vec<Rc<str>> = due.map(|(name, _)| Rc::clone(name)).collect();
-        for name in due {
-            let mut parked = self.names.parked.iter();
-            let is_waited_for = parked.any(|it| it.names.contains(&name));
-            let Some(known) = self.names.known.get_mut(&name) else {
-                continue;
-            };
-            if known.asked_ms.is_some() || !ready {
-                known.answered = true;
-                self.unresolved(&name, "there is no answer yet".into());
-            } else if known.backends > 0 || is_waited_for {
-                known.asked_ms = Some(now_ms);
-                let question = format!("resolve name={name}");
-                self.names.post.say(&question, Vec::new());
-            } else {
-                self.names.known.remove(&name);
-                self.state.set_addresses(&name, Vec::new());
-            }
-        }
-        self.names.post.watch(&self.poll);
-        let known = self.names.known.values();
-        self.names.due_ms = known.filter_map(|known| known.next_ms(ready)).min();
-    }
-
-    fn resolved(&mut self, line: &str) {
-        let (now_ms, interval) = (
-            self.now_ms,
-            u64::from(self.settings.resolve_interval) * 1000,
-        );
-        let Some(name) = value(line, "name") else {
-            return;
-        };
-        let Some((name, known)) = self.names.known.get_key_value(name.as_str()) else {
-            return;
-        };
-        let (name, backends) = (Rc::clone(name), known.backends);
-        let hash = hash_of(&[name.as_bytes()]);
-        if let Some(known) = self.names.known.get_mut(&name) {
-            known.asked_ms = None;
-            known.answered = true;
-            known.due_ms = now_ms + spread(interval, hash, now_ms);
-        }
-        self.names.due_ms = Some(now_ms);
-        let addresses = value(line, "addresses").unwrap_or_default();
-        let addresses = usable(&addresses, self.settings.resolve_family);
-        let before = self.state.addresses(&name).len();
-        let more = addresses
-            .len()
-            .saturating_sub(before)
-            .saturating_mul(backends);
-        let why = match addresses.is_empty() {
-            true => Some(
-                value(line, "why").unwrap_or_else(|| "it has no address that can be used".into()),
-            ),
-            false if more + self.digest.backends as usize > STATE_OBJECTS_MAX => Some(format!(
-                "with its {} addresses there would be too many backends",
-                addresses.len()
-            )),
-            false => None,
-        };
-        match why {
-            Some(why) => self.unresolved(&name, why),
-            None => self.stands_for(&name, addresses),
-        }
-    }
-
-    /// There is no answer. What it stood for holds.
-    fn unresolved(&mut self, name: &Rc<str>, why: String) {
-        let Some(known) = self.names.known.get_mut(name) else {
-            return;
-        };
-        if known.why.replace(why.clone()).is_some() {
-            return;
-        }
-        let kept = list(self.state.addresses(name));
-        log::warn!("name {name} is not resolved: {why}; it stands for what it did: {kept}");
-        let pairs = [("name", name.to_string()), ("why", why)];
-        self.tell_event("unresolved", &pairs);
-    }
-
-    fn stands_for(&mut self, name: &Rc<str>, addresses: Vec<IpAddr>) {
-        let Some(known) = self.names.known.get_mut(name) else {
-            return;
-        };
-        let was_lost = known.why.take().is_some();
-        let is_new = self.state.addresses(name) != addresses;
-        if is_new {
-            known.since_ms = self.now_ms;
-        } else if !was_lost {
-            return;
-        }
-        let shown = list(&addresses);
-        log::info!("name {name} stands for {shown}");
-        let pairs = [("name", name.to_string()), ("addresses", shown)];
-        self.tell_event("resolved", &pairs);
-        if is_new {
-            let served = self.state.renamed(name, addresses);
-            self.serve_otherwise(served);
-        }
-    }
-
-    // ---- who waits ------------------------------------------------------
-
-    /// The names that come with these steps and that nobody has answered yet: they are asked for.
-    pub(super) fn lacking(&mut self, steps: &[Step]) -> BTreeSet<Rc<str>> {
-        let mut lacking = BTreeSet::new();
-        for step in steps {
-            let Step::Do(change) = step else { continue };
-            let name = named(change);
-            let unknown = |name: &&Rc<str>| !self.names.want(name, self.now_ms).answered;
-            lacking.extend(name.filter(unknown).cloned());
-        }
-        lacking
-    }
-
-    /// Does it once these names are answered.
-    pub(super) fn park(&mut self, names: BTreeSet<Rc<str>>, client: Option<Key>, then: Then) {
-        let waiting = client.and_then(|key| self.control.clients.get_mut(key));
-        waiting.into_iter().for_each(|client| client.waiting = true);
-        let parked = Parked {
-            client,
-            names,
-            then,
-        };
-        self.names.parked.push(parked);
-    }
-
-    /// Goes on with what waits for nothing any more.
-    fn unpark(&mut self) {
-        let all = std::mem::take(&mut self.names.parked);
-        let (ready, left): (Vec<Parked>, Vec<Parked>) = all
-            .into_iter()
-            .partition(|it| self.names.are_answered(it.names.iter()));
-        self.names.parked = left;
-        for Parked { client, then, .. } in ready {
-            let done = match (then, client) {
-                (
-                    Then::Change {
-                        steps,
-                        confirm,
-                        wait,
-                    },
-                    Some(key),
-                ) => self.change(steps, key, confirm, wait),
-                (Then::Change { .. }, None) => Ok(String::new()),
-                (Then::Reload, client) => self.reload(client),
-            };
-            self.tell_parked(client, done);
-        }
-    }
-
-    fn tell_parked(&mut self, client: Option<Key>, done: Result<String, Refused>) {
-        match (done, client) {
-            (Ok(lines), Some(key)) => {
-                if let Some(client) = self.control.clients.get_mut(key) {
-                    client.outbox.push(&lines);
-                    self.push_out(key, false);
-                }
-            }
-            (Err(refused), Some(key)) => self.answer_late(key, &reply::error(&refused)),
-            (Err(refused), None) => log::error!("not reloaded: {refused}"),
-            (Ok(_), None) => {}
-        }
-    }
-
-    /// Asks for a name, or for all, now.
-    pub(super) fn refresh_names(&mut self, wanted: Option<&str>) -> Result<String, Refused> {
-        match (self.names.refresh(wanted, self.now_ms), wanted) {
-            (0, Some(name)) => {
-                let what = format!("no backend has the name {name}");
-                Err(Refused::new(Code::Missing, what))
-            }
-            (count, _) => Ok(reply::ok(&[("names", count.to_string())])),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::sample::Random;
+    use crate::state::{Backend, Cluster};
+
+    #[test]
+    fn what_was_known_is_known_again() {
+        let mut state = State::default();
+        let cluster = Rc::new(Cluster {
+            id: "a".into(),
+            ..Random::new(1).cluster()
+        });
+        let backend = Rc::new(Backend {
+            cluster: "a".into(),
+            id: "b".into(),
+            address: "app:1".parse().expect("an address"),
+            ..Random::new(1).backend()
+        });
+        for change in [Change::ClusterAdd(cluster), Change::BackendAdd(backend)] {
+            state.apply(&change).expect("a change");
+        }
+        let text = "resolved name=app addresses=10.0.0.2,x,10.0.0.1\nresolved name=other addresses=10.0.0.3\n\"\n";
+        recall(&mut state, text, Family::Any);
+        let kept: Vec<String> = kept_lines(&state).collect();
+        assert_eq!(kept, ["resolved name=app addresses=10.0.0.1,10.0.0.2"]);
+        let mut names = Names::of(&state, 0);
+        assert!(names.all_are_answered());
+        names.doubt();
+        assert!(!names.all_are_answered());
+    }
 
     #[test]
     fn of_an_answer_some_addresses_can_be_used() {

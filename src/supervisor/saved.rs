@@ -344,13 +344,18 @@ fn apply(state: &mut State, change: Change) -> Result<(), String> {
         .map_err(|refused| refused.to_string())
 }
 
+/// Where it is kept what names stand for.
+pub(super) fn kept_names(file: &Path) -> PathBuf {
+    with_suffix(file, ".names")
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_bounded(path)?).map_err(io::Error::other)
 }
 
@@ -365,7 +370,10 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Lines, given without their LF. Readable by nobody else: a state may name what others need not know.
-fn write_atomically(path: &Path, lines: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
+pub(super) fn write_atomically(
+    path: &Path,
+    lines: impl Iterator<Item = impl AsRef<[u8]>>,
+) -> io::Result<()> {
     let temporary = with_suffix(path, ".new");
     let written = write_lines(&temporary, lines).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {

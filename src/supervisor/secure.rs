@@ -102,6 +102,11 @@ impl Supervisor {
                 let stale = stale.flat_map(|crls| crls.untimely(now_s));
                 stale.for_each(|text| warn(format!("listener {}", listener.address), text));
             }
+            if let Change::BackendAdd(backend) = change {
+                let lost = self.names.why_not(backend.address.name());
+                lost.into_iter()
+                    .for_each(|text| warn(format!("backend {}", backend.id), text));
+            }
             if let Some((cluster, own)) = change.own_certificate() {
                 let whose = format!("cluster {}", cluster.id);
                 let mut all: Vec<String> = Vec::from_iter(own.facts.untimely(&whose, now_s));

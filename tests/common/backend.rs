@@ -80,7 +80,15 @@ impl Backend {
     where
         S: Fn(&mut Peer, usize) -> Result<(), Broken> + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a backend");
+        Backend::on(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// The same at that address.
+    pub fn on<S>(address: SocketAddr, script: S) -> Backend
+    where
+        S: Fn(&mut Peer, usize) -> Result<(), Broken> + Send + Sync + 'static,
+    {
+        let listener = TcpListener::bind(address).expect("bind a backend");
         let address = listener.local_addr().expect("getsockname");
         let wake = move || drop(TcpStream::connect_timeout(&address, Duration::from_secs(1)));
         let accept = move || listener.accept().map(|(stream, _)| stream);

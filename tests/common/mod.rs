@@ -10,6 +10,7 @@
 mod backend;
 mod bytes;
 mod control;
+mod hosts;
 mod message;
 mod peer;
 mod proxy;

@@ -3,6 +3,7 @@
 //! shell holds the other end of a pipe and kills them when the pipe closes.
 
 use super::control::{control, control_at, Control, Reply, Worker};
+use super::hosts;
 use super::peer::Peer;
 use super::{wait_until, DEADLINE};
 use std::collections::BTreeMap;
@@ -138,7 +139,9 @@ pub struct Setup {
     environment: Vec<(&'static str, PathBuf)>,
     /// Arguments of strace, under which it is started.
     traced: Vec<String>,
-    dir: TempDir,
+    /// It has a hosts(5) of its own.
+    pub(super) hosts: bool,
+    pub(super) dir: TempDir,
 }
 
 impl Setup {
@@ -169,6 +172,7 @@ impl Setup {
             more: String::new(),
             environment: Vec::new(),
             traced: Vec::new(),
+            hosts: false,
             dir,
         };
         let socket = format!("{:?}", setup.dir.path(SOCKET));
@@ -320,6 +324,7 @@ fn launch(
     more: &[&str],
 ) -> Result<Proxy, String> {
     let mut command = match setup.traced.as_slice() {
+        [] if setup.hosts => hosts::run(setup, &program("sozu")),
         [] => Command::new(program("sozu")),
         arguments => {
             // -D: strace is a grandchild, and our child is the proxy.
@@ -456,7 +461,7 @@ pub struct Proxy {
     access: Lines,
     /// Standard error: everything else.
     log: Lines,
-    setup: Arc<Setup>,
+    pub(super) setup: Arc<Setup>,
 }
 
 impl Proxy {
