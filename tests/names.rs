@@ -108,6 +108,8 @@ fn a_server_that_goes_finishes_what_it_has() {
     proxy.set_hosts(&hosts(&[3]));
     proxy.steer().ok("name refresh name=app.internal");
     proxy.wait_log("stands for 127.0.0.3");
+    // Behind what workers were told.
+    proxy.steer().ok("state check");
     assert_eq!(proxy.client().get("/").text(), "other");
     gate.admit(1);
     assert_eq!(client.response().text(), "slow");

@@ -220,6 +220,22 @@ fn plain() -> Seen {
     Seen { text, keys }
 }
 
+/// A backend on a unix socket.
+fn unix() -> Seen {
+    let setup = Setup::http();
+    let path = setup.path("app.sock");
+    let _backend = Backend::on_unix(&path, |peer, _| {
+        peer.request()?;
+        peer.send(ok("unix"));
+        Ok(())
+    });
+    let address = format!("address = \"unix:{}\"", path.display());
+    let setup = setup.cluster("main", &["hostname = \"*\""], &[address]);
+    let proxy = traced(setup).start();
+    assert_eq!(proxy.client().get("/").text(), "unix");
+    stop(proxy)
+}
+
 /// A tunnel that moves to the next worker, with what lies in its pipes.
 fn tunnel() -> Seen {
     let bytes = pattern(8 * MIB);
@@ -264,7 +280,7 @@ fn tls() -> Seen {
 
 #[test]
 fn every_rule_is_needed() {
-    let all = [plain(), tunnel(), tls()];
+    let all = [plain(), unix(), tunnel(), tls()];
     for (rules, of_keys) in [(WORKER, false), (KEYS, true)] {
         let needed = all.iter().flat_map(|seen| needed(seen, rules, of_keys));
         let needed: BTreeSet<usize> = needed.collect();

@@ -7,7 +7,7 @@ mod source;
 
 use source::{blank, functions, line_of, words};
 use sozu_lib::sys::sandbox::filter::{Check, Rule};
-use sozu_lib::sys::sandbox::table::{KEYS, WORKER};
+use sozu_lib::sys::sandbox::table::{KEYS, RESOLVER, WORKER};
 use std::path::{Path, PathBuf};
 
 const SECURITY: &str = include_str!("../doc/security.md");
@@ -32,7 +32,7 @@ fn row(rule: &Rule) -> String {
 
 #[test]
 fn every_system_call_is_documented() {
-    let wanted: Vec<String> = WORKER.iter().chain(KEYS).map(row).collect();
+    let wanted: Vec<String> = WORKER.iter().chain(KEYS).chain(RESOLVER).map(row).collect();
     let section = SECURITY
         .split("\n## System calls\n")
         .nth(1)

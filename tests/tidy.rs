@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
 const IO: &[&str] = &[
     "worker",
     "keys",
+    "resolver",
     "role",
     "net",
     "sys",

@@ -122,7 +122,7 @@ pub static COMMANDS: &[Row] = &[
     row("abort", "", "Forgets the changes since begin."),
     row("reload", "", "Reads the configuration file again and does what has changed, removals included."),
     row("explain", "", "Tells where a request would go and why, and sends nothing.").keys(EXPLAIN),
-    row("events", "", "Prints every change, death of a worker, backend that goes down or comes up, and worker that is full, as they come."),
+    row("events", "", "Prints every change, death of a worker, backend that goes down or comes up, name that stands for something else, and worker that is full, as they come."),
     row("logging", "", "Changes what is logged, in main and in every worker.").keys(LOGGING),
     row("status", "", "Prints what the workers do."),
     row("workers", "", "Prints the worker processes: what each carries, and which retire."),

@@ -27,13 +27,7 @@ impl Supervisor {
             Command::Sandbox => Ok(self.sandbox_lines()),
             Command::Workers => Ok(self.worker_lines() + &ok()),
             Command::Metrics { cluster } => self.metrics(cluster.as_deref(), key),
-            Command::WorkerRestart { id } => {
-                log::info!("worker restart {id} by {}", self.client(key)?.who);
-                self.client(key)?.waiting = true;
-                let asked = self.restart_worker(id as usize, key);
-                self.client(key)?.waiting = asked.is_ok();
-                asked.map(|()| String::new())
-            }
+            Command::WorkerRestart { id } => self.restart_for(key, id),
             Command::Upgrade { binary, canary } => self.upgrade_for(key, binary, canary),
             Command::StateDump { secrets: false } => self.dump(Dump::State, key),
             Command::StateDump { secrets: true } => self.dump_secrets(key),
@@ -41,7 +35,7 @@ impl Supervisor {
             Command::StateDiff => self.dump(Dump::Difference, key),
             Command::StateStats => Ok(self.stats()),
             Command::List(Noun::Backend) => self.list_backends(key),
-            Command::Names => Ok(self.names.lines(&self.state, self.now_ms) + &ok()),
+            Command::Names => self.once(|main| main.names.lines(&main.state, main.now_ms), key),
             Command::NameRefresh { name } => self.refresh_names(name.as_deref()),
             Command::List(noun) => self.dump(Dump::List(noun), key),
             Command::StateCheck => self.check_state(key),
@@ -86,6 +80,14 @@ impl Supervisor {
                 Ok(String::new())
             }
         }
+    }
+
+    fn restart_for(&mut self, key: Key, id: u32) -> Result<String, Refused> {
+        log::info!("worker restart {id} by {}", self.client(key)?.who);
+        self.client(key)?.waiting = true;
+        let asked = self.restart_worker(id as usize, key);
+        self.client(key)?.waiting = asked.is_ok();
+        asked.map(|()| String::new())
     }
 
     fn dump_secrets(&mut self, key: Key) -> Result<String, Refused> {

@@ -7,6 +7,7 @@
 mod activation;
 mod apply;
 mod canary;
+mod candidates;
 mod challenges;
 mod check;
 mod commands;
@@ -15,6 +16,7 @@ mod control;
 mod counts;
 mod crowd;
 mod dumps;
+mod ending;
 mod errands;
 mod explain;
 mod facts;
@@ -66,13 +68,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Settings};
-use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN, STOP_GRACE_MS};
+use crate::limits::{CONTROL_CLIENTS_MAX, EVENTS_PER_TURN};
 use crate::net::board::Board;
 use crate::net::ledger::{Ledger, Note};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::digest::Digest;
-use crate::proto::reply;
 use crate::slab::Slab;
 use crate::state::State;
 use crate::sys::clock;
@@ -504,51 +505,6 @@ impl Supervisor {
                 other => log::warn!("signal {other} from process {sender} has no meaning here"),
             }
         }
-    }
-
-    /// Lets connections finish for `timeout` seconds (`shutdown_timeout`); `hard`: ends them now.
-    fn shut_down(&mut self, hard: bool, timeout: Option<u32>) {
-        self.give_upgrade_up();
-        self.forget_trial();
-        self.sockets.clear();
-        self.follow_sockets();
-        self.replace_no_worker();
-        if hard {
-            if !matches!(self.stage, Stage::Stopping { .. }) {
-                log::info!("stopping: open connections are cut");
-                self.stage = Stage::Stopping {
-                    until_ms: self.now_ms + STOP_GRACE_MS,
-                };
-                self.tell_workers("stop");
-            }
-        } else if matches!(self.stage, Stage::Starting | Stage::Serving) {
-            let seconds = timeout.unwrap_or(self.settings.shutdown_timeout);
-            log::info!("draining: no new connections, {seconds} s for the open ones; again to stop at once");
-            notify::send("STOPPING=1", &[]);
-            let until_ms = self.now_ms + u64::from(seconds) * 1000;
-            self.stage = Stage::Draining { until_ms };
-            self.tell_workers("drain");
-        }
-    }
-
-    fn ended(&mut self) -> bool {
-        match self.stage {
-            Stage::Starting | Stage::Serving => return false,
-            Stage::Draining { until_ms } if self.now_ms >= until_ms => {
-                log::warn!("the time to drain is over");
-                self.shut_down(true, None);
-            }
-            Stage::Stopping { until_ms } if self.now_ms >= until_ms => self.kill_workers(),
-            Stage::Draining { .. } | Stage::Stopping { .. } => {}
-        }
-        self.workers.is_empty() && self.keys_have_ended()
-    }
-
-    fn say_good_bye(&mut self) {
-        let report = self.losses.lines() + &reply::ok(&self.losses.totals());
-        self.control.finish_shutdown(&report);
-        self.logs.standard.copy_all();
-        log::info!("ended");
     }
 
     /// After a log file was moved away: from now on lines go into a new one.

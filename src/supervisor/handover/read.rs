@@ -183,11 +183,7 @@ impl Reader {
             "keys" => self.keys.push(take_keys(it)?),
             "counts" => self.counts = take_counts(it)?,
             "relay" => self.relays.push(take_relay(it)?),
-            "name" => {
-                let addresses = it.list("addresses")?;
-                let name = it.text("name")?.into();
-                self.state.set_addresses(&name, addresses);
-            }
+            "name" => self.take_name(it)?,
             "health" => self.healths.take(it, &self.state)?,
             "saving" => self.saving = take_saving(it)?,
             "expiry" => self.expiry.due_ms = it.value("due_ms")?,
@@ -198,6 +194,12 @@ impl Reader {
             _ => return record.unknown(),
         }
         record.end()
+    }
+
+    fn take_name(&mut self, it: &mut Record) -> Result<(), String> {
+        let name = it.text("name")?.into();
+        self.state.set_addresses(&name, it.list("addresses")?);
+        Ok(())
     }
 
     fn take_handle(&mut self, it: &mut Record) -> Result<(), String> {

@@ -5,6 +5,7 @@
 //! ordinary user's, and each layer is tried without the last one as well. In no program that is shipped.
 
 mod acts;
+mod resolver;
 
 use std::fs::File;
 use std::io::Write;
@@ -87,9 +88,12 @@ thread_local! {
 
 /// Forks; the child enters the sandbox, does it, and ends. What it returns is the result of a system call.
 fn inside(starter: Starter, rules: Option<&'static [Rule]>, act: &dyn Fn() -> i64) -> End {
+    confined(starter, plan(starter, rules), act)
+}
+
+fn confined(starter: Starter, plan: Plan, act: &dyn Fn() -> i64) -> End {
     let note = NOTED.with(|note| *note);
     note.store(0, Relaxed);
-    let plan = plan(starter, rules);
     // SAFETY: the child is a copy with this one thread; it allocates, which glibc allows after a fork, and ends in `leave`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
