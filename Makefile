@@ -12,7 +12,7 @@ help: ## what there is
 setup: ## installs a C compiler and the OpenSSL headers where they are missing
 	@sh tests/setup.sh
 
-setup-tests: # and testssl.sh, strace, haproxy and nginx, which some tests run
+setup-tests: # and testssl.sh, strace, haproxy, nginx and python, which some tests run
 	@sh tests/setup.sh tests
 
 build: setup ## both programs, optimized

@@ -285,3 +285,35 @@ fn ids_that_servers_have_are_nobodys() {
         "backend add cluster=main id={long} address=127.0.0.1:1"
     ));
 }
+
+/// What a client has asked for holds when it is done, however long its names were waited for.
+#[test]
+fn a_revision_is_looked_at_when_the_names_are_there() {
+    let (_one, _two, port) = two();
+    let setup = Setup::http().hosts(&hosts(&[2]));
+    let proxy = by_name(setup, port).start();
+    let mut steer = proxy.steer();
+    steer.ok("begin");
+    steer.ok(&format!(
+        "backend add cluster=main id=b address=other.internal:{port}"
+    ));
+    let why = steer.refused("commit revision=7", "mismatch");
+    assert!(why.contains("the revision is 0"), "{why}");
+    steer.ok("begin");
+    steer.ok(&format!(
+        "backend add cluster=main id=b address=other.internal:{port}"
+    ));
+    steer.ok("commit revision=0 confirm=60");
+    steer.ok("confirm");
+    steer.ok("backend remove cluster=main id=b");
+    steer.ok("backend remove cluster=main id=main-0");
+    // Nobody has a name any more, and nobody is there to ask.
+    wait_until("the resolver has ended", || {
+        let status = proxy.control("status").data.join("\n");
+        (!status.contains("resolver ")).then_some(())
+    });
+    steer.ok(&format!(
+        "backend add cluster=main id=b address=app.internal:{port}"
+    ));
+    assert_eq!(answers(&proxy), BTreeSet::from(["one".to_string()]));
+}

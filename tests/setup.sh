@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and the system lacks: a C compiler, pkg-config
 # and the OpenSSL headers. With the word "tests" also what some of them run:
-# testssl.sh, strace, haproxy and nginx. Says nothing and does nothing when all is there.
+# testssl.sh, strace, haproxy, nginx and python. Says nothing and does nothing when all is there.
 set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -19,7 +19,7 @@ complete() {
 tools() {
     [ "${1:-}" != tests ] && return 0
     # As root's shell finds them.
-    for one in strace haproxy nginx; do
+    for one in strace haproxy nginx python3; do
         PATH="$PATH:/usr/sbin" command -v "$one" >/dev/null 2>&1 || return 1
     done
     command -v testssl >/dev/null 2>&1 || command -v testssl.sh >/dev/null 2>&1
@@ -29,22 +29,22 @@ complete && tools "$@" && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
     install="apt-get install -y --no-install-recommends"
-    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace haproxy nginx"
+    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace haproxy nginx python3"
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
     install="dnf install -y"
-    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace haproxy nginx"
+    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace haproxy nginx python3"
     refresh=
 elif command -v apk >/dev/null 2>&1; then
     install="apk add"
-    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace haproxy nginx"
+    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace haproxy nginx python3"
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
     install="pacman -S --noconfirm --needed"
-    packages="gcc pkgconf openssl" extra="testssl.sh strace haproxy nginx"
+    packages="gcc pkgconf openssl" extra="testssl.sh strace haproxy nginx python"
     refresh="pacman -Sy"
 else
-    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh, strace, haproxy and nginx; then try again" >&2
+    echo "install a C compiler, pkg-config and the OpenSSL headers, and for the tests testssl.sh, strace, haproxy, nginx and python; then try again" >&2
     complete && exit 0 || exit 1
 fi
 complete && packages=
@@ -82,5 +82,5 @@ export DEBIAN_FRONTEND=noninteractive
 } >&2
 
 # Without them all but a few tests can be run.
-tools "$@" || echo "still missing: testssl.sh, strace, haproxy or nginx" >&2
+tools "$@" || echo "still missing: testssl.sh, strace, haproxy, nginx or python" >&2
 complete || { echo "still missing: a C compiler, pkg-config or the OpenSSL headers" >&2; exit 1; }

@@ -7,6 +7,8 @@
 
 #[path = "sim/acts.rs"]
 mod acts;
+#[path = "sim/backends.rs"]
+mod backends;
 #[path = "sim/client.rs"]
 mod client;
 #[path = "sim/dice.rs"]
@@ -15,6 +17,8 @@ mod dice;
 mod drive;
 #[path = "sim/plan.rs"]
 mod plan;
+#[path = "sim/rate.rs"]
+mod rate;
 #[path = "sim/reader.rs"]
 mod reader;
 #[path = "sim/script.rs"]

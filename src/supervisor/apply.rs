@@ -69,6 +69,17 @@ pub struct Transaction {
     pub spoilt: Option<Refused>,
 }
 
+/// How a transaction is to be done.
+#[derive(Clone, Copy, Default)]
+pub struct Terms {
+    /// Only if this is the revision still.
+    pub revision: Option<u64>,
+    /// Undone after so many seconds, unless confirmed.
+    pub confirm: Option<u32>,
+    /// So many seconds the answer waits for backends to become empty.
+    pub wait: Option<u32>,
+}
+
 /// What a transaction did, and what undoes it.
 pub struct Done {
     pub changes: Vec<Change>,

@@ -7,7 +7,7 @@ use crate::proto::update::Step;
 use crate::proto::{reply, table};
 use crate::slab::Key;
 use crate::state::{Change, Code, Refused};
-use crate::supervisor::apply::{Obstacle, Transaction};
+use crate::supervisor::apply::{Obstacle, Terms, Transaction};
 use crate::supervisor::control::{event, Client};
 use crate::supervisor::dumps::Dump;
 use crate::supervisor::names::Then;
@@ -128,7 +128,11 @@ impl Supervisor {
     /// Part of a transaction, or one of its own.
     fn step(&mut self, step: Step, wait: Option<u32>, key: Key) -> Result<String, Refused> {
         let Some(transaction) = &mut self.client(key)?.transaction else {
-            return self.change(vec![step], key, None, wait);
+            let terms = Terms {
+                wait,
+                ..Terms::default()
+            };
+            return self.change(vec![step], key, terms);
         };
         if let Some(first) = &transaction.spoilt {
             return Err(spoilt(first));
@@ -159,7 +163,6 @@ impl Supervisor {
         revision: Option<u64>,
         confirm: Option<u32>,
     ) -> Result<String, Refused> {
-        let now = self.revision;
         let client = self.client(key)?;
         let Some(Transaction {
             steps,
@@ -176,12 +179,12 @@ impl Supervisor {
                 format!("{first}; nothing was done"),
             ));
         }
-        if revision.is_some_and(|wanted| wanted != now) {
-            let what =
-                format!("the revision is {now}: somebody else has committed; nothing was done");
-            return Err(Refused::new(Code::Mismatch, what));
-        }
-        self.change(steps, key, confirm, wait)
+        let terms = Terms {
+            revision,
+            confirm,
+            wait,
+        };
+        self.change(steps, key, terms)
     }
 
     /// Does it, says so in the log and to who listens. The answer comes once every worker has done it.
@@ -189,18 +192,18 @@ impl Supervisor {
         &mut self,
         steps: Vec<Step>,
         key: Key,
-        confirm: Option<u32>,
-        wait: Option<u32>,
+        terms: Terms,
     ) -> Result<String, Refused> {
         self.may_change()?;
+        let (now, wait) = (self.revision, terms.wait);
+        if terms.revision.is_some_and(|wanted| wanted != now) {
+            let what =
+                format!("the revision is {now}: somebody else has committed; nothing was done");
+            return Err(Refused::new(Code::Mismatch, what));
+        }
         let names = self.lacking(&steps);
         if !names.is_empty() {
-            let then = Then::Change {
-                steps,
-                confirm,
-                wait,
-            };
-            self.park(names, Some(key), then);
+            self.park(names, Some(key), Then::Change(steps, terms));
             return Ok(String::new());
         }
         let client = self.client(key)?;
@@ -212,7 +215,7 @@ impl Supervisor {
                     self.await_departed(key, done.changes.len(), seconds);
                 }
                 self.audit(&who, &done.changes);
-                if let Some(seconds) = confirm {
+                if let Some(seconds) = terms.confirm {
                     self.try_out(done.undo, seconds);
                 }
                 Ok(String::new())

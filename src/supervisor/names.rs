@@ -12,7 +12,7 @@ use crate::proto::update::Step;
 use crate::role::value;
 use crate::slab::Key;
 use crate::state::{Change, State};
-use crate::supervisor::apply::Done;
+use crate::supervisor::apply::{Done, Terms};
 use crate::supervisor::servant::{Position, Post};
 use crate::supervisor::RESOLVER_ROLE;
 use crate::sys::shared::Shared;
@@ -42,11 +42,7 @@ pub struct Name {
 
 /// What is done once names were answered.
 pub enum Then {
-    Change {
-        steps: Vec<Step>,
-        confirm: Option<u32>,
-        wait: Option<u32>,
-    },
+    Change(Vec<Step>, Terms),
     Reload,
 }
 

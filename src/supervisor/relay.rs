@@ -21,6 +21,9 @@ use crate::sys::epoll::{self, Epoll};
 use crate::sys::pipe::Pipe;
 use crate::sys::standard;
 
+/// How often the room of a pipe is copied at the end.
+const COPIES_MAX: usize = 4;
+
 /// Standard output, standard error.
 pub struct Standard([Outlet; 2]);
 
@@ -86,10 +89,11 @@ impl Standard {
         relays.filter_map(|relay| relay.due_ms).min()
     }
 
-    /// All that has come, as far as it goes now: main ends, or another program goes on.
+    /// All that has come, as far as it goes now: main ends. Whoever writes on meanwhile does not keep it from that.
     pub fn copy_all(&mut self) {
         for (_, relay) in self.relays() {
-            while relay.copy().is_ok_and(|copied| copied > 0) {}
+            let copied = |relay: &mut Relay| relay.copy().is_ok_and(|copied| copied > 0);
+            (0..COPIES_MAX).all(|_| copied(relay));
         }
     }
 

@@ -105,20 +105,23 @@ impl Supervisor {
         matches!(self.stage, Stage::Draining { .. } | Stage::Stopping { .. })
     }
 
-    /// At the end, and before another program takes the place of main, which starts its own.
+    /// At the end, before another program takes the place of main, which starts its own, and when there is no name.
     fn end_resolver(&mut self) {
         if let Some(child) = self.names.post.dismiss(&self.poll) {
             self.dying.push(child);
             self.names.ask_anew(self.now_ms);
         }
+        self.names.due_ms = None;
     }
 
     /// Asks what is due, forgets what nobody needs; starts who is to ask.
     pub(super) fn look_after_names(&mut self) {
-        if self.is_over() || self.is_settling() {
-            return self.end_resolver();
-        }
-        if !self.names.known.is_empty() {
+        let over = self.is_over();
+        // Who waits for an answer has it first.
+        let ends = over || self.is_settling() && !self.names.is_waited_for();
+        if ends || self.names.known.is_empty() {
+            self.end_resolver();
+        } else {
             self.names.post.want(self.now_ms);
         }
         if self.names.post.is_due(self.now_ms) {
@@ -132,13 +135,13 @@ impl Supervisor {
         if self.names.due_ms.is_some_and(|due| due <= self.now_ms) {
             self.look_at_names();
         }
-        self.unpark();
-        self.keep_names();
+        self.unpark(over);
+        self.keep_names(ends);
     }
 
     /// For a start without anybody to ask, where the state is kept as well.
-    fn keep_names(&mut self) {
-        let over = |due_ms: &mut u64| *due_ms <= self.now_ms;
+    fn keep_names(&mut self, at_once: bool) {
+        let over = |due_ms: &mut u64| at_once || *due_ms <= self.now_ms;
         if self.names.kept_ms.take_if(over).is_some() && self.saver.saves() {
             let path = kept_names(&self.file);
             if let Err(e) = write_atomically(&path, kept_lines(&self.state)) {
@@ -191,7 +194,10 @@ impl Supervisor {
         let (name, backends) = (Rc::clone(name), known.backends);
         let hash = hash_of(&[name.as_bytes()]);
         if let Some(known) = self.names.known.get_mut(&name) {
-            known.asked_ms = None;
+            // Who answers what was not asked is no resolver of ours any more.
+            if known.asked_ms.take().is_none() {
+                return;
+            }
             known.answered = true;
             known.due_ms = now_ms + spread(interval, hash, now_ms);
         }
@@ -282,24 +288,16 @@ impl Supervisor {
         self.names.parked.push(parked);
     }
 
-    /// Goes on with what waits for nothing any more.
-    fn unpark(&mut self) {
-        let all = std::mem::take(&mut self.names.parked);
-        let (ready, left): (Vec<Parked>, Vec<Parked>) = all
-            .into_iter()
-            .partition(|it| self.names.are_answered(it.names.iter()));
+    /// Goes on with what waits for nothing any more, or with all.
+    fn unpark(&mut self, all: bool) {
+        let parked = std::mem::take(&mut self.names.parked).into_iter();
+        let goes_on = |it: &Parked| all || self.names.are_answered(it.names.iter());
+        let (ready, left): (Vec<Parked>, Vec<Parked>) = parked.partition(goes_on);
         self.names.parked = left;
         for Parked { client, then, .. } in ready {
             let done = match (then, client) {
-                (
-                    Then::Change {
-                        steps,
-                        confirm,
-                        wait,
-                    },
-                    Some(key),
-                ) => self.change(steps, key, confirm, wait),
-                (Then::Change { .. }, None) => Ok(String::new()),
+                (Then::Change(steps, terms), Some(key)) => self.change(steps, key, terms),
+                (Then::Change(..), None) => Ok(String::new()),
                 (Then::Reload, client) => self.reload(client),
             };
             self.tell_parked(client, done);

@@ -290,7 +290,7 @@ impl Worker {
         let _ = self.poll.remove(channel.as_fd());
         self.backs.errands.are_over();
         // Nobody tells it any more what others have found.
-        self.probes.rows = vec![self.id];
+        self.share_checks(vec![self.id]);
         if self.supervised {
             log::warn!("main is gone, and no other one takes over from this worker: it ends");
             self.drain();
@@ -341,7 +341,7 @@ impl Worker {
                 self.backs.hear_verdict(line);
             }
             "connected" => self.obey_connected(line),
-            "probers" => self.probes.hear_rows(line),
+            "probers" => self.hear_probers(line),
             "page" => self.tell_page(line),
             "check" => {
                 let mut pairs = vec![("for", value(line, "for").unwrap_or_default())];

@@ -1,9 +1,12 @@
 //! Health checks: this worker's part of them, made beside the traffic and counted apart from it.
 //!
-//! Each worker has a timer for every backend that is checked, and when it goes off looks whether
-//! the backend is its own (`health::whose`): so another one takes over when its worker is gone. What
-//! is found so often that it counts is told main, which tells all. Without main, each worker asks
-//! for itself.
+//! Each worker has a timer for every backend that is its own to check (`health::whose`), and looks
+//! anew which these are when main says that another worker came or went. What is found so often that
+//! it counts is told main, which tells all. Without main, each worker asks for itself.
+//!
+//! A check has a connection of its own, as a client has that comes now: one that is kept says nothing
+//! of the socket that listens, may lead to a process that drains, and holds a place in a backend that
+//! has few. What a check costs is that connection, so all else is kept small.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind::WouldBlock};
@@ -54,8 +57,8 @@ struct Probe {
 
 pub struct Probes {
     /// The rows of all who check, as main has told.
-    pub rows: Vec<usize>,
-    /// By the place of the backend: when it is checked next, or when its check has lasted too long.
+    rows: Vec<usize>,
+    /// By the place of a backend of ours: when it is checked next, or when its check has lasted too long.
     timers: Wheel,
     made: Slab<Probe>,
     /// Backends that are due.
@@ -83,13 +86,6 @@ impl Probes {
 
     pub fn take_news(&mut self) -> Vec<String> {
         std::mem::take(&mut self.news)
-    }
-
-    /// `probers rows=0,1`, as main tells it.
-    pub fn hear_rows(&mut self, line: &str) {
-        let rows = value(line, "rows").unwrap_or_default();
-        let rows = rows.split(',').filter_map(|row| row.parse().ok());
-        self.rows = rows.collect();
     }
 
     /// The check of a backend that is being made.
@@ -185,6 +181,19 @@ impl Probe {
 }
 
 impl Worker {
+    /// `probers rows=0,1`, as main tells it.
+    pub(super) fn hear_probers(&mut self, line: &str) {
+        let rows = value(line, "rows").unwrap_or_default();
+        let rows = rows.split(',').filter_map(|row| row.parse().ok());
+        self.share_checks(rows.collect());
+    }
+
+    /// Who checks from now on.
+    pub(super) fn share_checks(&mut self, rows: Vec<usize>) {
+        let before = std::mem::replace(&mut self.probes.rows, rows);
+        self.backs.share_out(&before, &self.probes.rows, self.id);
+    }
+
     /// Part of every turn.
     pub(super) fn look_at_checks(&mut self) {
         for key in std::mem::take(&mut self.backs.unchecked) {
@@ -201,7 +210,7 @@ impl Worker {
         self.expired = expired;
     }
 
-    /// It is new, or what it is asked is, or it is asked no more.
+    /// It is new, or ours, or what it is asked is; or it is asked no more.
     fn begin_checks(&mut self, key: Key) {
         if let Some(probe) = self.probes.of(key) {
             self.probes.made.remove(probe);
@@ -241,9 +250,6 @@ impl Worker {
         };
         let now_ms = self.now_ms();
         let next_ms = now_ms + spread(subject.interval_ms(), subject.name, now_ms);
-        if !subject.is_ours {
-            return self.probes.timers.set(key.index, next_ms);
-        }
         if self.probes.made.len() >= CHECKS_AT_ONCE_MAX {
             self.set_asking(key, Asking::Waits);
             return self.probes.waiting.push_back(key);
@@ -269,12 +275,13 @@ impl Worker {
         let (conn, identity) = self.backs.dial_check(backend, &subject, stream)?;
         let (cluster, conf) = (subject.cluster, subject.conf);
         let check = cluster.check.as_ref();
-        let own = match &conf.address {
-            Address::Unix(_) => "localhost".to_string(),
-            address => address.to_string(),
+        let host = |host: Option<&str>| match (host, &conf.address) {
+            (Some(host), _) => host.to_string(),
+            (None, Address::Unix(_)) => "localhost".to_string(),
+            (None, address) => address.to_string(),
         };
         let unsent = match check.map(|check| (&check.ask, check.host.as_deref())) {
-            Some((Ask::Http { path, .. }, host)) => request(path, host.unwrap_or(&own)),
+            Some((Ask::Http { path, .. }, named)) => request(path, &host(named)),
             _ => String::new(),
         };
         let probe = self.probes.made.insert(Probe {
@@ -342,7 +349,12 @@ impl Worker {
         let Some(mut probe) = self.probes.made.remove(key) else {
             return;
         };
-        probe.conn.part();
+        match (probe.stage, probe.conn.plain()) {
+            // It has answered, and was asked to close: whatever it has still to say is not read. So no
+            // more packets are needed, and nothing is left here that waits for a minute (TIME_WAIT).
+            (Stage::Listening, Some(_)) => probe.conn.reset(),
+            _ => probe.conn.part(),
+        }
         let next_ms = probe.next_ms.max(self.now_ms() + 1);
         self.probes.timers.set(probe.backend.index, next_ms);
         self.set_asking(probe.backend, Asking::Not);
@@ -372,6 +384,9 @@ impl Worker {
     /// A check of a backend has passed, or not; main is told if that counts.
     fn judge(&mut self, key: Key, result: Result<(), String>) {
         let found = self.backs.checked(key, &result);
+        if found.is_none() && result.is_ok() {
+            return;
+        }
         let Some(mut pairs) = self.backs.subject_pairs(key) else {
             return;
         };

@@ -5,7 +5,9 @@
 //! Pss. The proxies take turns (A B C A B C …), so that a noisy moment hits all of them; the median of the runs is shown.
 //! Proxy on core 0, load and backend on core 1. Writes bench.md and bench.svg into `bench/` of the target directory.
 
+mod backends;
 mod changes;
+mod control;
 mod lab;
 mod load;
 mod options;
@@ -122,10 +124,13 @@ impl Bench {
                 let found = running.iter().find(|(one, _)| *one == peer);
                 let (_, one) = found.ok_or("not started")?;
                 let one = one.as_ref().map_err(String::clone)?;
-                if let What::Changes(_) = row.what {
-                    return rows::changes(row, one, &bench.lab, bench.options.seconds);
+                let (lab, seconds) = (&bench.lab, bench.options.seconds);
+                match row.what {
+                    What::Changes(_) => rows::changes(row, one, lab, seconds),
+                    What::Slow(load) => backends::slow(load, one, lab, seconds),
+                    What::Checks(clusters) => backends::checks(clusters, one, lab, seconds),
+                    _ => rows::under_load(row, one, lab, seconds),
                 }
-                rows::under_load(row, one, &bench.lab, bench.options.seconds)
             },
         );
         drop(running);

@@ -1,8 +1,6 @@
 //! Other routes that change while requests are measured: clusters, backends and frontends come, change and go, evenly paced,
 //! over one control connection, on the core of the load.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +8,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::lab::LOAD_CORE;
 
 const PER_SECOND: u32 = 1_000;
 const SITES: usize = 200;
-/// Changes that are not answered yet when this many others are sent: then the proxy does not keep up.
-const BEHIND_MAX: usize = 1_000;
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Routes that change while it goes on.
 pub struct Changer {
@@ -33,7 +29,7 @@ impl Changer {
         for _ in 0..SITES * 5 {
             steering.change()?;
         }
-        steering.settle()?;
+        steering.control.settle()?;
         Ok(Changer {
             going: Arc::default(),
             thread: None,
@@ -79,24 +75,16 @@ fn pin_this_thread() -> Result<(), String> {
     }
 }
 
-/// One control connection, and what was made over it. Answers are read as they come, so that a change need not wait for the one before.
+/// A control connection, and what was made over it.
 struct Steering {
-    stream: UnixStream,
-    answers: BufReader<UnixStream>,
-    behind: usize,
+    control: Control,
     sites: Sites,
 }
 
 impl Steering {
     fn open(socket: &Path, port: u16) -> Result<Steering, String> {
-        let stream = UnixStream::connect(socket).map_err(|e| format!("control socket: {e}"))?;
-        let answers = stream.try_clone().map_err(|e| e.to_string())?;
-        let limited = answers.set_read_timeout(Some(ANSWER_LIMIT));
-        limited.map_err(|e| e.to_string())?;
         Ok(Steering {
-            stream,
-            answers: BufReader::new(answers),
-            behind: 0,
+            control: Control::open(socket)?,
             sites: Sites::new(port),
         })
     }
@@ -111,7 +99,7 @@ impl Steering {
             self.change()?;
             sent += 1;
         }
-        self.settle()?;
+        self.control.settle()?;
         let rate = f64::from(sent) / start.elapsed().as_secs_f64();
         match rate > f64::from(PER_SECOND) * 0.98 {
             true => Ok(self),
@@ -120,60 +108,12 @@ impl Steering {
     }
 
     fn leave(mut self) -> Result<(), String> {
-        for line in self.sites.leave() {
-            self.send(&line)?;
-        }
-        self.settle()
+        self.control.all(self.sites.leave())
     }
 
     fn change(&mut self) -> Result<(), String> {
         let line = self.sites.change();
-        self.send(&line)
-    }
-
-    fn send(&mut self, line: &str) -> Result<(), String> {
-        let sent = self.stream.write_all(format!("{line}\n").as_bytes());
-        sent.map_err(|e| format!("control socket: {e}"))?;
-        self.behind += 1;
-        self.take_what_has_come()?;
-        match self.behind < BEHIND_MAX {
-            true => Ok(()),
-            false => self.settle(),
-        }
-    }
-
-    fn take_what_has_come(&mut self) -> Result<(), String> {
-        let blocking = |blocking: bool| self.stream.set_nonblocking(!blocking);
-        blocking(false).map_err(|e| e.to_string())?;
-        let filled = self.answers.fill_buf().map(<[u8]>::len);
-        let blocking = |blocking: bool| self.stream.set_nonblocking(!blocking);
-        blocking(true).map_err(|e| e.to_string())?;
-        // Nothing has come: that is known later.
-        if filled.is_err() {
-            return Ok(());
-        }
-        while self.answers.buffer().contains(&b'\n') {
-            self.answer()?;
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<(), String> {
-        while self.behind > 0 {
-            self.answer()?;
-        }
-        Ok(())
-    }
-
-    fn answer(&mut self) -> Result<(), String> {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line);
-        read.map_err(|e| format!("control socket: {e}"))?;
-        match line.starts_with("ok") {
-            true => self.behind -= 1,
-            false => return Err(format!("a change was answered with {line:?}")),
-        }
-        Ok(())
+        self.control.send(&line)
     }
 }
 

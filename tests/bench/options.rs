@@ -11,7 +11,7 @@ pub const USAGE: &str = "usage: bench [--rows http64,…] [--peers floor,haproxy
   --strict   exit with 1 if a bar is missed
   --strace   only count system calls per request, 64 kept-alive clients
   --sozu     the binary to measure, instead of the one built beside this program
-rows: http64 http512 httpnew http64k http10m tcp1k tcp10m changes idle
+rows: http64 http512 httpnew http64k http10m tcp1k tcp10m changes slow checks idle
       https1k tlsfull tlskeys tlsresumed https10m idletls rest";
 
 pub struct Options {

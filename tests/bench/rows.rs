@@ -27,6 +27,10 @@ pub enum What {
     PerGib(Load),
     /// The slowest hundredth of the answers while other routes change, in percent of that while nothing changes.
     Changes(Load),
+    /// The same for a cluster of ten while one backend of it holds its answers, in percent of that with nine.
+    Slow(Load),
+    /// Part of a core, in percent, that checks of so many clusters cost.
+    Checks(usize),
     /// Bytes of memory per idle kept-alive connection, after such a load has warmed the proxy up.
     Idle(Load),
     /// MiB resident, freshly started.
@@ -70,7 +74,7 @@ const fn load(kind: Kind, clients: usize, path: &'static str, len: usize) -> Loa
 /// Well below what one core can do.
 const CHANGES_RATE: u32 = 4_000;
 
-pub const ROWS: [Row; 16] = [
+pub const ROWS: [Row; 18] = [
     Row {
         id: "http64",
         title: "HTTP kept alive, 1 KiB, 64 clients",
@@ -125,6 +129,20 @@ pub const ROWS: [Row; 16] = [
         title: "p99 during 1,000 changes/s, of p99 without",
         what: What::Changes(load(Kind::Rate(CHANGES_RATE), 64, "/1k", KIB)),
         bar: Bar::Below(120.0),
+        floor: false,
+    },
+    Row {
+        id: "slow",
+        title: "p99 with a slow backend of ten, of p99 without",
+        what: What::Slow(load(Kind::Rate(CHANGES_RATE), 64, "/1k", KIB)),
+        bar: Bar::Below(120.0),
+        floor: false,
+    },
+    Row {
+        id: "checks",
+        title: "1,000 clusters, an HTTP check every 2 s, of a core",
+        what: What::Checks(1_000),
+        bar: Bar::Below(3.0),
         floor: false,
     },
     Row {
@@ -190,7 +208,7 @@ impl Row {
         match self.what {
             What::PerAnswer(_) => "µs",
             What::PerGib(_) => "ms/GiB",
-            What::Changes(_) => "%",
+            What::Changes(_) | What::Slow(_) | What::Checks(_) => "%",
             What::Idle(_) => "bytes",
             What::Rest => "MiB",
         }
@@ -199,7 +217,7 @@ impl Row {
     pub fn concerns(&self, peer: Peer) -> bool {
         match (self.what, self.bar) {
             // The others have no such thing.
-            (What::Changes(_), _) => peer == Peer::Sozu,
+            (What::Changes(_) | What::Slow(_) | What::Checks(_), _) => peer == Peer::Sozu,
             (_, Bar::Inside(_)) => matches!(peer, Peer::Sozu | Peer::Inside),
             _ if peer == Peer::Inside => false,
             _ => self.floor || peer != Peer::Floor,
@@ -269,12 +287,31 @@ pub fn under_load(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Resu
     })
 }
 
-/// Windows without changes and with them take turns: a noisy moment hits both. The one with the median p99 counts for each.
-/// A request that is lost in either fails the run.
+/// A request that is lost fails the run.
 pub fn changes(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<Sample, String> {
     let What::Changes(load) = row.what else {
         return Err("not a row with changes".to_string());
     };
+    let mut changer = Changer::start(&lab.control_socket(), running.http)?;
+    let sample = compare(load, running, lab, seconds, |changes| match changes {
+        true => {
+            changer.go_on();
+            Ok(())
+        }
+        false => changer.pause(),
+    })?;
+    changer.leave()?;
+    Ok(sample)
+}
+
+/// Windows with something and without it take turns: a noisy moment hits both. The one with the median p99 counts for each.
+pub fn compare(
+    load: Load,
+    running: &Running,
+    lab: &Lab,
+    seconds: u64,
+    mut turn: impl FnMut(bool) -> Result<(), String>,
+) -> Result<Sample, String> {
     running.verify(load.path, load.len)?;
     let window = || -> Result<Speed, String> {
         let before = running.process.times();
@@ -283,16 +320,14 @@ pub fn changes(row: &Row, running: &Running, lab: &Lab, seconds: u64) -> Result<
         Ok(Speed::of(&outcome, &spent))
     };
     window()?;
-    let mut changer = Changer::start(&lab.control_socket(), running.http)?;
     let (mut quiet, mut during) = (Vec::new(), Vec::new());
     for _ in 0..seconds {
         quiet.push(window()?);
-        changer.go_on();
+        turn(true)?;
         let taken = window();
-        changer.pause()?;
+        turn(false)?;
         during.push(taken?);
     }
-    changer.leave()?;
     let (quiet, speed) = (middle("without", quiet), middle("during", during));
     Ok(Sample {
         cost: speed.p99_us as f64 * 100.0 / quiet.p99_us.max(1) as f64,

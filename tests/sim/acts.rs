@@ -55,7 +55,7 @@ impl Sim {
 
     fn log(&mut self, s: usize) {
         let slot = &mut self.slots[s];
-        slot.tried = 0;
+        slot.tried.clear();
         let x = slot.session.exchange().expect("a record to log");
         let r = &x.record;
         assert_ne!(r.start_us, 0, "a record without a start");
@@ -84,12 +84,16 @@ impl Sim {
         let held = slot.lanes.iter().any(|lane| !lane.held.is_empty());
         slot.lanes = Default::default();
         let back = &mut self.backs[b];
-        back.owner = None;
         if act != BackAct::Release {
-            slot.tried += usize::from(back.connecting);
+            if act == BackAct::GiveUp {
+                self.backends.failed(back.place, self.now_us / 1000);
+                slot.tried.push(back.place);
+            }
             self.close_back(b, act == BackAct::Reset);
             return;
         }
+        back.owner = None;
+        self.backends.end(back.place);
         assert!(!back.connecting && !held, "released in the midst");
         let read = slot.attempts.last().map_or(0, |attempt| attempt.down);
         back.server
@@ -106,7 +110,9 @@ impl Sim {
         let back = &mut self.backs[b];
         back.closed = true;
         back.connecting = false;
-        back.owner = None;
+        if back.owner.take().is_some() {
+            self.backends.end(back.place);
+        }
         back.wire.close(reset);
     }
 
@@ -128,20 +134,27 @@ impl Sim {
         }
         let slot = &mut self.slots[s];
         slot.connects.push(slot.records.len());
-        if slot.tried >= self.backends || self.dice.percent(1) {
+        let chosen = match self.dice.percent(1) {
+            true => None,
+            false => self.backends.choose(&slot.tried, now_ms),
+        };
+        let Some(place) = chosen else {
             return self.unconnected(s, Unconnected::NoBackend);
-        }
+        };
         let fits = |back: &Back| {
             let age = now_ms - back.idle_since_ms;
             let idle = back.owner.is_none() && !back.closed && back.wire.to_proxy.is_empty();
-            idle && (reuse == Reuse::Any || reuse == Reuse::Recent && age < RECENT_MS)
+            idle && back.place == place
+                && (reuse == Reuse::Any || reuse == Reuse::Recent && age < RECENT_MS)
         };
         if let Some(b) = self.backs.iter().rposition(fits) {
             self.backs[b].owner = Some(s);
+            self.backends.begin(place);
             return self.connected(s, b, true);
         }
-        if self.dice.percent(self.connect_faults / 2) {
-            self.slots[s].tried += 1;
+        if self.fails(place) {
+            self.slots[s].tried.push(place);
+            self.backends.failed(place, now_ms);
             return self.unconnected(s, Unconnected::Refused);
         }
         let hangs = self.dice.percent(self.connect_faults / 4);
@@ -150,7 +163,9 @@ impl Sim {
             Tunnel::new(out, &mut self.dice)
         });
         self.slots[s].back = Some(self.backs.len());
+        self.backends.begin(place);
         self.backs.push(Back {
+            place,
             wire: Wire::new(false, &mut self.dice),
             server: Server::new(tunnel),
             owner: Some(s),
@@ -159,6 +174,15 @@ impl Sim {
             closed: false,
             idle_since_ms: 0,
         });
+    }
+
+    /// A step of a connect goes wrong.
+    fn fails(&mut self, place: usize) -> bool {
+        let chance = match self.backends.is_sick(place) {
+            true => 70,
+            false => self.connect_faults / 2,
+        };
+        self.dice.percent(chance)
     }
 
     /// True: the cluster is paused, and the session was told so.
@@ -193,7 +217,7 @@ impl Sim {
                 continue;
             }
             slot.connects.retain(|at| *at != request);
-            slot.tried = 0;
+            slot.tried.clear();
             self.on(s, Event::Resumed(None));
             self.run(s);
             self.after(s);
@@ -223,15 +247,18 @@ impl Sim {
     /// A connect has come to its end.
     pub fn resolve(&mut self, b: usize) {
         let Some(s) = self.backs[b].owner else { return };
-        if self.dice.percent(self.connect_faults / 2) {
+        let place = self.backs[b].place;
+        if self.fails(place) {
             self.slots[s].back = None;
-            self.slots[s].tried += 1;
+            self.slots[s].tried.push(place);
+            self.backends.failed(place, self.now_ms());
             self.close_back(b, false);
             let secure = b.is_multiple_of(2);
             let no_tls = secure.then_some(Unconnected::NoTls("as the dice fell"));
             self.unconnected(s, no_tls.unwrap_or(Unconnected::Refused));
         } else {
             self.backs[b].connecting = false;
+            self.backends.connected(place);
             self.connected(s, b, false);
         }
         self.run(s);

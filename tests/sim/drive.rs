@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
+use crate::backends::Backends;
 use crate::client::Client;
 use crate::dice::Dice;
+use crate::rate::Bucket;
 use crate::server::{Server, Truth};
 use crate::wire::{Io, Wire};
 use sozu_lib::buf::Pool;
@@ -65,7 +67,7 @@ pub struct Slot {
     pub tcp: bool,
     pub back: Option<usize>,
     /// Backends to which this request found no connection.
-    pub tried: usize,
+    pub tried: Vec<usize>,
     pub lanes: [Lane; 2],
     pub reset: bool,
     pub starving: bool,
@@ -80,6 +82,9 @@ pub struct Slot {
     pub turned_away: Vec<usize>,
     /// Requests for which no backend became free in time.
     pub too_late: Vec<usize>,
+    /// Requests that led to a cluster so far; those that came too often for it.
+    pub led: usize,
+    pub limited: Vec<usize>,
     /// Requests at which a deadline came.
     pub timeouts: Vec<usize>,
     /// Bytes since the last record.
@@ -94,6 +99,8 @@ pub struct Slot {
 pub struct Back {
     pub wire: Wire,
     pub server: Server,
+    /// Whose it is among the backends.
+    pub place: usize,
     pub owner: Option<usize>,
     pub connecting: bool,
     /// A connect that never comes to an end.
@@ -111,8 +118,10 @@ pub struct Sim {
     pub truth: Truth,
     pub tools: Tools,
     pub doors: [Door; 2],
+    /// What clients may ask the HTTP cluster for.
+    pub bucket: Option<Bucket>,
     pub server: Rc<session::Server>,
-    pub backends: usize,
+    pub backends: Backends,
     pub slots: Vec<Slot>,
     pub backs: Vec<Back>,
     pub stay: Stay,
@@ -164,7 +173,7 @@ impl Slot {
             client,
             tcp,
             back: None,
-            tried: 0,
+            tried: Vec::new(),
             lanes: Default::default(),
             reset: false,
             starving: false,
@@ -176,6 +185,8 @@ impl Slot {
             held: Vec::new(),
             turned_away: Vec::new(),
             too_late: Vec::new(),
+            led: 0,
+            limited: Vec::new(),
             timeouts: Vec::new(),
             up: 0,
             down: 0,
@@ -214,6 +225,27 @@ impl Sim {
         if let Some(x) = slot.session.exchange() {
             x.up.check();
             x.down.check();
+        }
+        self.look_at_rate(s);
+    }
+
+    /// Each request that leads to a cluster with a rate has been let through or not, once.
+    fn look_at_rate(&mut self, s: usize) {
+        let slot = &mut self.slots[s];
+        let Some((x, bucket)) = slot.session.exchange().zip(self.bucket.as_mut()) else {
+            return;
+        };
+        let request = slot.records.len();
+        let target = x.target.as_ref();
+        let rated = target.is_some_and(|target| target.cluster.quota.rate.is_some());
+        if !rated || slot.led > request {
+            return;
+        }
+        slot.led = request + 1;
+        let passed = x.record.status != 429;
+        bucket.judge(passed, self.now_us);
+        if !passed {
+            slot.limited.push(request);
         }
     }
 

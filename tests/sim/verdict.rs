@@ -58,7 +58,7 @@ impl Case<'_> {
     /// A request whose bytes may have reached a backend is never sent twice, but once.
     fn repeats(&self) {
         for (i, asked) in self.asked.iter().enumerate() {
-            let refused = asked.is_refused();
+            let refused = asked.is_refused() || self.slot.limited.contains(&i);
             let tries = self.slot.connects.iter().filter(|at| **at == i).count();
             assert!(
                 !refused || tries == 0,
@@ -112,8 +112,7 @@ impl Case<'_> {
             End::ClientDenied => kind == Kind::Denied && seen.status == 403,
             End::ClientTooLarge => matches!(kind, Kind::TooLarge | Kind::BadBody),
             End::ClientTooSlow => timeout && self.may_be_blamed(i),
-            // There is no such limit here.
-            End::ClientRateLimited => false,
+            End::ClientRateLimited => slot.limited.contains(&i) && seen.status == 429,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => {
                 slot.unconnected.contains(&i)
             }
@@ -176,6 +175,7 @@ impl Case<'_> {
             End::ClientNoRoute => 404,
             End::ClientDenied => 403,
             End::ClientTooLarge => 413,
+            End::ClientRateLimited => 429,
             End::ClientTimeout | End::ClientTooSlow => 408,
             End::BackendClosed | End::BackendBadResponse => 502,
             End::BackendNone | End::BackendRefused | End::BackendTlsFailed => 503,

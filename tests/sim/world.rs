@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
+use crate::backends::Backends;
 use crate::client::{self, Client};
 use crate::dice::Dice;
 use crate::drive::{lend, Sim, Slot, Tools};
 use crate::plan;
+use crate::rate::Bucket;
 use crate::server::{self, Truth, EDITED};
 use crate::tunnel::Shuts;
 use crate::verdict;
@@ -20,6 +22,7 @@ use crate::wire::{Wire, ERR};
 use sozu_lib::buf::Pool;
 use sozu_lib::http::basic_auth::Proofs;
 use sozu_lib::http::challenge::Challenges;
+use sozu_lib::quota::rate::Rate;
 use sozu_lib::random::Random;
 use sozu_lib::session::record::End;
 use sozu_lib::session::{
@@ -89,6 +92,9 @@ pub fn run(seed: u64, trace: bool) {
     let stopped = play(&mut sim, &weather);
     let odd = weather.jumps > 0 || sim.stay != Stay::Welcome || stopped;
     verdict::judge(&sim, odd, buffers < 16, stopped);
+    if !stopped {
+        sim.backends.check_idle();
+    }
     assert_eq!(sim.tools.pool.lent(), 0, "buffers that nobody gave back");
     assert_eq!(sim.tools.spare.len(), SPARE, "exchanges that went astray");
 }
@@ -107,11 +113,15 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let longest = dice.pick(&[None, None, Some(10), Some(5_000)]);
     let raw = dice.pick(&[Protocol::Tcp, Protocol::TlsPassthrough]);
+    let rate = dice.percent(30).then(|| Rate {
+        per_second: dice.pick(&[1, 20, 200]),
+        burst: dice.pick(&[1, 2, 5]),
+    });
     let edited = dice.percent(40).then(edits);
     let edits_bytes = edited.as_ref().map_or(0, |edited| edited.request_bytes());
     let doors = [
-        door(Protocol::Http, edited.map(Rc::new), longest, dice),
-        door(raw, None, None, dice),
+        door(Protocol::Http, edited.map(Rc::new), longest, rate, dice),
+        door(raw, None, None, None, dice),
     ];
     Sim {
         now_us: 1_000_000,
@@ -125,6 +135,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
         },
         tools,
         doors,
+        bucket: rate.map(Bucket::new),
         server: Rc::new(session::Server {
             key: Key {
                 index: 0,
@@ -142,7 +153,7 @@ fn empty(room: usize, buffers: usize, trace: bool, dice: &mut Dice) -> Sim {
             }),
             series: None,
         }),
-        backends: dice.between(1, 4),
+        backends: Backends::new(dice),
         slots: Vec::new(),
         backs: Vec::new(),
         stay: Stay::Welcome,
@@ -178,8 +189,7 @@ fn rule_at(path: &str, door: &mut Door, rule: Rule) {
 }
 
 /// A frontend to a cluster of that protocol, which does besides what is said.
-fn rule(protocol: Protocol, deny: &[&str], actions: Option<Rc<Actions>>) -> Rule {
-    let ranges = deny.iter().map(|text| Cidr::parse(text).expect("a range"));
+fn rule(protocol: Protocol, quota: Quota, actions: Option<Rc<Actions>>) -> Rule {
     let lead = Lead::new(Target {
         key: Key {
             index: 0,
@@ -189,10 +199,7 @@ fn rule(protocol: Protocol, deny: &[&str], actions: Option<Rc<Actions>>) -> Rule
             id: "c".into(),
             protocol: protocol.behind(),
             balancing: Balancing::by(LoadBalancing::RoundRobin),
-            quota: Quota {
-                deny: ranges.collect(),
-                ..Quota::default()
-            },
+            quota,
             send_proxy: None,
             tls: None,
             check: None,
@@ -211,6 +218,7 @@ fn door(
     protocol: Protocol,
     actions: Option<Rc<Actions>>,
     longest: Option<u32>,
+    rate: Option<Rate>,
     dice: &mut Dice,
 ) -> Door {
     let path = match protocol {
@@ -245,9 +253,16 @@ fn door(
         answers: page.into_iter().collect(),
     });
     let mut door = Door::new(listener, None);
-    rule_at(path, &mut door, rule(protocol, &[], actions));
-    let outsiders = rule(protocol, &["192.0.2.0/24"], None);
-    rule_at("/denied", &mut door, outsiders);
+    let limited = Quota {
+        rate,
+        ..Quota::default()
+    };
+    rule_at(path, &mut door, rule(protocol, limited, actions));
+    let outsiders = Quota {
+        deny: vec![Cidr::parse("192.0.2.0/24").expect("a range")],
+        ..Quota::default()
+    };
+    rule_at("/denied", &mut door, rule(protocol, outsiders, None));
     let deny = Actions {
         own: Some(Own::Deny),
         ..Actions::default()

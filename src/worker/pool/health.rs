@@ -38,8 +38,6 @@ pub struct Subject {
     pub conf: Rc<state::Backend>,
     /// A hash of its name.
     pub name: u64,
-    /// Whether it is this worker that asks it.
-    pub is_ours: bool,
     pub cluster: Rc<state::Cluster>,
 }
 
@@ -191,10 +189,9 @@ impl Backs {
 
     /// A check was made. What main should be told.
     pub fn checked(&mut self, key: Key, result: &Result<(), String>) -> Option<Verdict> {
-        let cluster = self.backends.get(key)?.conf().cluster.clone();
-        let target = self.target(&cluster)?;
-        let check = target.cluster.check.as_ref()?;
         let server = self.backends.get_mut(key)?;
+        let target = self.clusters.get(server.cluster)?.lead.target();
+        let check = target.cluster.check.as_ref()?;
         let row = self.tally.row(server.server.series);
         row.add(
             match result {
@@ -251,8 +248,8 @@ impl Backs {
 
     /// The pairs by which a backend is named in such a line.
     pub fn subject_pairs(&self, key: Key) -> Option<Vec<(&'static str, String)>> {
-        let conf = self.backends.get(key)?.conf();
-        let cluster = self.clusters.get(*self.by_id.get(&conf.cluster)?)?;
+        let server = self.backends.get(key)?;
+        let (conf, cluster) = (server.conf(), self.clusters.get(server.cluster)?);
         Some(vec![
             ("cluster", conf.cluster.to_string()),
             ("id", conf.id.to_string()),
@@ -261,15 +258,27 @@ impl Backs {
         ])
     }
 
-    /// `None`: it is not checked. `rows`: who checks, `own` among them or not.
+    /// Other workers check than did, `own` among them or not: some backends change hands.
+    pub fn share_out(&mut self, before: &[usize], now: &[usize], own: usize) {
+        let is_ours = |rows: &[usize], name| whose(rows, name) == Some(own);
+        let changes = |(key, backend): (Key, &Backend)| {
+            (is_ours(before, backend.name) != is_ours(now, backend.name)).then_some(key)
+        };
+        let others = self.backends.iter().filter_map(changes);
+        self.unchecked.extend(others);
+    }
+
+    /// `None`: it is not checked, or not by this worker. `rows`: who checks, `own` among them or not.
     pub fn subject(&self, key: Key, rows: &[usize], own: usize) -> Option<Subject> {
-        let server = self.backends.get(key).filter(|server| server.is_ready())?;
-        let target = self.target(&server.conf().cluster)?;
+        let server = self.backends.get(key)?;
+        if whose(rows, server.name) != Some(own) || !server.is_ready() {
+            return None;
+        }
+        let target = self.clusters.get(server.cluster)?.lead.target();
         target.cluster.check.as_ref()?;
         Some(Subject {
             conf: Rc::clone(&server.server.backend),
             name: server.name,
-            is_ours: whose(rows, server.name) == Some(own),
             cluster: Rc::clone(&target.cluster),
         })
     }
@@ -281,7 +290,7 @@ impl Backs {
         subject: &Subject,
         stream: TcpStream,
     ) -> io::Result<(Conn, Option<Identity>)> {
-        let cluster = self.by_id.get(&subject.cluster.id).copied();
+        let cluster = self.backends.get(key).map(|server| server.cluster);
         let dialer = match self.dialer(cluster.unwrap_or(NOWHERE)) {
             Ok(None) => return Ok((Conn::new(stream, false), None)),
             Ok(Some(dialer)) => dialer,
