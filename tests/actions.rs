@@ -123,6 +123,57 @@ fn a_cluster_lends_its_pages_to_what_its_frontends_deny() {
     assert_eq!(backend.requests().len(), 1);
 }
 
+/// A backend may take it for the same; so do rules.
+#[test]
+fn no_other_spelling_of_a_path_passes_by_its_frontend() {
+    let backend = Backend::named("open");
+    let proxy = Setup::http().backends(&[backend.address()]).start();
+    let mut control = proxy.steer();
+    for rest in [
+        "hostname=* path=/admin cluster=main deny=true",
+        &format!("hostname=* path=/%70rivate//x cluster=main basic_auth=\"{JANE}\""),
+        "hostname=* path=/%61pi cluster=main strip_prefix=//ap%69",
+    ] {
+        frontend(&mut control, &proxy, rest);
+    }
+    let listed = control.dump().join("\n");
+    let written = [
+        "path=/admin ",
+        "path=/private/x ",
+        "path=/api ",
+        "strip_prefix=/api",
+    ];
+    assert!(written.iter().all(|it| listed.contains(it)), "{listed}");
+    let mut client = proxy.client();
+    for (path, status) in [
+        ("/%61dmin", 403),
+        ("//admin", 403),
+        ("/%61%64%6D%69%6e//x", 403),
+        ("/./x/%2e%2e///%61dmin/", 403),
+        ("http://h//admin", 403),
+        ("/private/x", 401),
+        ("/%70rivate///x?y", 401),
+        // These are other paths.
+        ("/Admin", 200),
+        ("/%2561dmin", 200),
+        ("/admin%2Fx", 200),
+    ] {
+        let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    for (path, wanted) in [
+        // They go on as they came.
+        ("/%78//y?%41=//", "/%78//y?%41=//"),
+        ("/x/../%7Ey//z", "/%7Ey//z"),
+        // But for what is stripped.
+        ("//%61pi//%78?%61", "/%78?%61"),
+        ("/ap%69", "/"),
+    ] {
+        assert_eq!(client.get(path).status(), 200);
+        assert_eq!(backend.last_request().target(), wanted, "{path}");
+    }
+}
+
 #[test]
 fn requests_and_responses_are_changed_on_their_way() {
     let backend = Backend::answering(
@@ -223,10 +274,13 @@ fn a_password_is_asked_for() {
     }
     assert_eq!(backend.requests().len(), 2);
     assert_eq!(backend.last_request().field("Authorization"), None);
-    let refused = proxy.wait_access(4, "a.test");
-    assert!(refused
-        .iter()
-        .any(|line| line.contains(" 401 ") && line.contains(" client_denied ")));
+    // Only who was let in has a name.
+    for (status, end) in [(" 401 ", " - client_denied "), (" 200 ", " jane ok")] {
+        let lines = proxy.wait_access(4, "a.test");
+        let mut such = lines.iter().filter(|line| line.contains(status));
+        assert_eq!(such.clone().count(), 2, "{lines:?}");
+        assert!(such.all(|line| line.contains(end)), "{lines:?}");
+    }
     let everything = [proxy.log(), proxy.access(), control.dump()]
         .concat()
         .join("\n");
@@ -281,7 +335,7 @@ const NONSENSE: &[(&str, &str)] = &[
     ("answer=99", "no status"),
     ("answer=\"204 text\"", "there is none"),
     ("answer=\"200 a\" answer_body=b", "a text already"),
-    ("cluster=main answer_body=b", "needs answer"),
+    ("cluster=main answer_body=b", "does nothing without answer"),
     ("deny=true set_host=a", "none is asked"),
     ("answer=200 strip_prefix=/x", "begin with it"),
     ("path=/x answer=200 strip_prefix=/x", "none is asked"),

@@ -1,10 +1,9 @@
-//! Which backend serves: every policy, sticky sessions, backends that are full, and those that come back.
+//! Which backend serves: every policy, sticky sessions, and backends that come back.
 
 mod common;
 
 use common::{ok, refused_address, wait_until, Backend, Gate, Peer, Proxy, Setup};
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 /// A proxy before backends that answer with their names, `a`, `b` and so on; `keys` are the cluster's, each backend's own
 /// stand behind its address.
@@ -211,6 +210,36 @@ fn a_cookie_keeps_a_client_at_its_backend() {
         .any(|request| request.field("Cookie").is_none()));
 }
 
+/// The cookie is between the client and us: a backend does not set it.
+#[test]
+fn a_backend_has_no_say_in_the_cookie() {
+    let backend = Backend::answering(
+        "HTTP/1.1 103 Early Hints\r\nSet-Cookie: SOZUBALANCEID=early\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: SOZUBALANCEID=mine; Path=/\r\n\
+         Set-Cookie: sid=1\r\nset-cookie: SOZUBALANCEID = ; Max-Age=0\r\n\r\n",
+    );
+    let setup = Setup::http().backends(&[backend.address()]);
+    let proxy = setup.more("sticky_session = true\n").start();
+    let ours = "SOZUBALANCEID=main-0; Path=/; HttpOnly; SameSite=Lax";
+    let mut client = proxy.client();
+    for (fields, wanted) in [
+        ("", vec!["sid=1", ours]),
+        ("Cookie: SOZUBALANCEID=main-0\r\n", vec!["sid=1"]),
+    ] {
+        client.send(get(fields));
+        let hints = client.head();
+        assert_eq!(hints.all("Set-Cookie").len(), 0);
+        assert_eq!(client.response().all("Set-Cookie"), wanted);
+    }
+    // Where no cookie keeps anybody, it is like others.
+    proxy
+        .steer()
+        .ok("cluster update id=main sticky_session=false");
+    client.send(get(""));
+    client.head();
+    assert_eq!(client.response().all("Set-Cookie").len(), 3);
+}
+
 #[test]
 fn who_is_kept_moves_when_his_backend_goes() {
     let (_all, proxy) = before("sticky_session = true\n", &["", ""]);
@@ -255,179 +284,6 @@ fn the_listener_names_the_cookie_and_a_restarted_worker_knows_it() {
         let again = proxy.client().ask(get(&format!("Cookie: {pair}\r\n")));
         assert_eq!((again.text(), cookie(&again)), (first.text(), None));
     }
-}
-
-// ---- full backends --------------------------------------------------------------
-
-/// A backend that answers when the gate lets it.
-fn gated() -> (Gate, Backend) {
-    let gate = Gate::default();
-    let at = gate.clone();
-    let backend = Backend::replying(move |request| {
-        at.pass();
-        ok(request.target())
-    });
-    (gate, backend)
-}
-
-fn full_setup(backend: &Backend, keys: &str) -> Setup {
-    let row = format!("address = \"{}\", max_connections = 2", backend.address());
-    Setup::http()
-        .cluster("main", &["hostname = \"*\""], &[row])
-        .more(keys)
-}
-
-fn send(proxy: &Proxy, path: &str) -> Peer {
-    let mut client = proxy.client();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: example.com\r\n\r\n"));
-    client
-}
-
-fn wait_queued(proxy: &Proxy, count: u64) {
-    wait_until("so many wait", || {
-        let data = proxy.control("connections list").data;
-        let held = data.iter().filter(|line| line.contains(" state=held "));
-        (held.count() as u64 == count).then_some(())
-    });
-}
-
-#[test]
-fn who_waits_for_a_full_backend_is_served_in_order() {
-    let (gate, backend) = gated();
-    let proxy = full_setup(&backend, "queue_timeout = 60\n")
-        .top("worker_count", 2)
-        .start();
-    let mut first: Vec<Peer> = (0..2).map(|n| send(&proxy, &format!("/{n}"))).collect();
-    backend.wait_requests(2);
-    let mut waiting = Vec::new();
-    for n in 2..8 {
-        waiting.push(send(&proxy, &format!("/{n}")));
-        wait_queued(&proxy, n - 1);
-    }
-    assert_eq!(backend.requests().len(), 2);
-    // One gives up.
-    drop(waiting.remove(2));
-    wait_queued(&proxy, 5);
-    gate.admit(2);
-    first
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-    gate.admit(100);
-    for client in &mut waiting {
-        assert_eq!(client.response().status(), 200);
-    }
-    let mut paths: Vec<String> = backend
-        .requests()
-        .iter()
-        .map(|r| r.target().into())
-        .collect();
-    paths.sort();
-    assert_eq!(paths, ["/0", "/1", "/2", "/3", "/5", "/6", "/7"]);
-    wait_queued(&proxy, 0);
-}
-
-#[test]
-fn one_worker_serves_its_queue_in_the_order_in_which_it_came() {
-    let (gate, backend) = gated();
-    let row = format!("address = \"{}\", max_connections = 1", backend.address());
-    let setup = Setup::http().cluster("main", &["hostname = \"*\""], &[row]);
-    let proxy = setup.more("queue_timeout = 60\n").start();
-    let mut clients = vec![send(&proxy, "/0")];
-    backend.wait_requests(1);
-    for n in 1..9 {
-        clients.push(send(&proxy, &format!("/{n}")));
-        wait_queued(&proxy, n);
-    }
-    gate.admit(9);
-    clients
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.response().status(), 200));
-    let requests = backend.requests();
-    let paths: Vec<&str> = requests.iter().map(|r| r.target()).collect();
-    assert_eq!(
-        paths,
-        ["/0", "/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8"]
-    );
-}
-
-#[test]
-fn nobody_waits_longer_than_he_may_nor_behind_too_many() {
-    let (gate, backend) = gated();
-    let proxy = full_setup(&backend, "queue_timeout = 1\nmax_queue = 1\n").start();
-    let _busy = [send(&proxy, "/0"), send(&proxy, "/1")];
-    backend.wait_requests(2);
-    let begun = Instant::now();
-    let mut waiting = send(&proxy, "/2");
-    wait_queued(&proxy, 1);
-    let beyond = send(&proxy, "/3").response();
-    assert_eq!(
-        (beyond.status(), beyond.field("Retry-After")),
-        (503, Some("1"))
-    );
-    let late = waiting.response();
-    assert!(begun.elapsed().as_millis() >= 1000);
-    assert_eq!((late.status(), late.field("Retry-After")), (503, Some("1")));
-    proxy.wait_access(1, " proxy_queue_full ");
-    proxy.wait_access(1, " proxy_queue_timeout ");
-    // The connection is good for another one.
-    gate.admit(3);
-    assert_eq!(waiting.get("/4").status(), 200);
-    assert_eq!(backend.requests().len(), 3);
-}
-
-#[test]
-fn a_queue_does_not_outlive_its_cluster() {
-    let (_gate, backend) = gated();
-    let proxy = full_setup(&backend, "queue_timeout = 60\n").start();
-    let _busy = [send(&proxy, "/0"), send(&proxy, "/1")];
-    backend.wait_requests(2);
-    let mut waiting = send(&proxy, "/2");
-    wait_queued(&proxy, 1);
-    let mut client = proxy.steer();
-    let address = proxy.address();
-    client.transact(&[
-        format!("frontend remove listener={address} hostname=*"),
-        "backend remove cluster=main id=main-0".into(),
-        "cluster remove id=main".into(),
-    ]);
-    assert_eq!(waiting.response().status(), 503);
-}
-
-/// Another backend makes room as well.
-#[test]
-fn who_waits_is_served_by_a_backend_that_is_added() {
-    let (_gate, backend) = gated();
-    let proxy = full_setup(&backend, "queue_timeout = 60\n").start();
-    let _busy = [send(&proxy, "/0"), send(&proxy, "/1")];
-    backend.wait_requests(2);
-    let mut waiting = send(&proxy, "/2");
-    wait_queued(&proxy, 1);
-    let new = Backend::named("new");
-    let address = new.address();
-    proxy.steer().ok(&format!(
-        "backend add cluster=main id=new address={address}"
-    ));
-    assert_eq!(waiting.response().text(), "new");
-}
-
-#[test]
-fn a_tunnel_counts_and_tcp_waits_as_well() {
-    let row =
-        |backend: &Backend| format!("address = \"{}\", max_connections = 1", backend.address());
-    let backend = Backend::scripted(|peer, number| {
-        peer.send([b'0' + number as u8]);
-        peer.rest();
-        Ok(())
-    });
-    let setup = Setup::tcp().cluster("main", &[""], &[row(&backend)]);
-    let proxy = setup.more("queue_timeout = 60\n").start();
-    let mut first = proxy.client();
-    assert_eq!(first.exactly(1).expect("a byte"), b"0");
-    let mut second = proxy.client();
-    wait_queued(&proxy, 1);
-    assert_eq!(backend.connections(), 1);
-    drop(first);
-    assert_eq!(second.exactly(1).expect("a byte"), b"1");
 }
 
 // ---- those that come back ---------------------------------------------------------

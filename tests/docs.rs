@@ -320,6 +320,7 @@ fn check_field(name: &str, text: &str) {
         "bytes_up" | "bytes_down" => number() && text != "0",
         "connected_ms" | "first_byte_ms" | "total_ms" => number() && text.contains('.'),
         "status" => text == "200",
+        "user" => text == "-",
         "end" => text == "ok",
         _ => true,
     };

@@ -298,7 +298,7 @@ fn they_are_said_shown_and_explained() {
     control.ok("cluster update id=main unset=deny,request_rate,request_burst,max_body");
     assert_eq!(control.dump(), before);
     for (line, wanted) in [
-        ("request_burst=5", "means nothing without request_rate"),
+        ("request_burst=5", "does nothing without request_rate"),
         (
             "request_rate=1 request_burst=3601",
             "more than comes in 3600 seconds",

@@ -14,7 +14,7 @@ fn what_comes_in_the_open_is_sent_to_https() {
     control.transact(&[
         add("hostname=a.test https_redirect=301"),
         add("hostname=b.test https_redirect=308 https_port=8443 hsts=max-age=7"),
-        add("hostname=c.test https_redirect=false https_port=8443"),
+        add("hostname=c.test https_redirect=false"),
     ]);
     let mut client = proxy.client();
     for (request, status, location) in [

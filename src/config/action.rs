@@ -7,6 +7,7 @@ use super::certificate::path as absolute;
 use super::fields::{check_answer, fault, Fault, Fields};
 use super::object::{word, Words};
 use crate::limits::EDITS_BYTES_MAX;
+use crate::parser::path::normal;
 use crate::state::{
     Actions, BasicAuth, Edits, Frontend, Heads, Own, PathRule, Template, Users, PREFIX_FIELD,
 };
@@ -19,11 +20,11 @@ pub fn actions_from(fields: &mut Fields, path: &PathRule) -> Result<Option<Rc<Ac
     // What is no number is no.
     let redirect = fields.text_or_none("https_redirect");
     let redirect = redirect.and_then(|status| status.parse().ok());
-    let port = fields
-        .int_or_none("https_port")
-        .filter(|_| redirect.is_some());
-    let mut prefix = |key| fields.text_or_none(key).map(String::into_boxed_str);
-    let (strip_prefix, add_prefix) = (prefix("strip_prefix"), prefix("add_prefix"));
+    let port = fields.int_or_none("https_port");
+    // Of what a client spells as it likes.
+    let strip_prefix = fields
+        .text_or_none("strip_prefix")
+        .map(|path| normal(&path));
     let actions = Actions {
         https_redirect: redirect,
         https_port: port
@@ -32,8 +33,10 @@ pub fn actions_from(fields: &mut Fields, path: &PathRule) -> Result<Option<Rc<Ac
         hsts: fields.text_or_none("hsts").map(String::into_boxed_str),
         basic_auth: basic_auth_from(fields)?,
         own: own_from(fields)?,
-        strip_prefix,
-        add_prefix,
+        strip_prefix: strip_prefix.map(String::into_boxed_str),
+        add_prefix: fields
+            .text_or_none("add_prefix")
+            .map(String::into_boxed_str),
         set_host: fields.text_or_none("set_host").map(String::into_boxed_str),
         request_headers: edits_from(fields, "request_headers", Heads::Requests)?,
         response_headers: edits_from(fields, "response_headers", Heads::Responses)?,
@@ -50,17 +53,13 @@ fn own_from(fields: &mut Fields) -> Result<Option<Own>, Fault> {
     let answer = fields.text_or_none("answer");
     let body = fields.text_or_none("answer_body");
     match (deny, redirect, answer, body) {
-        (true, None, None, None) => Ok(Some(Own::Deny)),
-        (false, Some(to), None, None) => Ok(Some(Own::Redirect {
+        (true, None, None, _) => Ok(Some(Own::Deny)),
+        (false, Some(to), None, _) => Ok(Some(Own::Redirect {
             status: status.parse().unwrap_or(302),
             to: Template::parse(&to).map_err(|what| fault("redirect", what))?,
         })),
         (false, None, Some(answer), body) => answer_from(&answer, body).map(Some),
-        (false, None, None, None) => Ok(None),
-        (false, _, None, Some(_)) => Err(fault(
-            "answer_body",
-            "needs answer, the status it comes with",
-        )),
+        (false, None, None, _) => Ok(None),
         (true, Some(_), ..) => Err(fault("redirect", ONE_ONLY)),
         _ => Err(fault("answer", ONE_ONLY)),
     }

@@ -20,17 +20,13 @@ pub fn check_from(fields: &mut Fields, tls: Option<&BackendTls>) -> Result<Optio
         fields.int("health_timeout")?,
     );
     let (rise, fall) = (fields.int("health_rise")?, fields.int("health_fall")?);
-    if kind != "http" && body.is_some() {
-        return Err(fault(
-            "health_body",
-            "does nothing without health_check = http",
-        ));
-    }
     if kind == "none" {
-        return match host {
-            None => Ok(None),
-            Some(_) => Err(fault("health_host", "does nothing without health_check")),
-        };
+        return Ok(None);
+    }
+    if kind == "tcp" && tls.is_none() && host.is_some() {
+        let what =
+            "does nothing with health_check = tcp, without tls = true: leave it out, or unset it";
+        return Err(fault("health_host", what));
     }
     if tls.is_some_and(|tls| tls.verify && tls.server_name.is_none()) && host.is_none() {
         let what = "is required: a check asks for no host by which a certificate could be verified; or give tls_server_name";

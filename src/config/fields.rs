@@ -6,6 +6,7 @@
 
 use super::certificate::{check_pem, cipher_names, version_name};
 use super::keys::{Default, Key, Kind};
+use super::needs;
 use crate::limits::{ANSWER_BYTES_MAX, FILE_PATH_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::limits::{LIST_MAX, LOG_LEVELS_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use crate::limits::{TARGET_BYTES_MAX, TEXT_CHARS_MAX};
@@ -90,7 +91,14 @@ impl Fields {
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.values.iter().any(|(known, _)| *known == name)
+        self.get(name).is_some()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let mut values = self.values.iter();
+        values
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 
     /// The values of some keys, which are not here any more.
@@ -102,8 +110,9 @@ impl Fields {
         Fields { values: taken }
     }
 
-    /// Adds the defaults of `keys`.
+    /// Adds the defaults of `keys`; refuses what does nothing.
     pub fn complete(&mut self, keys: &'static [Key]) -> Result<(), Fault> {
+        needs::check(self, keys)?;
         for key in keys {
             let Default::Is(text) = key.default else {
                 continue;

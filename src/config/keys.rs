@@ -3,6 +3,7 @@
 //! The only place where a key is described. `config` and `proto` read by it,
 //! `help` prints it, `tests/docs.rs` compares it with the documents.
 
+use super::needs::Need;
 use crate::limits::{CANARY_SECONDS_MAX, HEAD_BYTES_MAX, PAUSE_SECONDS_MAX, QUEUE_MAX};
 use crate::limits::{CHECK_RUN_MAX, EJECT_RUN_MAX, TIMEOUT_SECONDS_MAX, WEIGHT_MAX};
 use crate::quota::crowd::CONNECTIONS_MAX;
@@ -20,6 +21,8 @@ pub struct Key {
     pub kind: Kind,
     pub default: Default,
     pub sentence: &'static str,
+    /// Without that it does nothing.
+    pub needs: Option<Need>,
 }
 
 /// Which values a key takes.
@@ -176,12 +179,18 @@ const fn key(name: &'static str, kind: Kind, default: Default, sentence: &'stati
         kind,
         default,
         sentence,
+        needs: None,
     }
 }
 
 impl Key {
     const fn also(mut self, name: &'static str) -> Key {
         self.also = Some(name);
+        self
+    }
+
+    const fn needs(mut self, key: &'static str, values: &'static [&'static str]) -> Key {
+        self.needs = Some(Need { key, values });
         self
     }
 
@@ -252,7 +261,7 @@ pub static GLOBAL: &[Key] = &[
     key("control_viewer_groups", Names, Empty, "Groups of users who may ask on command_socket, and change nothing."),
     key("saved_state", File, Empty, "The file in which the running state is kept over a restart."),
     key("save_secrets", Bool, Is("false"), "Whether the keys of certificates and the hashes of basic_auth are saved as well; if not, where they lie."),
-    key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once."),
+    key("automatic_state_save", Bool, Is("false"), "Whether every change is written to saved_state at once.").needs("saved_state", &[]),
     key("log_level", Levels, Is("info"), "What is logged: off, error, warn, info, debug or trace, also per module, as in RUST_LOG."),
     key("log_target", Sink, Is("stdout"), "Where the log goes."),
     key("log_access_target", Sink, Empty, "Where the lines about requests go, \"none\" for nowhere; they go to log_target if it is not given."),
@@ -294,12 +303,12 @@ pub static LISTENER: &[Key] = &[
     key("sticky_name", Name, Is("SOZUBALANCEID"), "The name of the cookie for sticky sessions."),
     key("trusted_proxies", Ranges, Empty, "Clients whose X-Forwarded-Proto, -Host, -Port and X-Request-Id are believed."),
     key("expect_proxy", Bool, Is("false"), "Whether clients are proxies that say first, in the PROXY protocol (version 1 or 2), whom they speak for."),
-    key("proxy_sources", Ranges, Empty, "From where clients say so, and have to; others speak for themselves. If it is not given, all have to."),
+    key("proxy_sources", Ranges, Empty, "From where clients say so, and have to; others speak for themselves. If it is not given, all have to.").needs("expect_proxy", &["true"]),
     key("allow", Ranges, Empty, "Clients that may come; others are closed at once. If it is not given, all may."),
     key("deny", Ranges, Empty, "Clients that may not come, even if they are in allow."),
     key("max_connections_per_ip", Int { min: 1, max: CONNECTIONS_MAX }, Empty, "Most connections of one client, an IPv4 address or IPv6 /64, over all workers; more are closed at once."),
     key("request_rate", Int { min: 1, max: RATE_MAX }, Empty, "Most requests a second of one client, over all workers; more are answered 429."),
-    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second."),
+    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second.").needs("request_rate", &[]),
     key("max_body", ANY_COUNT, Empty, "Most bytes of a request's body; a longer one is answered 413."),
     key("min_rate", ANY_COUNT, Empty, "Fewest bytes a second that a client sends of a request's body, or takes of a response, while it is waited for."),
     key("tls_versions", Versions, Https("TLSv1.2,TLSv1.3"), "Which versions of TLS it speaks."),
@@ -363,34 +372,34 @@ pub static CLUSTER: &[Key] = &[
     key("id", Name, Implied("the NAME of the table"), "The name of the cluster."),
     key("protocol", PROTOCOL, Is("http"), "What its backends speak."),
     key("load_balancing", BALANCING, Is("round_robin"), "How a backend is chosen for a request.").also("load_balancing_policy"),
-    key("hash_on", Part, Is("source"), "What hash goes by: requests alike in it go to the same backend; what has no such header or cookie goes by its source."),
-    key("sticky_session", Bool, Is("false"), "Whether a client is kept at its backend by a cookie, sticky_name of the listener.").also("sticky_sessions"),
+    key("hash_on", Part, Is("source"), "What hash goes by: requests alike in it go to the same backend; what has no such header or cookie goes by its source.").needs("load_balancing", &["hash"]),
+    key("sticky_session", Bool, Is("false"), "Whether a client is kept at its backend by a cookie, sticky_name of the listener.").also("sticky_sessions").needs("protocol", &["http"]),
     key("slow_start", Int { min: 0, max: TIMEOUT_SECONDS_MAX }, Is("0"), "For so many seconds the weight of a backend grows that was added or came back."),
     key("max_queue", Int { min: 0, max: QUEUE_MAX }, Is("1024"), "How many requests of one worker wait at most while all backends have max_connections."),
     key("queue_timeout", Seconds, Is("5"), "How long one may wait there, before it is answered 503."),
     key("allow", Ranges, Empty, "Clients that may come; others are answered 403, for TCP reset. If it is not given, all may."),
     key("deny", Ranges, Empty, "Clients that may not come, even if they are in allow."),
     key("request_rate", Int { min: 1, max: RATE_MAX }, Empty, "Most requests a second of one client, over all workers; more are answered 429."),
-    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second."),
+    key("request_burst", Int { min: 1, max: BURST_MAX }, Empty, "How many requests of one client may come at once; if it is not given, those of a second.").needs("request_rate", &[]),
     key("max_body", ANY_COUNT, Empty, "Most bytes of a request's body; it wins over the listener's."),
     key("send_proxy", SEND_PROXY, Is("none"), "Whether backends are told first, in this version of the PROXY protocol, who the client is."),
     key("tls", Bool, Is("false"), "Whether TLS is spoken with its backends."),
-    key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for."),
-    key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system."),
-    key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for."),
-    key("tls_certificate", Pem, Empty, "The certificate that backends know us by, if they ask for one, and behind it what leads from it to a root."),
+    key("tls_verify", Bool, Is("true"), "Whether a backend must prove by a certificate that it is who it is taken for.").needs("tls", &["true"]),
+    key("tls_ca", Pem, Empty, "The certificates that such a proof ends at; if it is not given, those of the system.").needs("tls", &["true"]),
+    key("tls_server_name", Hostname, Empty, "Who backends are taken for, a name or an IP; if it is not given, the host that is asked for.").needs("tls", &["true"]),
+    key("tls_certificate", Pem, Empty, "The certificate that backends know us by, if they ask for one, and behind it what leads from it to a root.").needs("tls", &["true"]),
     key("tls_key", Pem, Empty, "Its private key, without a password."),
     key("tls_certificate_path", File, InCommand, "Where this certificate was read: what is saved without the key is read from there again."),
     key("tls_key_path", File, InCommand, "Where this key was read."),
     key("health_check", HEALTH_CHECK, Is("none"), "How its backends are asked whether they are well: by a connection, or by a GET on one; those that are not are left alone."),
-    key("health_path", Target, Is("/"), "What the GET asks for."),
-    key("health_host", Hostname, Empty, "Its Host, and under TLS whom a backend is taken for if there is no tls_server_name; if it is not given, the backend's address."),
-    key("health_status", Statuses, Is("200-399"), "Which status the answer must have."),
-    key("health_body", Text, Empty, "What the first 4 KiB of the answer's body must hold."),
-    key("health_interval", Seconds, Is("10"), "How often a backend is asked."),
-    key("health_timeout", Seconds, Is("3"), "How long it may take until it has answered."),
-    key("health_rise", CHECK_RUN, Is("2"), "After so many good answers in a row it is up again."),
-    key("health_fall", CHECK_RUN, Is("3"), "After so many bad ones in a row it is down."),
+    key("health_path", Target, Is("/"), "What the GET asks for.").needs("health_check", &["http"]),
+    key("health_host", Hostname, Empty, "Its Host, and under TLS whom a backend is taken for if there is no tls_server_name; if it is not given, the backend's address.").needs("health_check", &["tcp", "http"]),
+    key("health_status", Statuses, Is("200-399"), "Which status the answer must have.").needs("health_check", &["http"]),
+    key("health_body", Text, Empty, "What the first 4 KiB of the answer's body must hold.").needs("health_check", &["http"]),
+    key("health_interval", Seconds, Is("10"), "How often a backend is asked.").needs("health_check", &["tcp", "http"]),
+    key("health_timeout", Seconds, Is("3"), "How long it may take until it has answered.").needs("health_check", &["tcp", "http"]),
+    key("health_rise", CHECK_RUN, Is("2"), "After so many good answers in a row it is up again.").needs("health_check", &["tcp", "http"]),
+    key("health_fall", CHECK_RUN, Is("3"), "After so many bad ones in a row it is down.").needs("health_check", &["tcp", "http"]),
     key("eject_5xx", Int { min: 0, max: EJECT_RUN_MAX }, Is("0"), "After so many 5xx responses in a row a worker leaves a backend alone for a while; 0 for never."),
     key("answers", Answers, Empty, "Bodies of our own answers; they win over the listener's."),
 ];
@@ -405,7 +414,7 @@ pub static FRONTEND: &[Key] = &[
     key("method", Method, Empty, "The method that is asked for; every one if it is not given."),
     key("cluster", Name, Implied("the cluster it stands in"), "The cluster that serves it; with redirect, answer or deny there may be none."),
     key("https_redirect", REDIRECT, Is("false"), "Whether, and with which status, requests that do not come by TLS are sent to https."),
-    key("https_port", Int { min: 1, max: 65535 }, Is("443"), "The port to which https_redirect sends them."),
+    key("https_port", Int { min: 1, max: 65535 }, Is("443"), "The port to which https_redirect sends them.").needs("https_redirect", &["301", "308"]),
     key("hsts", Hsts, Empty, "The value of Strict-Transport-Security, put on responses over TLS."),
     key("deny", Bool, Is("false"), "Whether everybody is answered 403."),
     key("basic_auth", Users, Empty, "Who is let in, by name and password; the hashes are SHA-crypt ($5$, $6$). Others are answered 401."),
@@ -413,9 +422,9 @@ pub static FRONTEND: &[Key] = &[
     key("basic_auth_fingerprint", Name, InCommand, "SHA-256 of these lines in hexadecimal: what they are known by where they are left out."),
     key("realm", Realm, Empty, "For what clients say they need a password; restricted if it is not given."),
     key("redirect", Redirect, Empty, "Where clients are sent instead of to a backend; a word in braces stands for that part of what they asked for."),
-    key("redirect_status", STATUS, Is("302"), "The status with which they are sent there."),
+    key("redirect_status", STATUS, Is("302"), "The status with which they are sent there.").needs("redirect", &[]),
     key("answer", Answer, Empty, "What clients are answered instead of by a backend; without a text it is the page of that status."),
-    key("answer_body", Body, Empty, "The text of answer, if it is not there."),
+    key("answer_body", Body, Empty, "The text of answer, if it is not there.").needs("answer", &[]),
     key("strip_prefix", Path, Empty, "The beginning of the path that backends do not see; they are told of it in X-Forwarded-Prefix."),
     key("add_prefix", Path, Empty, "What is put before the path for backends."),
     key("set_host", Authority, Empty, "The host that backends are asked for; X-Forwarded-Host says which one the client asked for."),

@@ -11,6 +11,7 @@ mod check;
 pub mod fields;
 pub mod foreign;
 pub mod keys;
+pub mod needs;
 pub mod object;
 mod quota;
 mod read;

@@ -11,6 +11,7 @@ use super::fields::{fault, Fault, Fields};
 use super::keys::{BACKEND, CLUSTER, FRONTEND, LISTENER};
 use super::quota::{quota_from, quota_words};
 use crate::certificate::authorities;
+use crate::parser::path::normal;
 use crate::parser::proxy_protocol::Version;
 use crate::state::{Backend, BackendState, BackendTls, Cidr, Cluster, Frontend};
 use crate::state::{
@@ -65,10 +66,6 @@ fn proxy_from(fields: &mut Fields, protocol: Protocol) -> Result<(bool, Vec<Cidr
     let (expected, sources) = (fields.bool("expect_proxy")?, fields.ranges("proxy_sources"));
     match (expected, protocol) {
         (true, Protocol::Metrics) => Err(fault("expect_proxy", "belongs to no metrics listener")),
-        (false, _) if !sources.is_empty() => Err(fault(
-            "proxy_sources",
-            "means nothing without expect_proxy = true",
-        )),
         _ => Ok((expected, sources)),
     }
 }
@@ -200,14 +197,7 @@ fn backend_tls_from(fields: &mut Fields, protocol: Protocol) -> Result<Option<Ba
     };
     let own = own_certificate_from(fields)?;
     if !tls {
-        let alone = match (&ca, &server_name, &own) {
-            (Some(_), ..) => "tls_ca",
-            (_, Some(_), _) => "tls_server_name",
-            (.., Some(_)) => "tls_certificate",
-            _ => return Ok(None),
-        };
-        let what = "does nothing without tls = true: leave it out, or unset it";
-        return Err(fault(alone, what));
+        return Ok(None);
     }
     if protocol == Protocol::Tcp && verify && server_name.is_none() {
         let what = "is required: a tcp cluster is asked for no host; or say tls_verify = false";
@@ -261,7 +251,8 @@ pub fn frontend_id_from(mut fields: Fields) -> Result<FrontendId, Fault> {
 }
 
 fn identity_from(fields: &mut Fields) -> Result<FrontendId, Fault> {
-    let path = fields.text("path")?.into();
+    // As requests are looked up.
+    let path = normal(&fields.text("path")?).into();
     Ok(FrontendId {
         listener: fields.address("listener")?,
         hostname: fields.host("hostname")?,
@@ -288,13 +279,16 @@ pub fn backend_from(mut fields: Fields) -> Result<Backend, Fault> {
     fields.complete(BACKEND)?;
     Ok(Backend {
         cluster: fields.text("cluster")?.into(),
-        id: fields.text("id")?.into(),
+        id: for_cookie("id", fields.text("id")?)?.into(),
         address: fields.server("address")?,
         weight: u16::try_from(fields.int("weight")?)
             .map_err(|_| fault("weight", "is too large"))?,
         backup: fields.bool("backup")?,
         max_connections: fields.int_or_none("max_connections"),
-        sticky_id: sticky_id(&mut fields)?,
+        sticky_id: match fields.text_or_none("sticky_id") {
+            Some(id) => Some(for_cookie("sticky_id", id)?.into()),
+            None => None,
+        },
         state: match fields.text("state")?.as_str() {
             "drain" => BackendState::Drain,
             "down" => BackendState::Down,
@@ -346,14 +340,13 @@ fn sticky_name(fields: &mut Fields) -> Result<String, Fault> {
     Ok(name)
 }
 
-/// It stands in a cookie.
-fn sticky_id(fields: &mut Fields) -> Result<Option<Box<str>>, Fault> {
-    let id = fields.text_or_none("sticky_id").map(String::into_boxed_str);
-    match id {
-        Some(id) if id.contains([';', ',']) => {
-            let what = format!("{id:?} is not a value for a cookie: it has a comma or semicolon");
-            Err(fault("sticky_id", what))
+/// A name of a backend; of those only two characters are none of a cookie's value (RFC 6265 section 4.1.1).
+fn for_cookie(key: &'static str, name: String) -> Result<String, Fault> {
+    match name.contains([';', ',']) {
+        false => Ok(name),
+        true => {
+            let what = format!("{name:?} is not a value for a cookie: it has a comma or semicolon");
+            Err(fault(key, what))
         }
-        id => Ok(id),
     }
 }

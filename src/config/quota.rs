@@ -30,8 +30,7 @@ pub fn quota_from(fields: &mut Fields, protocol: Protocol) -> Result<Quota, Faul
 fn rate_from(fields: &mut Fields) -> Result<Option<Rate>, Fault> {
     let burst = fields.int_or_none("request_burst");
     let Some(per_second) = fields.int_or_none("request_rate") else {
-        let what = "means nothing without request_rate";
-        return burst.map_or(Ok(None), |_| Err(fault("request_burst", what)));
+        return Ok(None);
     };
     let burst = burst.unwrap_or(per_second);
     if burst.div_ceil(per_second) > FILL_SECONDS_MAX {

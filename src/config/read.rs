@@ -14,7 +14,7 @@ use super::table::{Object, Place, Reader};
 use super::Settings;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::parser::toml::{self, Item, Table};
-use crate::state::{Change, Cluster, Frontend, Protocol, State, Timeouts};
+use crate::state::{Change, Cluster, Code, Frontend, Protocol, State, Timeouts};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -134,6 +134,7 @@ fn everything(reader: &mut Reader, root: &Table) -> Option<Config> {
     let defaults = || Settings::from(Fields::default()).ok();
     let mut building = Building {
         state: State::default(),
+        broken: settings.is_none(),
         timeouts: settings.clone().or_else(defaults)?.timeouts,
     };
     if let Some(item) = root.get("listeners") {
@@ -166,14 +167,31 @@ fn everything(reader: &mut Reader, root: &Table) -> Option<Config> {
 /// The state so far, and the global time limits.
 struct Building {
     state: State,
+    /// Something is not in it because it is wrong.
+    broken: bool,
     timeouts: Timeouts,
 }
 
 impl Building {
     fn apply(&mut self, reader: &mut Reader, at: usize, change: Change) {
         if let Err(refused) = self.state.apply(&change) {
-            reader.error(at, refused.what);
+            // What is missing may stand there, and be what is broken.
+            let follows = matches!(refused.code, Code::Missing | Code::Mismatch);
+            if !(self.broken && follows) {
+                reader.error(at, refused.what);
+            }
         }
+    }
+
+    fn build<T>(
+        &mut self,
+        reader: &mut Reader,
+        object: Object,
+        from: impl FnOnce(Fields) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let built = reader.build(object, from);
+        self.broken |= built.is_none();
+        built
     }
 
     fn listener(&mut self, reader: &mut Reader, table: &Table, at: usize) {
@@ -182,7 +200,7 @@ impl Building {
         let at = object.place_of("address");
         let timeouts = self.timeouts;
         let build = |fields| object::listener_from(fields, &timeouts);
-        if let Some(listener) = reader.build(object, build) {
+        if let Some(listener) = self.build(reader, object, build) {
             let address = listener.address;
             self.apply(reader, at, Change::ListenerAdd(listener.into()));
             if let Some(mut object) = certificate {
@@ -200,7 +218,7 @@ impl Building {
             true => certificate_from(fields),
             false => Err(missing("key")),
         };
-        let Some(certificate) = reader.build(object, build) else {
+        let Some(certificate) = self.build(reader, object, build) else {
             return;
         };
         let (listener, fingerprint) = (certificate.listener, certificate.fingerprint());
@@ -220,7 +238,7 @@ impl Building {
                 false => object::cluster_from(fields),
             }
         };
-        let Some(cluster) = reader.build(object, build) else {
+        let Some(cluster) = self.build(reader, object, build) else {
             return;
         };
         let cluster = Rc::new(cluster);
@@ -243,7 +261,7 @@ impl Building {
             if !object.fields.contains("id") {
                 reader.implied(&mut object, "id", &format!("{cluster}-{index}"));
             }
-            if let Some(backend) = reader.build(object, object::backend_from) {
+            if let Some(backend) = self.build(reader, object, object::backend_from) {
                 self.apply(reader, at, Change::BackendAdd(backend.into()));
             }
         }
@@ -263,7 +281,7 @@ impl Building {
         if let Some(cluster) = cluster {
             reader.implied(&mut object, "cluster", &cluster.id);
         }
-        let Some(frontend) = reader.build(object, object::frontend_from) else {
+        let Some(frontend) = self.build(reader, object, object::frontend_from) else {
             return;
         };
         let address = frontend.identity.listener;

@@ -86,10 +86,6 @@ impl Settings {
         fields.complete(GLOBAL)?;
         let saved_state = fields.text_or_none("saved_state").map(PathBuf::from);
         let automatic_state_save = fields.bool("automatic_state_save")?;
-        if automatic_state_save && saved_state.is_none() {
-            let what = "needs saved_state, the file to save to";
-            return Err(fault("automatic_state_save", what));
-        }
         let Some(log_target) = target(fields.text("log_target")?) else {
             return Err(fault(
                 "log_target",

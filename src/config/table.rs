@@ -42,6 +42,8 @@ impl Place {
 pub struct Object {
     pub fields: Fields,
     at: usize,
+    /// Some value was, and is reported: what else would seem wrong may follow from that.
+    wrong: bool,
     /// Where the value of a key stands.
     places: Vec<(&'static str, usize)>,
 }
@@ -59,6 +61,7 @@ impl Object {
         Some(Object {
             fields: self.fields.split_off(names),
             at: *at,
+            wrong: self.wrong,
             places: self.places.clone(),
         })
     }
@@ -97,6 +100,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A value of an object is wrong.
+    fn wrong(&mut self, object: &mut Object, at: usize, what: String) {
+        object.wrong = true;
+        self.error(at, what);
+    }
+
     pub fn error(&mut self, at: usize, what: String) {
         if self.errors.len() < CONFIG_REPORTS_MAX {
             self.errors.push((at, what));
@@ -124,6 +133,7 @@ impl<'a> Reader<'a> {
         let mut object = Object {
             fields: Fields::default(),
             at,
+            wrong: false,
             places: Vec::new(),
         };
         for (name, item) in table.iter() {
@@ -137,7 +147,7 @@ impl<'a> Reader<'a> {
             } else if let Some(status) = answer_status(name).filter(|_| answers()) {
                 self.answer(&mut object, status, item);
             } else {
-                self.no_key(place, name, item);
+                self.no_key(&mut object, place, name, item);
             }
         }
         self.default_files(&mut object, place);
@@ -153,7 +163,7 @@ impl<'a> Reader<'a> {
             if object.place(key.name).is_none() {
                 match self.resolve(key.kind, path.to_string()) {
                     Ok(path) => object.fields.set(key.name, Value::Text(path)),
-                    Err(what) => self.error(object.at, format!("{}: {what}", key.name)),
+                    Err(what) => self.wrong(object, object.at, format!("{}: {what}", key.name)),
                 }
             }
         }
@@ -164,7 +174,7 @@ impl<'a> Reader<'a> {
         object.places.push((name, object.at));
         match of_text(Kind::Name, text) {
             Ok(value) => object.fields.set(name, value),
-            Err(what) => self.error(object.at, format!("{name}: {what}")),
+            Err(what) => self.wrong(object, object.at, format!("{name}: {what}")),
         }
     }
 
@@ -178,8 +188,12 @@ impl<'a> Reader<'a> {
         match from(fields) {
             Ok(built) => Some(built),
             Err(fault) => {
-                // A value that was wrong is missing now: it is reported already.
-                if !fault.missing || object.place(fault.key).is_none() {
+                // A value that was wrong is missing now.
+                let true_one = match fault.missing {
+                    true => object.place(fault.key).is_none(),
+                    false => !object.wrong,
+                };
+                if true_one {
                     self.error(object.place_of(fault.key), fault.to_string());
                 }
                 None
@@ -234,7 +248,7 @@ impl<'a> Reader<'a> {
             Err(fault) => Err(fault.what),
         });
         if let Err(what) = value {
-            self.error(item.at, format!("{name}: {what}"));
+            self.wrong(object, item.at, format!("{name}: {what}"));
         }
     }
 
@@ -299,14 +313,14 @@ impl<'a> Reader<'a> {
                 "answers: expected a table of files by status, found {}",
                 item.value.kind()
             );
-            return self.error(item.at, what);
+            return self.wrong(object, item.at, what);
         };
         for (name, item) in table.iter() {
             match status_of(name) {
                 Some(status) => self.answer(object, status, item),
                 None => {
                     let what = format!("answers: {name:?} is no status that we answer with");
-                    self.error(item.key_at, what);
+                    self.wrong(object, item.key_at, what);
                 }
             }
         }
@@ -325,7 +339,7 @@ impl<'a> Reader<'a> {
             inserted.map_err(|fault| fault.what)
         });
         if let Err(what) = inserted {
-            self.error(item.at, format!("answer {status}: {what}"));
+            self.wrong(object, item.at, format!("answer {status}: {what}"));
         }
     }
 
@@ -349,7 +363,7 @@ impl<'a> Reader<'a> {
             Ok(())
         });
         if let Err(what) = kept {
-            self.error(item.at, format!("{}: {what}", key.name));
+            self.wrong(object, item.at, format!("{}: {what}", key.name));
         }
     }
 
@@ -369,7 +383,7 @@ impl<'a> Reader<'a> {
         read.map_err(|error| format!("{} cannot be read: {error}", path.display()))
     }
 
-    fn no_key(&mut self, place: &Place, name: &str, item: &Item) {
+    fn no_key(&mut self, object: &mut Object, place: &Place, name: &str, item: &Item) {
         let at = item.key_at;
         match foreign::find(place.name, name) {
             Some(foreign) if foreign.fate == Fate::Ignored => {
@@ -379,7 +393,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Some(_) if item.value == toml::Value::Bool(false) => {}
-            Some(foreign) => self.error(at, format!("{name}: {}", foreign.sentence)),
+            Some(foreign) => self.wrong(object, at, format!("{name}: {}", foreign.sentence)),
             None => {
                 let keys = place.all().filter(|key| !is_implied(key));
                 let names = keys.map(|key| key.name).chain(place.tables.iter().copied());
@@ -388,7 +402,7 @@ impl<'a> Reader<'a> {
                     None => String::new(),
                 };
                 let shown: String = name.chars().take(64).collect();
-                self.error(at, format!("unknown key {shown:?}{hint}"));
+                self.wrong(object, at, format!("unknown key {shown:?}{hint}"));
             }
         }
     }

@@ -52,8 +52,14 @@ impl Proofs {
         }
     }
 
-    /// Looks at who sent a head.
-    pub fn judge(&mut self, auth: &BasicAuth, head: Head, now_us: u64) -> Verdict {
+    /// Looks at who sent a head; the name of who is served goes into `user`.
+    pub fn judge(
+        &mut self,
+        auth: &BasicAuth,
+        head: Head,
+        now_us: u64,
+        user: &mut Vec<u8>,
+    ) -> Verdict {
         let mut values = head.all(Name::Authorization);
         let (Some(value), None) = (values.next(), values.next()) else {
             return Verdict::Unnamed;
@@ -72,7 +78,9 @@ impl Proofs {
             return Verdict::Wrong;
         };
         let trace = hash.trace(password, &self.key);
+        let named = name.unwrap_or_default().as_bytes();
         if known && self.right.contains(&trace) {
+            user.extend_from_slice(named);
             return Verdict::Served;
         }
         if !self.may_hash(hash.rounds(), now_us) {
@@ -81,6 +89,7 @@ impl Proofs {
         match hash.fits(password) && known {
             true => {
                 self.remember(trace);
+                user.extend_from_slice(named);
                 Verdict::Served
             }
             false => Verdict::Wrong,
@@ -144,6 +153,7 @@ mod tests {
         }
     }
 
+    /// None is named but who is served.
     fn judge(proofs: &mut Proofs, auth: &BasicAuth, fields: &str, now_us: u64) -> Verdict {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let mut lines = Fields::new();
@@ -153,7 +163,15 @@ mod tests {
             bytes: text.as_bytes(),
             lines: lines.as_slice(),
         };
-        proofs.judge(auth, head, now_us)
+        let mut user = Vec::new();
+        let verdict = proofs.judge(auth, head, now_us, &mut user);
+        let wanted = if verdict == Verdict::Served {
+            "jane"
+        } else {
+            ""
+        };
+        assert_eq!(user, wanted.as_bytes());
+        verdict
     }
 
     fn basic(name: &str, password: &str) -> String {

@@ -43,6 +43,12 @@ pub fn put_without(field: &[u8], value: &[u8], name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether a Set-Cookie field is about the cookie of that name (RFC 6265 section 5.2).
+pub fn sets(value: &[u8], name: &[u8]) -> bool {
+    let pair = value.split(|byte| *byte == b';').next();
+    pair.is_some_and(|pair| value_of(pair.trim_ascii(), name).is_some())
+}
+
 /// The field line that gives a client a cookie for as long as its browser is open.
 pub fn put_set_cookie(name: &str, value: &str, secure: bool, out: &mut Vec<u8>) {
     for part in [
@@ -82,6 +88,22 @@ mod tests {
             let mut out = Vec::new();
             put_without(b"Cookie", value.as_bytes(), b"S", &mut out);
             assert_eq!(out, rest.as_bytes(), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_a_backend_would_set() {
+        for (value, ours) in [
+            ("S=a", true),
+            (" S = a; Path=/x; Max-Age=0", true),
+            ("S=", true),
+            ("SS=a", false),
+            ("s=a", false),
+            ("a=b; S=c", false),
+            ("S", false),
+            ("", false),
+        ] {
+            assert_eq!(sets(value.as_bytes(), b"S"), ours, "{value}");
         }
     }
 

@@ -83,14 +83,6 @@ impl Request<'_> {
     pub fn hostname(&self) -> &[u8] {
         self.host.as_ref().map_or(&b""[..], |host| host.name)
     }
-
-    /// The path to route by: `OPTIONS *` is about the server as a whole.
-    pub fn routed_path(&self) -> &[u8] {
-        match self.target.bytes {
-            b"*" => b"/",
-            _ => self.target.path(),
-        }
-    }
 }
 
 /// The one host that this request is for (RFC 9112 sections 3.2 and 3.3).

@@ -332,6 +332,8 @@ pub struct Shown<'a> {
     pub hsts: Option<&'a str>,
     /// What the frontend does to the fields.
     pub edits: Option<&'a Edits>,
+    /// The name of a cookie that is between the client and us: no backend sets it.
+    pub ours: Option<&'a [u8]>,
     /// A cookie that keeps the client at its backend: name, value, and whether it came by TLS.
     pub cookie: Option<(&'a str, &'a str, bool)>,
 }
@@ -359,6 +361,7 @@ pub fn response(
             | Name::TransferEncoding
             | Name::Upgrade => {}
             Name::StrictTransportSecurity if shown.hsts.is_some() => {}
+            Name::SetCookie if is_ours(field, head, shown.ours) => {}
             Name::Trailer if !(chunked && body == Body::Chunked) => {}
             Name::ContentLength => put_response_length(line.status, body, field, head, out),
             _ if named_by_connection(name, options, head) => {}
@@ -404,8 +407,18 @@ fn put_response_length(status: u16, body: Body, field: &Field, head: Head, out: 
     }
 }
 
-/// Writes the head of a 1xx response; for 101 with the upgrade that was asked for.
-pub fn interim(line: &StatusLine, head: Head, options: Options, out: &mut Vec<u8>) {
+fn is_ours(field: &Field, head: Head, ours: Option<&[u8]>) -> bool {
+    ours.is_some_and(|name| cookie::sets(field.value.of(head.bytes), name))
+}
+
+/// Writes the head of a 1xx response; for 101 with the upgrade that was asked for. `ours` is as in `Shown`.
+pub fn interim(
+    line: &StatusLine,
+    head: Head,
+    options: Options,
+    ours: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
     put_status(line, head, out);
     for field in head.lines {
         let name = field.name.of(head.bytes);
@@ -417,6 +430,7 @@ pub fn interim(line: &StatusLine, head: Head, options: Options, out: &mut Vec<u8
             | Name::ContentLength
             | Name::Trailer
             | Name::Upgrade => {}
+            Name::SetCookie if is_ours(field, head, ours) => {}
             _ if named_by_connection(name, options, head) => {}
             _ => put(name, field.value.of(head.bytes), out),
         }

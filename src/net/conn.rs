@@ -209,9 +209,15 @@ impl Conn {
     /// The end of a turn: tells epoll what to watch for, if that must change.
     pub fn watch(&mut self, poll: &Epoll, token: u64, read: bool, write: bool) -> io::Result<()> {
         let want = if read { epoll::IN } else { 0 } | if write { epoll::OUT } else { 0 };
+        self.watch_for(poll, token, want)
+    }
+
+    /// The same for IN, OUT and RDHUP.
+    pub fn watch_for(&mut self, poll: &Epoll, token: u64, want: u32) -> io::Result<()> {
         let missing = want & !self.interest != 0;
-        let noisy = self.interest & epoll::OUT != 0 && !write
-            || self.interest & epoll::IN != 0 && !read && self.readable;
+        let unwanted = self.interest & !want;
+        let noisy = unwanted & (epoll::OUT | epoll::RDHUP) != 0
+            || unwanted & epoll::IN != 0 && self.readable;
         if !missing && !noisy {
             return Ok(());
         }

@@ -10,6 +10,7 @@ pub mod client_hello;
 pub mod host;
 pub mod http11;
 pub mod name;
+pub mod path;
 pub mod proxy_protocol;
 pub mod target;
 pub mod toml;

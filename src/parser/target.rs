@@ -7,19 +7,40 @@
 
 use super::host::{self, Host};
 use super::http11::Refusal;
+use super::path::{self, Unit};
 
-/// A target as it is routed and forwarded.
+/// A target as it is forwarded, and its path as it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// Path and query, or `*`: the bytes for the backend.
     pub bytes: &'a [u8],
     /// How many of them are the path.
     pub path_len: usize,
+    /// The normal form of the path, by which it is looked up; `/` for `*`.
+    pub routed: &'a [u8],
     /// Of an absolute-form target; must agree with `Host`.
     pub authority: Option<Host<'a>>,
 }
 
 impl<'a> Target<'a> {
+    /// Its path is in the normal form already.
+    fn as_it_came(bytes: &'a [u8], path_len: usize, authority: Option<Host<'a>>) -> Target<'a> {
+        Target {
+            bytes,
+            path_len,
+            routed: bytes.get(..path_len).unwrap_or_default(),
+            authority,
+        }
+    }
+
+    /// The server as a whole.
+    fn of_server(authority: Option<Host<'a>>) -> Target<'a> {
+        Target {
+            routed: b"/",
+            ..Target::as_it_came(b"*", 1, authority)
+        }
+    }
+
     pub fn path(&self) -> &'a [u8] {
         self.bytes.get(..self.path_len).unwrap_or_default()
     }
@@ -37,21 +58,12 @@ pub fn resolve<'a>(
         return Err(Refusal::new(405, 0, "CONNECT or TRACE"));
     }
     if let Some(path_len) = plain(target) {
-        let authority = None;
-        return Ok(Target {
-            bytes: target,
-            path_len,
-            authority,
-        });
+        return Ok(Target::as_it_came(target, path_len, None));
     }
     check_percent(target)?;
     match target {
         [b'/', ..] => resolve_path(target, 0, None, out),
-        b"*" if method == b"OPTIONS" => Ok(Target {
-            bytes: target,
-            path_len: 1,
-            authority: None,
-        }),
+        b"*" if method == b"OPTIONS" => Ok(Target::of_server(None)),
         b"*" => Err(Refusal::new(400, 0, "the target * without OPTIONS")),
         _ => absolute(method, target, out),
     }
@@ -95,39 +107,27 @@ fn absolute<'a>(
     let authority = Some(authority);
     match rest {
         // RFC 9112 section 3.2.4.
-        [] if method == b"OPTIONS" => Ok(Target {
-            bytes: b"*",
-            path_len: 1,
-            authority,
-        }),
-        [] => Ok(Target {
-            bytes: b"/",
-            path_len: 1,
-            authority,
-        }),
+        [] if method == b"OPTIONS" => Ok(Target::of_server(authority)),
+        [] => Ok(Target::as_it_came(b"/", 1, authority)),
         [b'/', ..] => resolve_path(rest, start + len, authority, out),
         query => {
             out.clear();
             out.push(b'/');
             out.extend_from_slice(query);
-            Ok(Target {
-                bytes: out,
-                path_len: 1,
-                authority,
-            })
+            Ok(Target::as_it_came(out, 1, authority))
         }
     }
 }
 
 /// Length of the path of an origin-form that cannot need a change, as nearly all are:
-/// no `%` and no dot behind a slash.
+/// no `%`, and neither dot nor slash behind a slash.
 fn plain(target: &[u8]) -> Option<usize> {
     let mut path_len = target.len();
     let mut before = *target.first().filter(|b| **b == b'/')?;
     for (at, byte) in target.iter().enumerate() {
         match byte {
             b'%' => return None,
-            b'.' if before == b'/' => return None,
+            b'.' | b'/' if before == b'/' => return None,
             b'?' => path_len = path_len.min(at),
             _ => {}
         }
@@ -154,7 +154,7 @@ fn check_percent(target: &[u8]) -> Result<(), Refusal> {
 }
 
 /// Resolves the dot segments of the path of an origin-form; `offset` is where that
-/// stands in the whole target.
+/// stands in the whole target. In `out` the normal form of the path follows it.
 fn resolve_path<'a>(
     target: &'a [u8],
     offset: usize,
@@ -166,12 +166,8 @@ fn resolve_path<'a>(
         .position(|b| *b == b'?')
         .unwrap_or(target.len());
     let (path, query) = target.split_at_checked(path_len).unwrap_or_default();
-    if !segments(path).any(|segment| dots(segment) > 0) {
-        return Ok(Target {
-            bytes: target,
-            path_len,
-            authority,
-        });
+    if !path::is_odd(path) && !segments(path).any(|segment| dots(segment) > 0) {
+        return Ok(Target::as_it_came(target, path_len, authority));
     }
     out.clear();
     let mut last_is_dots = false;
@@ -196,9 +192,17 @@ fn resolve_path<'a>(
     }
     let path_len = out.len();
     out.extend_from_slice(query);
+    let whole = out.len();
+    let mut at = 0;
+    while let Some(unit) = Unit::first(out.get(at..path_len).unwrap_or_default()) {
+        out.extend_from_slice(unit.bytes());
+        at += unit.spelt;
+    }
+    let (bytes, routed) = out.split_at_checked(whole).unwrap_or_default();
     Ok(Target {
-        bytes: out,
+        bytes,
         path_len,
+        routed,
         authority,
     })
 }
@@ -251,14 +255,7 @@ mod tests {
 
     #[test]
     fn what_needs_no_change_is_borrowed() {
-        for target in [
-            "/",
-            "/a/b?c/../d",
-            "//a",
-            "/a//b/",
-            "/.a/..b/c.",
-            "/%41%2f?%zz".trim_end_matches("?%zz"),
-        ] {
+        for target in ["/", "/a/b?c/../d", "/a/b?u=http://c/%41", "/.a/..b/c."] {
             let mut out = vec![7];
             let t = resolve(b"GET", target.as_bytes(), &mut out).unwrap();
             assert!(std::ptr::eq(t.bytes, target.as_bytes()), "{target}");
@@ -293,6 +290,29 @@ mod tests {
         for (target, want) in rows {
             assert_eq!(path(target).as_deref(), Ok(want), "{target}");
         }
+    }
+
+    #[test]
+    fn what_is_routed_has_one_spelling_and_what_goes_on_has_its_own() {
+        let rows = [
+            ("/a?%41//", "/a?%41//", "/a"),
+            ("/%61dmin", "/%61dmin", "/admin"),
+            ("//admin?q", "//admin?q", "/admin"),
+            ("/a//b/", "/a//b/", "/a/b/"),
+            ("/./%61dmin//x", "/%61dmin//x", "/admin/x"),
+            ("/x/..//%2561%2f?%61", "//%2561%2f?%61", "/%2561%2F"),
+            ("http://a//b/../%63?d", "//%63?d", "/c"),
+            ("http://a", "/", "/"),
+            ("http://a?b//", "/?b//", "/"),
+        ];
+        for (target, bytes, routed) in rows {
+            let mut out = vec![7];
+            let t = resolve(b"GET", target.as_bytes(), &mut out).unwrap();
+            let got = (t.bytes, t.routed);
+            assert_eq!(got, (bytes.as_bytes(), routed.as_bytes()), "{target}");
+        }
+        let star = resolve(b"OPTIONS", b"*", &mut Vec::new()).map(|t| t.routed.to_vec());
+        assert_eq!(star, Ok(b"/".to_vec()));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use super::command::{line_of, Noun};
 use super::pairs::{fields_of, refused};
 use super::table::Row;
 use crate::config::certificate::{certificate_words, check_pem, secret_words, OWN_KEY};
+use crate::config::fields::Fields;
 use crate::config::keys::{self, answer_status, Default, Key};
+use crate::config::needs;
 use crate::config::object::{self, Words};
 use crate::state::{Certificate, Change, Code, Refused, State, Timeouts};
 use std::fmt;
@@ -328,17 +330,25 @@ impl Update {
         // With a certificate goes its key.
         let goes = |key: &str| touches(key) || OWN.contains(&key) && touches(OWN[0]);
         let kept = words.iter().filter(|(key, _)| !goes(key)).cloned();
-        self.build(kept.chain(self.pairs.iter().cloned()).collect(), defaults)
+        let (keys, what, _) = keys_of(self.noun);
+        let pairs = kept.chain(self.pairs.iter().cloned()).collect();
+        let mut fields = fields_of(keys.iter(), pairs, what)?;
+        // What does nothing any more goes back to its default, where it has one.
+        let has_default = |key: &&Key| matches!(key.default, Default::Is(_)) && !touches(key.name);
+        let idle = needs::idle(&fields, keys).filter(has_default);
+        let idle: Vec<&str> = idle.map(|key| key.name).collect();
+        fields.split_off(&idle);
+        self.change(fields, defaults)
     }
 
     /// The change, where every key is given: as main writes it for workers.
     pub fn whole(&self, defaults: &Timeouts) -> Result<Change, Refused> {
-        self.build(self.pairs.clone(), defaults)
+        let (keys, what, _) = keys_of(self.noun);
+        let fields = fields_of(keys.iter(), self.pairs.clone(), what)?;
+        self.change(fields, defaults)
     }
 
-    fn build(&self, pairs: Words, defaults: &Timeouts) -> Result<Change, Refused> {
-        let (keys, what, _) = keys_of(self.noun);
-        let fields = fields_of(keys.iter(), pairs, what)?;
+    fn change(&self, fields: Fields, defaults: &Timeouts) -> Result<Change, Refused> {
         let change =
             match self.noun {
                 Noun::Listener => object::listener_from(fields, defaults)
@@ -348,7 +358,7 @@ impl Update {
                 Noun::Backend | Noun::Frontend => object::backend_from(fields)
                     .map(|backend| Change::BackendUpdate(backend.into())),
             };
-        change.map_err(|fault| refused(fault, what))
+        change.map_err(|fault| refused(fault, keys_of(self.noun).1))
     }
 }
 

@@ -43,11 +43,12 @@ pub const TO_HTTPS: &str = "sent to https";
 /// How long who came with a password too many should wait, in seconds.
 const PASSWORD_WAIT_SECONDS: u32 = 1;
 
-/// Nothing, if a backend is to be asked.
+/// Nothing, if a backend is to be asked. Whom a password lets in is told by `user`.
 pub fn answer(
     actions: &Actions,
     asked: &Asked,
     proofs: &mut Proofs,
+    user: &mut Vec<u8>,
 ) -> Result<Option<Box<Answer>>, Refusal> {
     if let Some(answer) = https_redirect(actions, asked) {
         return Ok(Some(answer.into()));
@@ -56,7 +57,7 @@ pub fn answer(
         return Ok(Some(denied(403, "denied").into()));
     }
     if let Some(auth) = &actions.basic_auth {
-        let refused = match proofs.judge(auth, asked.head, asked.now_us) {
+        let refused = match proofs.judge(auth, asked.head, asked.now_us, user) {
             Verdict::Served => None,
             Verdict::Unnamed => Some(denied(401, "no user and password")),
             Verdict::Wrong => Some(denied(401, "not the password of a user")),
@@ -138,7 +139,11 @@ fn wanted<'a>(asked: &Asked<'a, '_>) -> Wanted<'a> {
         scheme,
         host: host.map_or("", |host| text(host.name)),
         port: host.and_then(|host| host.port).unwrap_or(usual),
-        path: text(request.routed_path()),
+        // As it came: elsewhere another spelling may mean something else.
+        path: text(match request.target.bytes {
+            b"*" => b"/",
+            _ => request.target.path(),
+        }),
         query: text(request.target.bytes.get(path..).unwrap_or_default()),
     }
 }

@@ -165,16 +165,17 @@ impl Exchange {
         actions.hsts.as_deref()
     }
 
-    /// Whether a cookie keeps its client at a backend.
-    pub fn keeps(&self) -> bool {
-        let target = self.target.as_ref();
-        target.is_some_and(|target| target.cluster.balancing.sticky)
+    /// The name of the cookie that keeps its client at a backend, if one does.
+    pub fn own_cookie<'d>(&self, door: &'d Door) -> Option<&'d [u8]> {
+        let cluster = &self.target.as_ref()?.cluster;
+        let name = door.listener.sticky_name.as_bytes();
+        cluster.balancing.sticky.then_some(name)
     }
 
     /// The cookie that its client is to get: its name, its value, and whether TLS is spoken.
     pub fn cookie<'x>(&'x self, door: &'x Door) -> Option<(&'x str, &'x str, bool)> {
-        let backend = &self.server.as_ref().filter(|_| self.keeps())?.backend;
-        let name = backend.sticky_name()?;
+        self.own_cookie(door)?;
+        let name = self.server.as_ref()?.backend.sticky_name();
         let new = self.sticky != name.as_bytes();
         new.then_some((&door.listener.sticky_name, name, door.is_secure()))
     }

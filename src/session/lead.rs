@@ -25,6 +25,7 @@ pub(super) fn lead<'d>(
     asked: &Asked<'d, '_>,
     challenges: &Challenges,
     proofs: &mut Proofs,
+    user: &mut Vec<u8>,
 ) -> Result<Way<'d>, Refusal> {
     let (request, door) = (asked.request, asked.door);
     let hostname = request.hostname();
@@ -36,7 +37,7 @@ pub(super) fn lead<'d>(
     if door.listener.protocol == Protocol::Metrics {
         return metrics::asked(request).map(Way::Told);
     }
-    let (path, method) = (request.routed_path(), request.method);
+    let (path, method) = (request.target.routed, request.method);
     if door.listener.protocol == Protocol::Http {
         // Before any frontend: that one may lead to https, where the certificate is missing still.
         if let Some(text) = challenges.find(path, method) {
@@ -46,7 +47,7 @@ pub(super) fn lead<'d>(
     let rule = door.find(hostname, path, method);
     let rule = rule.ok_or(refusal(404, "no frontend matches"))?;
     let answer = match &rule.actions {
-        Some(actions) => action::answer(actions, asked, proofs)?,
+        Some(actions) => action::answer(actions, asked, proofs, user)?,
         None => None,
     };
     Ok(Way::By(rule, answer))

@@ -14,7 +14,7 @@ use crate::session::{Common, Phase, Stay, World};
 
 /// Where they begin, if it is they who are asked for.
 pub(super) fn asked(request: &Request) -> Result<Cursor, Refusal> {
-    if request.routed_path() != b"/metrics" {
+    if request.target.routed != b"/metrics" {
         return Err(refusal(404, "only /metrics is here"));
     }
     match request.method {

@@ -137,7 +137,9 @@ pub enum Event {
     Told(Option<Cursor>),
     /// The cluster is paused, or its backends are full: it will be told when that is over.
     Held,
-    /// It is over. Where the cluster of that name leads now, if there is one.
+    /// It is the first of those who wait for a free backend. Where its cluster leads now, if there is one.
+    Called(Option<Rc<Target>>),
+    /// The pause is over. Where the cluster of that name leads now, if there is one.
     Resumed(Option<Rc<Target>>),
     /// The act `LOG` was performed.
     Logged,
@@ -372,6 +374,12 @@ impl Session {
             (_, Side::Front) => !self.wants(side),
             (_, Side::Back) => false,
         }
+    }
+
+    /// Whether it is to be told at once that its client has shut its side, though bytes
+    /// before that are not read yet.
+    pub fn heeds_end(&self) -> bool {
+        matches!(&self.phase, Phase::Held(x) if !request::is_tcp(x))
     }
 
     /// Bytes that are to be sent to that side.

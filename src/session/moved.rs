@@ -43,6 +43,7 @@ pub struct Tunnel {
     pub id: [u8; 32],
     pub line: Vec<u8>,
     pub host: Vec<u8>,
+    pub user: Vec<u8>,
     pub status: u16,
     pub bytes_up: u64,
     pub bytes_down: u64,
@@ -148,6 +149,7 @@ impl Exchange {
             id: r.id,
             line: r.line.clone(),
             host: r.host.clone(),
+            user: r.user.clone(),
             status: r.status,
             bytes_up: r.bytes_up,
             bytes_down: r.bytes_down,
@@ -171,6 +173,7 @@ impl Exchange {
         r.id = t.id;
         r.line.clone_from(&t.line);
         r.host.clone_from(&t.host);
+        r.user.clone_from(&t.user);
         r.status = t.status;
         r.bytes_up = t.bytes_up;
         r.bytes_down = t.bytes_down;
@@ -231,6 +234,7 @@ impl Tunnel {
             ("id", id),
             ("request", hex(&self.line)),
             ("host", hex(&self.host)),
+            ("user", hex(&self.user)),
             ("status", self.status.to_string()),
             ("bytes_up", self.bytes_up.to_string()),
             ("bytes_down", self.bytes_down.to_string()),
@@ -251,6 +255,8 @@ impl Tunnel {
             id: id.try_into().ok()?,
             line: unhex(words.get("request")?)?,
             host: unhex(words.get("host")?)?,
+            // A version before does not tell it.
+            user: unhex(words.get("user").unwrap_or_default())?,
             status: words.parse("status")?,
             bytes_up: words.parse("bytes_up")?,
             bytes_down: words.parse("bytes_down")?,
@@ -336,6 +342,7 @@ mod tests {
                 id: [b'f'; 32],
                 line: b"GET /\xff".to_vec(),
                 host: Vec::new(),
+                user: "j é".into(),
                 status: 101,
                 bytes_up: 5,
                 bytes_down: u64::MAX,

@@ -33,7 +33,7 @@ pub enum End {
 }
 
 /// The fields of a line of the access log, in the order in which it is written.
-pub const FIELDS: [&str; 17] = [
+pub const FIELDS: [&str; 18] = [
     "time",
     "client",
     "listener",
@@ -49,6 +49,7 @@ pub const FIELDS: [&str; 17] = [
     "first_byte_ms",
     "total_ms",
     "request_id",
+    "user",
     "end",
     "detail",
 ];
@@ -165,6 +166,8 @@ pub struct Record {
     pub line: Vec<u8>,
     /// The hostname that was asked for.
     pub host: Vec<u8>,
+    /// By which name and password it was let in; empty, if none was needed or it was not.
+    pub user: Vec<u8>,
     /// 0 while nothing was answered.
     pub status: u16,
     /// Bytes from the client to the backend and back, framing included.
@@ -186,9 +189,11 @@ impl Record {
     pub fn renewed(mut self) -> Record {
         self.line.clear();
         self.host.clear();
+        self.user.clear();
         Record {
             line: self.line,
             host: self.host,
+            user: self.user,
             ..Record::default()
         }
     }

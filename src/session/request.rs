@@ -114,7 +114,8 @@ fn accept(
         now_us: world.now_us,
     };
     let comes = visit.comes(&mut x.retry_after);
-    match comes.and_then(|()| lead::lead(c, &asked, world.challenges, world.proofs)) {
+    let user = &mut x.record.user;
+    match comes.and_then(|()| lead::lead(c, &asked, world.challenges, world.proofs, user)) {
         Ok(Way::By(rule, answer)) => {
             x.target = rule.lead.as_ref().map(Lead::target);
             x.actions.clone_from(&rule.actions);
@@ -183,7 +184,7 @@ fn affinity(
 fn hashed(part: &Part, request: &Request, head: Head) -> Option<u64> {
     match part {
         Part::Source => None,
-        Part::Path => Some(hash_of(&[request.routed_path()])),
+        Part::Path => Some(hash_of(&[request.target.routed])),
         Part::Header(name) => {
             let is_it = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             let mut fields = head.lines.iter();
@@ -210,7 +211,7 @@ fn write_head(
         secure: door.is_secure(),
         request_id: &x.record.id,
         identity: c.identity(),
-        cookie: x.keeps().then_some(door.listener.sticky_name.as_bytes()),
+        cookie: x.own_cookie(door),
         actions: x.actions.as_deref(),
     };
     rewrite::request(request, head, edge, out);

@@ -80,6 +80,7 @@ fn response_head(
         trace(head);
     }
     let response = Response::of(line, head, x.asked)?;
+    let ours = x.own_cookie(world.door);
     match response.kind {
         Kind::Interim => {
             if interims == INTERIM_RESPONSES_MAX {
@@ -93,11 +94,11 @@ fn response_head(
                 x.down.skip(len);
                 return Ok(false);
             }
-            rewrite::interim(line, head, response.options, &mut scratch.head);
+            rewrite::interim(line, head, response.options, ours, &mut scratch.head);
         }
         Kind::Switching => {
             x.record.status = line.status;
-            rewrite::interim(line, head, response.options, &mut scratch.head);
+            rewrite::interim(line, head, response.options, ours, &mut scratch.head);
         }
         Kind::Final(body) => {
             x.record.status = line.status;
@@ -114,6 +115,7 @@ fn response_head(
                 keep_alive: x.keep_alive,
                 hsts: x.hsts(world.door),
                 edits: x.actions.as_ref().map(|it| &it.response_headers),
+                ours,
                 cookie: x.cookie(world.door),
             };
             rewrite::response(line, head, response.options, body, shown, &mut scratch.head);

@@ -88,6 +88,7 @@ pub(super) fn while_held(
     world: &mut World,
 ) -> Phase {
     match event {
+        Event::Called(target) => called(c, x, target, world),
         Event::Resumed(target) => resumed(c, x, target, world),
         Event::Unconnected(why) => unconnected(c, x, why, world),
         Event::Received(Side::Front, n) => match received(c, x, n, world) {
@@ -108,6 +109,18 @@ fn resumed(
     target: Option<Rc<Target>>,
     world: &mut World,
 ) -> Phase {
+    x.failed_connects = 0;
+    x.failure = None;
+    called(c, x, target, world)
+}
+
+/// It goes on where it was, with the backends that there are now.
+fn called(
+    c: &mut Common,
+    mut x: Box<Exchange>,
+    target: Option<Rc<Target>>,
+    world: &mut World,
+) -> Phase {
     let same = |target: &Rc<Target>| {
         let protocol = x.target.as_ref().map(|old| old.cluster.protocol);
         protocol == Some(target.cluster.protocol)
@@ -115,15 +128,13 @@ fn resumed(
     if let Some(target) = target.filter(same) {
         x.target = Some(target);
     }
-    x.failed_connects = 0;
-    x.failure = None;
     c.acts.connect = Some(reuse(&x));
     c.since_us = world.now_us;
     Phase::Waiting(x)
 }
 
 /// Who shuts its side of an HTTP connection here has most likely gone away, and nobody
-/// would notice before the end of the pause: it loses its place. A TCP client has only
+/// would notice before it is served: it loses its place. A TCP client has only
 /// said all that it has to say.
 fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     c.front_ended = true;
@@ -136,5 +147,5 @@ fn held_ended(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase 
 
 fn given_up(c: &mut Common, mut x: Box<Exchange>, world: &mut World) -> Phase {
     x.record.end = End::ClientClosed;
-    answer(c, x, 503, "while its cluster was paused", world)
+    answer(c, x, 503, "while its request was held", world)
 }

@@ -8,6 +8,7 @@ use super::{is_same, BasicAuth, Edits};
 use crate::limits::LOCATION_BYTES_MAX;
 use crate::parser::host;
 use crate::parser::http11::Name;
+use crate::parser::path;
 use std::fmt;
 use std::rc::Rc;
 
@@ -24,7 +25,7 @@ pub struct Actions {
     pub basic_auth: Option<BasicAuth>,
     /// No backend is asked.
     pub own: Option<Own>,
-    /// Every path begins with it; backends do not see it.
+    /// Every path begins with it, in whatever spelling; backends do not see it.
     pub strip_prefix: Option<Box<str>>,
     /// Put before what is left of the path.
     pub add_prefix: Option<Box<str>>,
@@ -78,11 +79,11 @@ impl Actions {
         self.request_headers.bytes() + prefix + length(&self.add_prefix) + host
     }
 
-    /// A path as backends see it, in two parts.
-    pub fn rewritten<'p>(&'p self, path: &'p [u8]) -> (&'p [u8], &'p [u8]) {
-        let mut rest = path;
+    /// A target as backends see it, in two parts. What is left has its own spelling.
+    pub fn rewritten<'p>(&'p self, target: &'p [u8]) -> (&'p [u8], &'p [u8]) {
+        let mut rest = target;
         if let Some(prefix) = &self.strip_prefix {
-            rest = path.strip_prefix(prefix.as_bytes()).unwrap_or(path);
+            rest = path::behind(target, prefix.as_bytes()).unwrap_or(target);
             // Two slashes at the start would be a host to whoever redirects there.
             while rest.starts_with(b"//") {
                 rest = &rest[1..];
@@ -307,6 +308,8 @@ mod tests {
             ("/api", "", "/api/", "/"),
             ("/api", "", "/api?y", "/?y"),
             ("/api", "", "/api//x", "/x"),
+            ("/api", "", "//%61pi///%78?//y", "/%78?//y"),
+            ("/api", "/v2", "/ap%69", "/v2"),
             ("/api", "/v2", "/api/x", "/v2/x"),
             ("/api", "/v2", "/api", "/v2"),
             ("/api", "/v2", "/api?y", "/v2?y"),

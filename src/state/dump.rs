@@ -19,8 +19,8 @@ impl State {
 
     /// The changes that make this state equal to `to`, in an order that applies.
     ///
-    /// What can be updated is. What cannot (a protocol, an address) is removed and
-    /// added, and so is what names it, because nothing may name what does not
+    /// What can be updated is. What cannot (a protocol, an address, what a cookie calls a
+    /// backend, lest two are called the same for a moment) is removed and added, and so is what names it, because nothing may name what does not
     /// exist. What is equal is not mentioned.
     pub fn diff(&self, to: &State) -> Vec<Change> {
         let both = Both { from: self, to };
@@ -135,8 +135,11 @@ impl Both<'_> {
     /// `backend` is of one of the two states.
     fn keeps_backend(&self, backend: &Backend) -> bool {
         let Backend { cluster, id, .. } = backend;
-        let address = |state: &State| state.backend(cluster, id).map(|it| it.address.clone());
-        address(self.from) == address(self.to) && self.keeps_cluster(cluster)
+        let (from, to) = (self.from.backend(cluster, id), self.to.backend(cluster, id));
+        let same = from.zip(to).is_some_and(|(from, to)| {
+            from.address == to.address && from.sticky_name() == to.sticky_name()
+        });
+        same && self.keeps_cluster(cluster)
     }
 }
 

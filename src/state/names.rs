@@ -142,8 +142,11 @@ fn servers(backend: &Backend, addresses: &[IpAddr]) -> Vec<Rc<Backend>> {
 /// The cookie of a sticky session shall not tell the address.
 fn server(backend: &Backend, ip: IpAddr, port: u16) -> Backend {
     let at = ip.to_string();
-    let sticky = backend.sticky_id.as_deref().unwrap_or(&backend.id);
-    let sticky = format!("{sticky}-{:016x}", hash_of(&[at.as_bytes()]));
+    let sticky = format!(
+        "{}-{:016x}",
+        backend.sticky_name(),
+        hash_of(&[at.as_bytes()])
+    );
     Backend {
         id: format!("{}{AT}{at}", backend.id).into(),
         address: Address::Inet(SocketAddr::new(ip, port)),
@@ -192,7 +195,7 @@ mod tests {
         for server in &servers {
             assert_eq!((server.weight, server.backup), (7, true));
             assert_eq!(server.max_connections, Some(3));
-            let cookie = server.sticky_name().expect("a name for cookies");
+            let cookie = server.sticky_name();
             assert!(
                 cookie.starts_with("app-") && !cookie.contains("10.0.0"),
                 "{cookie}"

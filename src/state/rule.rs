@@ -143,10 +143,9 @@ impl Balancing {
 }
 
 impl Backend {
-    /// What the cookie of a sticky session calls it; `None`: its id cannot stand in one.
-    pub fn sticky_name(&self) -> Option<&str> {
-        let name = self.sticky_id.as_deref().unwrap_or(&self.id);
-        (!name.contains([';', ','])).then_some(name)
+    /// What the cookie of a sticky session calls it.
+    pub fn sticky_name(&self) -> &str {
+        self.sticky_id.as_deref().unwrap_or(&self.id)
     }
 }
 

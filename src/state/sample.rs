@@ -155,19 +155,19 @@ impl Random {
     }
 
     pub fn cluster(&mut self) -> Cluster {
-        let protocol = self.protocol();
+        let (protocol, tls) = (self.protocol(), self.backend_tls());
         Cluster {
             id: self.name(),
-            balancing: self.balancing(),
+            balancing: self.balancing(protocol),
             quota: self.quota(protocol, false),
             send_proxy: self.coin().then_some(Version::V2),
-            check: self.check(),
             eject_5xx: match protocol {
                 Protocol::Tcp => 0,
                 _ => self.below(3) as u32,
             },
             protocol,
-            tls: self.backend_tls(),
+            check: self.check(tls.as_ref()),
+            tls,
             answers: self.answers(),
         }
     }
@@ -199,27 +199,34 @@ impl Random {
         }
     }
 
-    fn balancing(&mut self) -> Balancing {
+    fn balancing(&mut self, protocol: Protocol) -> Balancing {
         let parts = ["source", "path", "header:X-User", "cookie:sid"];
+        let policy = LoadBalancing::ALL[self.below(6) as usize];
+        let part = match policy {
+            LoadBalancing::Hash => parts[self.below(4) as usize],
+            _ => parts[0],
+        };
         Balancing {
-            policy: LoadBalancing::ALL[self.below(6) as usize],
-            hash_on: Part::parse(parts[self.below(4) as usize]).expect("a part"),
-            sticky: self.coin(),
+            policy,
+            hash_on: Part::parse(part).expect("a part"),
+            sticky: protocol == Protocol::Http && self.coin(),
             slow_start: self.below(60) as u32,
             max_queue: self.below(2000) as u32,
             queue_timeout: 1 + self.below(60) as u32,
         }
     }
 
-    fn check(&mut self) -> Option<Check> {
+    fn check(&mut self, tls: Option<&BackendTls>) -> Option<Check> {
         let http = Ask::Http {
             path: ["/", "/health?full=1"][self.below(2) as usize].into(),
             status: Statuses::parse(["200", "200-399"][self.below(2) as usize]).expect("one"),
             body: self.coin().then(|| "it \"works\"".into()),
         };
+        let ask = if self.coin() { http } else { Ask::Tcp };
+        let needed = ask != Ask::Tcp || tls.is_some();
         self.coin().then(|| Check {
-            ask: if self.coin() { http } else { Ask::Tcp },
-            host: Some("www.example.com".into()),
+            ask,
+            host: needed.then(|| "www.example.com".into()),
             interval: 1 + self.below(9) as u32,
             timeout: 1 + self.below(9) as u32,
             rise: 1 + self.below(9) as u32,
@@ -249,7 +256,7 @@ impl Random {
     fn frontend(&mut self) -> Frontend {
         let hostname = ["*", "*.example.com", "www.example.com", "a_b.x"];
         let hostname = hostname[self.below(4) as usize];
-        let path = ["/", "/", "/api", "/%41/=x"][self.below(4) as usize].into();
+        let path = ["/", "/", "/api", "/%2F/=x"][self.below(4) as usize].into();
         let identity = FrontendId {
             listener: self.address(),
             hostname: HostRule::parse(hostname).expect("a good hostname"),

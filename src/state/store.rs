@@ -18,6 +18,8 @@ pub struct State {
     clusters: BTreeMap<Rc<str>, Entry>,
     frontends: BTreeMap<Rc<FrontendId>, Frontend>,
     backends: BTreeMap<BackendId, Rc<Backend>>,
+    /// The ids of those with a sticky_id, by cluster and sticky_id.
+    sticky_ids: BTreeMap<BackendId, Rc<str>>,
     /// What names of backends stand for: not configured, but heard.
     pub(super) names: BTreeMap<Rc<str>, Vec<IpAddr>>,
 }
@@ -392,7 +394,9 @@ impl State {
             return Err(exists(format!("backend {id} of cluster {cluster}")));
         }
         room("backends", self.backends.len())?;
+        self.unmistakable(backend)?;
         self.backends.insert(key, Rc::clone(backend));
+        self.note_sticky_id(backend);
         let (cluster, id) = (Rc::clone(cluster), Rc::clone(id));
         Ok(Change::BackendRemove { cluster, id })
     }
@@ -400,7 +404,8 @@ impl State {
     fn backend_update(&mut self, backend: &Rc<Backend>) -> Result<Change, Refused> {
         let Backend { cluster, id, .. } = &**backend;
         bearable(backend)?;
-        let Some(old) = self.backends.get_mut(&BackendId::new(cluster, id)) else {
+        let key = BackendId::new(cluster, id);
+        let Some(old) = self.backends.get(&key) else {
             return Err(missing(format!("backend {id} of cluster {cluster}")));
         };
         if old.address != backend.address {
@@ -409,14 +414,52 @@ impl State {
                 "address",
             ));
         }
-        let old = std::mem::replace(old, Rc::clone(backend));
+        let old = Rc::clone(old);
+        self.unmistakable(backend)?;
+        self.forget_sticky_id(&old);
+        self.backends.insert(key, Rc::clone(backend));
+        self.note_sticky_id(backend);
         Ok(Change::BackendUpdate(old))
     }
 
     fn backend_remove(&mut self, cluster: &str, id: &str) -> Result<Change, Refused> {
         match self.backends.remove(&BackendId::new(cluster, id)) {
-            Some(backend) => Ok(Change::BackendAdd(backend)),
+            Some(backend) => {
+                self.forget_sticky_id(&backend);
+                Ok(Change::BackendAdd(backend))
+            }
             None => Err(missing(format!("backend {id} of cluster {cluster}"))),
+        }
+    }
+
+    /// No cookie calls two backends of a cluster the same.
+    fn unmistakable(&self, backend: &Backend) -> Result<(), Refused> {
+        let Backend { cluster, id, .. } = backend;
+        let name = backend.sticky_name();
+        let by_id = self.backend(cluster, name);
+        let by_id = by_id.filter(|other| other.sticky_id.is_none());
+        let by_id = by_id.map(|other| &other.id);
+        let by_name = self.sticky_ids.get(&BackendId::new(cluster, name));
+        match by_id.into_iter().chain(by_name).find(|other| *other != id) {
+            None => Ok(()),
+            Some(other) => {
+                let what = format!("backends {id} and {other} of cluster {cluster} would both be {name:?} in a cookie: give one of them another sticky_id");
+                Err(Refused::new(Code::Mismatch, what))
+            }
+        }
+    }
+
+    fn note_sticky_id(&mut self, backend: &Backend) {
+        if let Some(name) = &backend.sticky_id {
+            let key = BackendId::new(&backend.cluster, name);
+            self.sticky_ids.insert(key, Rc::clone(&backend.id));
+        }
+    }
+
+    fn forget_sticky_id(&mut self, backend: &Backend) {
+        if let Some(name) = &backend.sticky_id {
+            let key = BackendId::new(&backend.cluster, name);
+            self.sticky_ids.remove(&key);
         }
     }
 }

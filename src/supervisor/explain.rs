@@ -217,10 +217,6 @@ impl<'a> Asked<'a> {
             _ => HTTP_PORT,
         };
         let port = target.authority.map(|host| host.port.unwrap_or(default));
-        let path = match target.bytes {
-            b"*" => b"/",
-            _ => target.path(),
-        };
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| invalid("no ASCII"));
         Ok(Asked {
             host,
@@ -228,7 +224,7 @@ impl<'a> Asked<'a> {
             secure,
             method,
             target: text(target.bytes)?,
-            path: text(path)?,
+            path: text(target.routed)?,
         })
     }
 
@@ -376,7 +372,7 @@ fn act(
             door: &door,
             now_us: 0,
         };
-        action::answer(&open, &asked, &mut Proofs::new([0; 32]))
+        action::answer(&open, &asked, &mut Proofs::new([0; 32]), &mut Vec::new())
     })?;
     let answer = answer.map_err(|refusal| invalid(refusal.what))?;
     let first = answer

@@ -11,6 +11,8 @@ pub const OUT: u32 = libc::EPOLLOUT as u32;
 pub const ERR: u32 = libc::EPOLLERR as u32;
 /// Always reported: both directions are shut, or the connection was reset.
 pub const HUP: u32 = libc::EPOLLHUP as u32;
+/// The peer has shut its side. Reported only to whoever asks for it.
+pub const RDHUP: u32 = libc::EPOLLRDHUP as u32;
 /// Wake one waiter for each event; of those who wait, the one that waits longest in the queue.
 pub const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 

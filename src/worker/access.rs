@@ -70,15 +70,17 @@ impl AccessLog {
             Some(server) => write!(out, "{} {} ", server.backend.id, server.backend.address),
             None => write!(out, "- - "),
         };
-        put_escaped(&r.host, out);
+        put_escaped(&r.host, NO_SPACE, out);
         out.extend_from_slice(b" \"");
-        put_escaped(&r.line, out);
+        put_escaped(&r.line, b" ", out);
         let _ = write!(out, "\" {} {} {} ", r.status, r.bytes_up, r.bytes_down);
         for moment in [r.connected_us, r.first_byte_us, now_us] {
             put_ms(moment.checked_sub(r.start_us).filter(|_| moment != 0), out);
             out.push(b' ');
         }
         out.extend_from_slice(&r.id);
+        out.push(b' ');
+        put_escaped(&r.user, NO_SPACE, out);
         let _ = write!(out, " {}", r.end.word());
         if !r.detail.is_empty() {
             let _ = write!(out, " \"{}\"", r.detail);
@@ -154,15 +156,20 @@ fn put_ms(us: Option<u64>, out: &mut Vec<u8>) {
     };
 }
 
+/// For a field without quotes.
+const NO_SPACE: &[u8] = b"\\x20";
+
 /// No byte of a client can end the line, the quotes, or speak to a terminal.
-fn put_escaped(text: &[u8], out: &mut Vec<u8>) {
+/// `space` stands for one.
+fn put_escaped(text: &[u8], space: &[u8], out: &mut Vec<u8>) {
     if text.is_empty() {
         out.push(b'-');
     }
     for byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            b' '..=b'~' => out.push(*byte),
+            b' ' => out.extend_from_slice(space),
+            b'!'..=b'~' => out.push(*byte),
             _ => {
                 let _ = write!(out, "\\x{byte:02x}");
             }
@@ -177,8 +184,22 @@ mod tests {
     #[test]
     fn what_a_client_sends_stays_inside_its_quotes() {
         let mut out = Vec::new();
-        put_escaped(b"GET /\"\\\n\x1b[2J\xff", &mut out);
+        put_escaped(b"GET /\"\\\n\x1b[2J\xff", b" ", &mut out);
         assert_eq!(out, br#"GET /\"\\\x0a\x1b[2J\xff"#);
+    }
+
+    #[test]
+    fn a_field_without_quotes_has_no_space() {
+        for (text, written) in [
+            ("", "-"),
+            ("jane", "jane"),
+            (" j \"é ", r#"\x20j\x20\"\xc3\xa9\x20"#),
+            (" ", r"\x20"),
+        ] {
+            let mut out = Vec::new();
+            put_escaped(text.as_bytes(), NO_SPACE, &mut out);
+            assert_eq!(out, written.as_bytes(), "{text:?}");
+        }
     }
 
     #[test]

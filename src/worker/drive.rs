@@ -16,7 +16,7 @@ use crate::net::token::{self, Kind};
 use crate::quota::crowd::Place;
 use crate::session::{BackAct, Event, Secured, Session, Side, Target, World};
 use crate::slab::{Key, Slab};
-use crate::sys::epoll::Epoll;
+use crate::sys::epoll::{self, Epoll};
 use crate::worker::access::{AccessLog, Complaints};
 use crate::worker::certificates::Certificates;
 use crate::worker::count::{self, Figures};
@@ -47,6 +47,8 @@ pub struct Slot {
     pub held: Option<Rc<Target>>,
     /// The cluster in whose queue it waits, and until when.
     pub queued: Option<(Key, u64)>,
+    /// The same, once this request was called from there: if it has to wait again, it is the first.
+    pub waited: Option<(Key, u64)>,
     pub lanes: Option<Box<Lanes>>,
     /// Directions in which much comes at once.
     pub bulk: u8,
@@ -76,6 +78,7 @@ impl Slot {
             tried: Vec::new(),
             held: None,
             queued: None,
+            waited: None,
             lanes: None,
             bulk: 0,
             inherited: false,
@@ -395,6 +398,7 @@ impl Turn<'_> {
         }
         self.board.add(self.worker, Cell::Requests, 1);
         self.slot.tried.clear();
+        self.slot.waited = None;
     }
 
     /// The next piece of the metrics.
@@ -497,8 +501,11 @@ impl Turn<'_> {
             },
             (Side::Back, None) => return,
         };
+        let when = |wanted, events| if wanted { events } else { 0 };
+        let ends = side == Side::Front && !read && slot.session.heeds_end();
+        let want = when(read, epoll::IN) | when(pending, epoll::OUT) | when(ends, epoll::RDHUP);
         // What is pending was refused, or the budget was spent: either way epoll says when to go on.
-        if let Err(e) = conn.watch(self.poll, token, read, pending) {
+        if let Err(e) = conn.watch_for(self.poll, token, want) {
             log::error!("epoll_ctl: {e}");
         }
     }

@@ -395,12 +395,17 @@ impl Worker {
         }
     }
 
-    /// Gives a slot its share of the turn. `gone`: that side of it is, which is told if
+    /// Gives a slot its share of the turn. `gone`: a side of it is, or has ended, which is told if
     /// nobody would find it by reading.
-    fn drive(&mut self, key: Key, gone: Option<Side>) {
+    fn drive(&mut self, key: Key, gone: Option<Event>) {
         self.with_turn(key, |turn| {
-            if let Some(side) = gone.filter(|side| turn.slot.session.overlooks(*side)) {
-                turn.on(Event::Lost(side));
+            let session = &turn.slot.session;
+            let unseen = |event: &Event| match event {
+                Event::Lost(side) => session.overlooks(*side),
+                _ => session.heeds_end(),
+            };
+            if let Some(event) = gone.filter(unseen) {
+                turn.on(event);
             }
             turn.run();
         });
@@ -565,7 +570,11 @@ impl Worker {
     }
 }
 
-/// The connection on that side is broken, not only half-closed.
-fn gone(ready: u32, side: Side) -> Option<Side> {
-    (ready & epoll::ERR != 0).then_some(side)
+/// The connection on that side is broken, or it is half-closed and this was asked for.
+fn gone(ready: u32, side: Side) -> Option<Event> {
+    match ready {
+        _ if ready & epoll::ERR != 0 => Some(Event::Lost(side)),
+        _ if ready & epoll::RDHUP != 0 => Some(Event::Ended(side)),
+        _ => None,
+    }
 }

@@ -7,7 +7,6 @@ use crate::balance::Ask;
 use crate::parser::host;
 use crate::random::hash_of;
 use crate::session::{Event, Reuse, Target, Unconnected};
-use crate::slab::Key;
 use crate::worker::drive::{Slot, Turn};
 use crate::worker::hold::Admission;
 use crate::worker::pool::{Asked, Found, Made, Waiting};
@@ -68,7 +67,6 @@ impl Turn<'_> {
             Some(_) => host::normalize(x.host_for_backend(), &mut room),
             None => &[],
         };
-        let queued = self.slot.queued.take();
         let asked = Asked {
             cluster: target.key,
             host: std::str::from_utf8(host).unwrap_or_default(),
@@ -85,7 +83,7 @@ impl Turn<'_> {
                     .unwrap_or_else(|| by_source(self.slot.session.peer())),
             },
             sticky: std::str::from_utf8(&x.sticky).unwrap_or_default(),
-            called: queued.is_some(),
+            called: self.slot.waited.is_some(),
         };
         let now_ms = self.now_ms();
         let tried = &mut self.slot.tried;
@@ -98,13 +96,14 @@ impl Turn<'_> {
                 });
             }
             Found::Started(key) => self.slot.back = Some(key),
-            Found::Busy => self.line_up(&target, queued),
+            Found::Busy => self.line_up(&target),
             Found::Nothing(why) => self.on(Event::Unconnected(why)),
         }
     }
 
     /// All backends have as many requests as they may: it waits, or goes on to.
-    fn line_up(&mut self, target: &Target, before: Option<(Key, u64)>) {
+    fn line_up(&mut self, target: &Target) {
+        let before = self.slot.waited;
         let seconds = target.cluster.balancing.queue_timeout;
         let anew = || {
             (
@@ -126,16 +125,13 @@ impl Turn<'_> {
 
     /// It was the first in the queue, and may look again.
     pub fn called(&mut self) {
-        if let Some((cluster, _)) = self.slot.queued {
+        if let Some((cluster, until_ms)) = self.slot.queued.take() {
             let id = self.slot.session.exchange().and_then(|x| x.target.as_ref());
             let target = id.and_then(|target| self.backs.target(&target.cluster.id));
             // Behind a change of its cluster it is asked by another key.
-            self.slot.queued = target
-                .as_ref()
-                .map(|it| it.key)
-                .filter(|key| *key == cluster)
-                .zip(self.slot.queued.map(|it| it.1));
-            self.on(Event::Resumed(target));
+            let same = target.as_ref().is_some_and(|it| it.key == cluster);
+            self.slot.waited = same.then_some((cluster, until_ms));
+            self.on(Event::Called(target));
             self.run();
         }
     }
@@ -151,6 +147,7 @@ impl Turn<'_> {
     pub fn resume(&mut self) {
         if let Some(target) = self.slot.held.take() {
             self.slot.tried.clear();
+            self.slot.waited = None;
             let target = self.backs.target(&target.cluster.id);
             self.on(Event::Resumed(target));
         }

@@ -127,6 +127,11 @@ fn target_of(method: &[u8], bytes: &[u8]) {
         (first.bytes, first.path_len)
     );
     assert_eq!(second.authority, None);
+    // By whatever spelling, it is looked up as the same path, which is its own normal form.
+    assert_eq!(second.routed, first.routed);
+    assert!(first.routed.starts_with(b"/") && !first.routed.windows(2).any(|two| two == b"//"));
+    let third = target::resolve(method, first.routed, &mut again).expect("what was resolved");
+    assert_eq!((third.bytes, third.routed), (first.routed, first.routed));
     if let Some(authority) = first.authority {
         assert!(target::same_authority(&authority, &authority, 80));
     }

@@ -509,6 +509,7 @@ fn told(event: &Event) -> String {
         Event::Unsecured => "unsecured".to_owned(),
         Event::Told(_) => "a piece of the metrics".to_owned(),
         Event::Held => "held".to_owned(),
+        Event::Called(_) => "called".to_owned(),
         Event::Resumed(_) => "resumed".to_owned(),
         Event::Logged => "logged".to_owned(),
         Event::Timeout => "timeout".to_owned(),

@@ -130,6 +130,7 @@ fn answer(text: &str, http11: bool, keep_alive: bool) -> String {
     };
     let mut out = Vec::new();
     let shown = Shown {
+        ours: None,
         http11,
         keep_alive,
         hsts: None,

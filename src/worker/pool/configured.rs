@@ -179,10 +179,10 @@ impl Backs {
         let Some(backend) = self.backends.get(key) else {
             return;
         };
-        let cluster = self.clusters.get_mut(backend.cluster);
-        let Some((cluster, name)) = cluster.zip(backend.conf().sticky_name()) else {
+        let Some(cluster) = self.clusters.get_mut(backend.cluster) else {
             return;
         };
+        let name = backend.conf().sticky_name();
         if leads {
             cluster.by_cookie.insert(name.into(), key);
         } else if cluster.by_cookie.get(name) == Some(&key) {
