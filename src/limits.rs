@@ -338,10 +338,10 @@ pub const NAME_ADDRESSES_MAX: usize = 64;
 pub const NAME_PATIENCE_MS: u64 = 5_000;
 /// What names stand for is written down so many milliseconds after it has changed: some change all the time.
 pub const NAMES_KEPT_MS: u64 = 10_000;
-/// Names that the resolver asks for at the same time, a thread each …
-pub const NAMES_AT_ONCE_MAX: usize = 16;
+/// Names that the resolver asks for at the same time, a thread each, and as many again that had no answer last time …
+pub const NAMES_AT_ONCE_MAX: usize = 32;
 /// … with a stack of so many bytes: modules of the C library's are not ours to bound.
-pub const RESOLVER_STACK_BYTES: usize = 512 * 1024;
+pub const RESOLVER_STACK_BYTES: usize = 256 * 1024;
 /// Names that wait there for their turn: as many as there may be backends.
 pub const NAMES_WAITING_MAX: usize = STATE_OBJECTS_MAX;
 

@@ -2,10 +2,10 @@
 //!
 //! getaddrinfo(3) reads files, talks to servers and blocks: main does nothing of the kind, and workers have no
 //! files. So there is this process, which has neither a client's bytes nor a secret. Main says a name and hears
-//! its addresses over the channel; each question has a thread of its own, some at a time, so that a name whose
-//! servers are silent holds up few others. It ends with main.
+//! its addresses over the channel; each question has a thread of its own, some at a time. Names that had no answer last
+//! time have threads of their own, so that those whose servers are silent hold up no others for long. It ends with main.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,11 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use crate::channel::Channel;
-use crate::limits::{NAMES_AT_ONCE_MAX, NAMES_WAITING_MAX, REASON_CHARS_MAX, RESOLVER_STACK_BYTES};
+use crate::config::Family;
+use crate::limits::{
+    NAMES_AT_ONCE_MAX, NAMES_WAITING_MAX, NAME_ADDRESSES_MAX, REASON_CHARS_MAX,
+    RESOLVER_STACK_BYTES,
+};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
@@ -26,13 +30,28 @@ use crate::sys::shared::Shared;
 /// Where its sandbox notes the number of what it should not have done, plus one.
 pub const CELLS: usize = 1;
 
+/// What main wants to know.
+struct Question {
+    name: String,
+    family: Family,
+    /// The last one had no answer: it may take long.
+    doubtful: bool,
+}
+
+/// Questions of one kind, so that those of the other do not wait for them.
+#[derive(Default)]
+struct Lane {
+    running: usize,
+    waiting: VecDeque<Question>,
+}
+
 struct Resolver {
     channel: Channel,
     poll: Epoll,
     /// Where threads put their answers, and where they come out.
     answers: (Arc<UnixDatagram>, UnixDatagram),
-    running: usize,
-    waiting: VecDeque<String>,
+    /// Those about names that had an answer, or are new; and doubtful ones.
+    lanes: [Lane; 2],
 }
 
 /// What main says before the process is confined.
@@ -79,8 +98,7 @@ fn run() -> io::Result<()> {
         channel: begun.channel,
         poll: begun.poll,
         answers: (Arc::new(put), get),
-        running: 0,
-        waiting: VecDeque::new(),
+        lanes: Default::default(),
     };
     resolver.serve()
 }
@@ -132,9 +150,17 @@ impl Resolver {
     fn obey(&mut self, line: &str) {
         match line.split(' ').next().unwrap_or_default() {
             "resolve" => {
+                let doubtful = value(line, "doubtful").as_deref() == Some("true");
+                let family = Family::named(&value(line, "family").unwrap_or_default());
+                let question = value(line, "name").map(|name| Question {
+                    name,
+                    family,
+                    doubtful,
+                });
+                let waiting = &mut self.lanes[usize::from(doubtful)].waiting;
                 // Main asks for each name once at a time: there are no more than it has.
-                if self.waiting.len() < NAMES_WAITING_MAX {
-                    self.waiting.extend(value(line, "name"));
+                if waiting.len() < NAMES_WAITING_MAX {
+                    waiting.extend(question);
                 }
                 self.ask_on();
             }
@@ -147,20 +173,17 @@ impl Resolver {
     }
 
     fn ask_on(&mut self) {
-        while self.running < NAMES_AT_ONCE_MAX {
-            let Some(name) = self.waiting.pop_front() else {
-                return;
-            };
-            let put = Arc::clone(&self.answers.0);
-            let thread = std::thread::Builder::new().stack_size(RESOLVER_STACK_BYTES);
-            let asked = name.clone();
-            let begun = thread.spawn(move || {
-                // The other end lives as long as this process does.
-                let _ = put.send(answer(&asked, addresses(&asked)).as_bytes());
-            });
-            match begun {
-                Ok(_) => self.running += 1,
-                Err(e) => self.channel.send(&answer(&name, Err(e))),
+        for lane in &mut self.lanes {
+            while lane.running < NAMES_AT_ONCE_MAX {
+                let Some(question) = lane.waiting.pop_front() else {
+                    break;
+                };
+                let (put, name) = (Arc::clone(&self.answers.0), question.name.clone());
+                let thread = std::thread::Builder::new().stack_size(RESOLVER_STACK_BYTES);
+                match thread.spawn(move || resolve(&question, &put)) {
+                    Ok(_) => lane.running += 1,
+                    Err(e) => self.channel.send(&answer(&name, Err(e))),
+                }
             }
         }
     }
@@ -168,19 +191,48 @@ impl Resolver {
     fn take_answers(&mut self) {
         let mut room = [0; ANSWER_BYTES_MAX];
         while let Ok(n) = self.answers.1.recv(&mut room) {
-            self.running -= 1;
-            self.channel.send(&String::from_utf8_lossy(&room[..n]));
+            let Some((lane, line)) = room[..n].split_first() else {
+                continue;
+            };
+            let running = &mut self.lanes[usize::from(*lane != 0)].running;
+            *running = running.saturating_sub(1);
+            self.channel.send(&String::from_utf8_lossy(line));
         }
         self.ask_on();
     }
 }
 
+/// In a thread of its own. The answer has its lane before it.
+fn resolve(question: &Question, put: &UnixDatagram) {
+    let line = answer(&question.name, addresses(question));
+    let message = [&[u8::from(question.doubtful)], line.as_bytes()].concat();
+    // The other end lives as long as this process does, and there is room for it.
+    let _ = put.send(&message);
+}
+
 /// Room for the longest answer: a name, and as many addresses as are told.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
 
-fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
-    let found = (name, 0).to_socket_addrs()?;
-    Ok(found.map(|address| address.ip()).collect())
+fn addresses(question: &Question) -> io::Result<Vec<IpAddr>> {
+    let found = (question.name.as_str(), 0).to_socket_addrs()?;
+    Ok(usable(found.map(|address| address.ip()), question.family))
+}
+
+/// Of an answer what can be connected to, in an order of its own; and no more than may be.
+pub fn usable(found: impl Iterator<Item = IpAddr>, family: Family) -> Vec<IpAddr> {
+    let good = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => {
+            let all = v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast();
+            family != Family::Ipv6 && !all
+        }
+        // Of those of one link it would have to be known which one that is.
+        IpAddr::V6(v6) => {
+            let local = v6.segments()[0] & 0xffc0 == 0xfe80;
+            family != Family::Ipv4 && !v6.is_unspecified() && !v6.is_multicast() && !local
+        }
+    };
+    let ips: BTreeSet<IpAddr> = found.map(|ip| ip.to_canonical()).filter(good).collect();
+    ips.into_iter().take(NAME_ADDRESSES_MAX).collect()
 }
 
 /// The line, without LF.

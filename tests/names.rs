@@ -111,8 +111,17 @@ fn a_server_that_goes_finishes_what_it_has() {
     // Behind what workers were told.
     proxy.steer().ok("state check");
     assert_eq!(proxy.client().get("/").text(), "other");
+    // Whoever waits for the whole backend waits for it, too.
+    let mut steer = proxy.steer();
+    steer.send("backend remove cluster=main id=main-0 wait=30\n");
+    let mut told = String::new();
+    while !told.starts_with("progress connections=1") {
+        told = steer.line().expect("progress");
+    }
     gate.admit(1);
     assert_eq!(client.response().text(), "slow");
+    let reply = steer.reply();
+    assert!(reply.last.contains("connections=0"), "{reply:?}");
 }
 
 /// The answer to the change comes when the name has its servers: nobody finds none.

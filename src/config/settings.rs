@@ -64,7 +64,15 @@ pub enum Family {
 }
 
 impl Family {
-    fn name(self) -> &'static str {
+    pub fn named(name: &str) -> Family {
+        match name {
+            "ipv4" => Family::Ipv4,
+            "ipv6" => Family::Ipv6,
+            _ => Family::Any,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
         match self {
             Family::Any => "any",
             Family::Ipv4 => "ipv4",
@@ -120,11 +128,7 @@ impl Settings {
             sandbox_allow_missing,
             key_process: fields.bool("key_process")?,
             resolve_interval: fields.int("resolve_interval")?,
-            resolve_family: match fields.text("resolve_family")?.as_str() {
-                "ipv4" => Family::Ipv4,
-                "ipv6" => Family::Ipv6,
-                _ => Family::Any,
-            },
+            resolve_family: Family::named(&fields.text("resolve_family")?),
             worker_count: fields.int("worker_count")?,
             max_connections: fields.int_or_none("max_connections"),
             buffer_size: fields.int("buffer_size")?,

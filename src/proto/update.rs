@@ -13,7 +13,7 @@ use crate::config::fields::Fields;
 use crate::config::keys::{self, answer_status, Default, Key};
 use crate::config::needs;
 use crate::config::object::{self, Words};
-use crate::state::{Certificate, Change, Code, Refused, State, Timeouts};
+use crate::state::{no_backend, Certificate, Change, Code, Refused, State, Timeouts};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -321,7 +321,7 @@ impl Update {
             }
             Noun::Backend | Noun::Frontend => {
                 let (cluster, id) = (named("cluster")?, named("id")?);
-                let what = || missing(format!("backend {id} of cluster {cluster}"));
+                let what = || no_backend(cluster, id);
                 object::backend_words(state.backend(cluster, id).ok_or_else(what)?)
             }
         };

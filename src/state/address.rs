@@ -63,12 +63,17 @@ impl FromStr for Address {
 fn named(text: &str) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok()?;
-    let HostRule::Exact(host) = HostRule::parse(host).ok()? else {
+    // With a dot at its end a name is whole: no domain is put behind it (resolv.conf(5), search).
+    let (bare, dot) = match host.strip_suffix('.') {
+        Some(bare) => (bare, "."),
+        None => (host, ""),
+    };
+    let HostRule::Exact(bare) = HostRule::parse(bare).ok()? else {
         return None;
     };
-    let last = host.rsplit('.').next()?;
+    let last = bare.rsplit('.').next()?;
     let is_number = last.starts_with(|first: char| first.is_ascii_digit());
-    let host = Rc::from(host);
+    let host = Rc::from(format!("{bare}{dot}"));
     (!is_number).then_some(Address::Name { host, port })
 }
 
@@ -117,6 +122,7 @@ mod tests {
             "[::1]:65535",
             "app.internal:8080",
             "my_app:1",
+            "app.internal.:1",
             "1x.example:1",
             "unix:/run/app.sock",
         ] {
@@ -141,6 +147,8 @@ mod tests {
             ("1234:80", "not an address like"),
             ("0x7f.0x1:80", "not an address like"),
             ("a..b:80", "not an address like"),
+            ("app..:80", "not an address like"),
+            ("1.:80", "not an address like"),
             (":80", "not an address like"),
             ("unix:run/app", "starts with"),
             ("unix:", "starts with"),

@@ -33,7 +33,7 @@ pub use client::{ClientAuth, Crls};
 pub use edit::{is_same, Edits, Heads};
 pub use quota::{longest_body, Quota};
 pub use rule::check_path;
-pub use store::State;
+pub use store::{no_backend, State};
 pub use users::{BasicAuth, Users};
 
 use crate::limits::ERROR_CHARS_MAX;

@@ -11,6 +11,14 @@ use std::net::IpAddr;
 /// Between the id of a backend by name and an address.
 pub const AT: char = '@';
 
+impl Backend {
+    /// Of a server that stands behind a name: the cluster, and the backend that has the name.
+    pub fn name(&self) -> Option<(Rc<str>, Box<str>)> {
+        let (named, _) = self.id.split_once(AT)?;
+        Some((Rc::clone(&self.cluster), named.into()))
+    }
+}
+
 impl State {
     /// What a name stands for, as it was heard last.
     pub fn addresses(&self, name: &str) -> &[IpAddr] {
@@ -139,18 +147,14 @@ fn servers(backend: &Backend, addresses: &[IpAddr]) -> Vec<Rc<Backend>> {
     addresses.iter().map(server).collect()
 }
 
-/// The cookie of a sticky session shall not tell the address.
+/// The cookie of a sticky session does not show the address, nor is it longer for a longer name.
 fn server(backend: &Backend, ip: IpAddr, port: u16) -> Backend {
     let at = ip.to_string();
-    let sticky = format!(
-        "{}-{:016x}",
-        backend.sticky_name(),
-        hash_of(&[at.as_bytes()])
-    );
+    let sticky = hash_of(&[backend.sticky_name().as_bytes(), at.as_bytes()]);
     Backend {
         id: format!("{}{AT}{at}", backend.id).into(),
         address: Address::Inet(SocketAddr::new(ip, port)),
-        sticky_id: Some(sticky.into()),
+        sticky_id: Some(format!("{sticky:016x}").into()),
         ..backend.clone()
     }
 }
@@ -196,10 +200,7 @@ mod tests {
             assert_eq!((server.weight, server.backup), (7, true));
             assert_eq!(server.max_connections, Some(3));
             let cookie = server.sticky_name();
-            assert!(
-                cookie.starts_with("app-") && !cookie.contains("10.0.0"),
-                "{cookie}"
-            );
+            assert!(cookie.len() == 16 && !cookie.contains('.'), "{cookie}");
         }
         assert_ne!(servers[0].sticky_id, servers[1].sticky_id);
         let plain = backend("a", "b", "10.0.0.9:80");

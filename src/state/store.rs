@@ -406,7 +406,7 @@ impl State {
         bearable(backend)?;
         let key = BackendId::new(cluster, id);
         let Some(old) = self.backends.get(&key) else {
-            return Err(missing(format!("backend {id} of cluster {cluster}")));
+            return Err(no_backend(cluster, id));
         };
         if old.address != backend.address {
             return Err(fixed(
@@ -428,7 +428,7 @@ impl State {
                 self.forget_sticky_id(&backend);
                 Ok(Change::BackendAdd(backend))
             }
-            None => Err(missing(format!("backend {id} of cluster {cluster}"))),
+            None => Err(no_backend(cluster, id)),
         }
     }
 
@@ -460,6 +460,16 @@ impl State {
         if let Some(name) = &backend.sticky_id {
             let key = BackendId::new(&backend.cluster, name);
             self.sticky_ids.remove(&key);
+        }
+    }
+}
+
+pub fn no_backend(cluster: &str, id: &str) -> Refused {
+    match id.split_once(AT) {
+        None => missing(format!("backend {id} of cluster {cluster}")),
+        Some((named, _)) => {
+            let what = format!("{id} of cluster {cluster} is a server of backend {named}, which goes by name: that one can be changed");
+            Refused::new(Code::Missing, what)
         }
     }
 }

@@ -144,6 +144,15 @@ impl Supervisor {
         Ok(done)
     }
 
+    /// Whether the state would take all of them.
+    pub(super) fn would_do(&mut self, steps: &[Step]) -> bool {
+        let tried = try_all(&mut self.state, steps, &self.settings.timeouts);
+        tried.is_ok_and(|done| {
+            revert(&mut self.state, &done.undo);
+            true
+        })
+    }
+
     /// Names may stand for so much that workers would have too many backends.
     fn bear(&self, done: &Done) -> Result<(), (usize, Refused)> {
         let mut count = self.digest.backends as usize;

@@ -203,7 +203,8 @@ impl Supervisor {
             return Err(Refused::new(Code::Mismatch, what));
         }
         let names = self.lacking(&steps);
-        if !names.is_empty() {
+        let faultless = names.is_empty() || self.would_do(&steps);
+        if !names.is_empty() && faultless {
             self.park(names, Some(key), Then::Change(steps, terms));
             return Ok(String::new());
         }

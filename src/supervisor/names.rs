@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::config::Family;
-use crate::limits::{NAME_ADDRESSES_MAX, NAME_PATIENCE_MS};
+use crate::limits::NAME_PATIENCE_MS;
 use crate::net::token::Kind;
 use crate::proto::reply;
 use crate::proto::update::Step;
+use crate::resolver::usable;
 use crate::role::value;
 use crate::slab::Key;
 use crate::state::{Change, State};
@@ -270,7 +271,7 @@ pub fn recall(state: &mut State, text: &str, family: Family) {
         let name = value(line, "name").unwrap_or_default();
         let addresses = value(line, "addresses").unwrap_or_default();
         if let Some(name) = configured.get(name.as_str()) {
-            state.set_addresses(name, usable(&addresses, family));
+            state.set_addresses(name, read(&addresses, family));
         }
     }
 }
@@ -292,29 +293,15 @@ pub(super) fn list(addresses: &[IpAddr]) -> String {
     }
 }
 
-/// Of an answer what can be connected to, in an order of its own; and no more than may be.
-pub(super) fn usable(text: &str, family: Family) -> Vec<IpAddr> {
-    let good = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => {
-            family != Family::Ipv6
-                && !v4.is_unspecified()
-                && !v4.is_multicast()
-                && !v4.is_broadcast()
-        }
-        // Of the others it would have to be known on which link they are.
-        IpAddr::V6(v6) => {
-            let local = v6.segments()[0] & 0xffc0 == 0xfe80;
-            family != Family::Ipv4 && !v6.is_unspecified() && !v6.is_multicast() && !local
-        }
-    };
-    let ips = text.split(',').filter_map(|ip| ip.parse::<IpAddr>().ok());
-    let ips: BTreeSet<IpAddr> = ips.map(|ip| ip.to_canonical()).filter(good).collect();
-    ips.into_iter().take(NAME_ADDRESSES_MAX).collect()
+/// Of the text of an answer what can be connected to.
+pub(super) fn read(text: &str, family: Family) -> Vec<IpAddr> {
+    usable(text.split(',').filter_map(|ip| ip.parse().ok()), family)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::NAME_ADDRESSES_MAX;
     use crate::state::sample::Random;
     use crate::state::{Backend, Cluster};
 
@@ -346,7 +333,7 @@ mod tests {
 
     #[test]
     fn of_an_answer_some_addresses_can_be_used() {
-        let shown = |text, family| list(&usable(text, family));
+        let shown = |text, family| list(&read(text, family));
         let all = "10.0.0.2,10.0.0.1,::1,10.0.0.1,0.0.0.0,::,224.0.0.1,ff02::1,fe80::1,x,255.255.255.255,::ffff:10.0.0.3";
         assert_eq!(shown(all, Family::Any), "10.0.0.1,10.0.0.2,10.0.0.3,::1");
         assert_eq!(shown(all, Family::Ipv4), "10.0.0.1,10.0.0.2,10.0.0.3");
@@ -355,9 +342,6 @@ mod tests {
         let many: Vec<String> = (0..1000)
             .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
             .collect();
-        assert_eq!(
-            usable(&many.join(","), Family::Any).len(),
-            NAME_ADDRESSES_MAX
-        );
+        assert_eq!(read(&many.join(","), Family::Any).len(), NAME_ADDRESSES_MAX);
     }
 }

@@ -28,7 +28,7 @@ use crate::resolver;
 use crate::role::value;
 use crate::slab::Key;
 use crate::state::{Code, Refused};
-use crate::supervisor::names::{kept_lines, list, named, usable, Name, Parked, Then};
+use crate::supervisor::names::{kept_lines, list, named, read, Name, Parked, Then};
 use crate::supervisor::saved::{kept_names, write_atomically};
 use crate::supervisor::{Stage, Supervisor};
 use crate::sys::shared::Shared;
@@ -160,7 +160,10 @@ impl Supervisor {
         let due: Vec<Rc<str>> = due.map(|(name, _)| Rc::clone(name)).collect();
         for name in due {
             let mut parked = self.names.parked.iter();
-            let is_waited_for = parked.any(|it| it.names.contains(&name));
+            let undone = self.trial.iter().flat_map(|trial| &trial.undo);
+            let mut undone = undone.filter_map(added_name);
+            let is_waited_for =
+                parked.any(|it| it.names.contains(&name)) || undone.any(|other| **other == *name);
             let Some(known) = self.names.known.get_mut(&name) else {
                 continue;
             };
@@ -169,7 +172,9 @@ impl Supervisor {
                 self.unresolved(&name, "there is no answer yet".into());
             } else if known.backends > 0 || is_waited_for {
                 known.asked_ms = Some(now_ms);
-                let question = format!("resolve name={name}");
+                let family = self.settings.resolve_family.name();
+                let doubtful = known.why.is_some();
+                let question = format!("resolve name={name} family={family} doubtful={doubtful}");
                 self.names.post.say(&question, Vec::new());
             } else {
                 self.names.known.remove(&name);
@@ -204,7 +209,7 @@ impl Supervisor {
         }
         self.names.due_ms = Some(now_ms);
         let addresses = value(line, "addresses").unwrap_or_default();
-        let addresses = usable(&addresses, self.settings.resolve_family);
+        let addresses = read(&addresses, self.settings.resolve_family);
         let before = self.state.addresses(&name).len();
         let more = addresses
             .len()
@@ -269,8 +274,7 @@ impl Supervisor {
     pub(super) fn lacking(&mut self, steps: &[Step]) -> BTreeSet<Rc<str>> {
         let mut lacking = BTreeSet::new();
         for step in steps {
-            let Step::Do(change) = step else { continue };
-            let name = named(change);
+            let name = added_name(step);
             let unknown = |name: &&Rc<str>| !self.names.want(name, self.now_ms).answered;
             lacking.extend(name.filter(unknown).cloned());
         }
@@ -279,6 +283,11 @@ impl Supervisor {
 
     /// Does it once these names are answered.
     pub(super) fn park(&mut self, names: BTreeSet<Rc<str>>, client: Option<Key>, then: Then) {
+        // Signals that come meanwhile mean the same.
+        let waits = |it: &Parked| it.client.is_none() && client.is_none();
+        if self.names.parked.iter().any(waits) {
+            return;
+        }
         let waiting = client.and_then(|key| self.control.clients.get_mut(key));
         waiting.into_iter().for_each(|client| client.waiting = true);
         let parked = Parked {
@@ -328,5 +337,13 @@ impl Supervisor {
             }
             (count, _) => Ok(reply::ok(&[("names", count.to_string())])),
         }
+    }
+}
+
+/// The name of the backend that a step adds.
+fn added_name(step: &Step) -> Option<&Rc<str>> {
+    match step {
+        Step::Do(change) => named(change),
+        Step::Update(_) | Step::Replace(_) => None,
     }
 }

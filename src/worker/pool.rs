@@ -11,7 +11,7 @@ mod dial;
 mod health;
 pub mod legacy;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::balance::Seat;
@@ -189,6 +189,8 @@ pub struct Backs {
     keepalive_ms: u64,
     /// Backends with connections that the last changes have taken requests from.
     departed: Vec<Key>,
+    /// Of those of them that go by name: cluster and backend.
+    departed_names: BTreeSet<(Rc<str>, Box<str>)>,
     pub watches: Watches,
     pub news: News,
     pub errands: Errands,
@@ -225,6 +227,7 @@ impl Backs {
             moment: 0,
             keepalive_ms,
             departed: Vec::new(),
+            departed_names: BTreeSet::new(),
             watches: Watches::default(),
             news: News::default(),
             errands: Errands::default(),
@@ -237,13 +240,16 @@ impl Backs {
     /// Changes follow that belong together.
     pub fn begin_changes(&mut self) {
         self.departed.clear();
+        self.departed_names.clear();
     }
 
     /// Main wants to know how many connections are left to those that the last changes
     /// have taken requests from.
     pub fn watch(&mut self, order: u64) {
         let mut connections = 0;
-        for key in std::mem::take(&mut self.departed) {
+        let mut departed = std::mem::take(&mut self.departed);
+        departed.extend(self.departed_before());
+        for key in departed {
             let backend = self.backends.get_mut(key);
             // Drained and then removed, it stands there twice.
             if let Some(backend) = backend.filter(|b| !b.watchers.contains(&order)) {
@@ -254,6 +260,19 @@ impl Backs {
             }
         }
         self.watches.add(order, connections);
+    }
+
+    /// Of backends by name the servers as well that they had lost already, and that finish what they have.
+    fn departed_before(&mut self) -> Vec<Key> {
+        let names = std::mem::take(&mut self.departed_names);
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let lost = self.backends.iter().filter(|(_, backend)| {
+            let name = backend.conf().name();
+            backend.removed && name.is_some_and(|name| names.contains(&name))
+        });
+        lost.map(|(key, _)| key).collect()
     }
 
     // ---- connections ----------------------------------------------------

@@ -237,6 +237,6 @@ pub static CONNECTOR: &[Rule] = &[
     rule("brk", 12, 214, &[], "memory, as the allocator takes and gives it").elsewhere(),
     rule("mmap", 9, 222, &[Lacks(2, PROT_EXEC), Is(3, PRIVATE_ANONYMOUS)], "the same, for thousands of paths; never of a file, never executable").elsewhere(),
     rule("munmap", 11, 215, &[], "gives it back").elsewhere(),
-    rule("exit_group", 231, 94, &[], "the end"),
+    rule("exit_group", 231, 94, &[], "the end").elsewhere(),
     rule("clock_gettime", 228, 113, &[], "the time, where the kernel's page (vdso(7)) does not tell it").elsewhere(),
 ];

@@ -205,6 +205,7 @@ impl Backs {
         };
         if conf.state != BackendState::Ready {
             self.departed.push(key);
+            self.departed_names.extend(conf.name());
         }
         let series = backend.server.series;
         self.name_cookie(key, false);
@@ -256,6 +257,7 @@ impl Backs {
             return;
         };
         backend.removed = true;
+        self.departed_names.extend(backend.conf().name());
         self.unchecked.push(key);
         self.departed.push(key);
         for conn in std::mem::take(&mut backend.pool) {
