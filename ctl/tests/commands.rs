@@ -98,6 +98,8 @@ const STEPS: &[(&str, &[&str])] = &[
         &["backend", "update", "cluster=web", "id=b", "state=drain"],
     ),
     ("backend list", &["backend", "list"]),
+    ("name list", &["name", "list"]),
+    ("name refresh", &["name", "refresh"]),
     (
         "frontend add listener=M hostname=a.example path=/x cluster=web",
         &[

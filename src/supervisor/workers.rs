@@ -184,11 +184,7 @@ impl Supervisor {
         if let Some(roots) = roots::open() {
             channel.send_with("roots", vec![roots]);
         }
-        if let Some(desk) = self.open_desk(row)? {
-            channel.send_with("desk", vec![desk]);
-        }
-        let connector = self.open_connector_desk(row)?;
-        channel.send_with("connector", vec![connector]);
+        self.send_desks(row, &mut channel)?;
         channel.send(&self.settings.encode());
         for (address, socket) in &self.sockets {
             let line = reply::data("socket", &[("address", address.to_string())]);
@@ -230,6 +226,15 @@ impl Supervisor {
                 .add(process.channel.as_fd(), epoll::IN | epoll::OUT, token)?;
         }
         Ok(key)
+    }
+
+    /// Where a new worker asks for signatures, and for connections.
+    fn send_desks(&mut self, row: usize, channel: &mut Channel) -> io::Result<()> {
+        if let Some(desk) = self.open_desk(row)? {
+            channel.send_with("desk", vec![desk]);
+        }
+        channel.send_with("connector", vec![self.open_connector_desk(row)?]);
+        Ok(())
     }
 
     /// A worker has something to say, or takes more of what we say.

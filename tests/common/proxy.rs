@@ -520,7 +520,6 @@ impl Proxy {
     }
 
     /// The pid of the process that has the private keys, if there is one.
-    #[track_caller]
     pub fn key_process(&self) -> Option<u32> {
         self.process("keys")
     }
@@ -528,11 +527,10 @@ impl Proxy {
     /// The pid of the process that `status` calls so, if there is one.
     #[track_caller]
     pub fn process(&self, name: &str) -> Option<u32> {
-        let status = self.control("status").data;
         let start = format!("{name} pid=");
+        let status = self.control("status").data;
         let line = status.iter().find_map(|line| line.strip_prefix(&start));
-        let pid = line?.split(' ').next()?.parse().ok();
-        pid.filter(|pid| *pid > 0)
+        line?.split(' ').next()?.parse().ok().filter(|pid| *pid > 0)
     }
 
     /// The first `count` lines of the access log with that text.
