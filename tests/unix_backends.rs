@@ -241,3 +241,60 @@ fn a_change_at_runtime_and_a_dump() {
         assert!(why.contains("starts with"), "{why}");
     }
 }
+
+/// Every connection is a new one: it has to be made by whoever is there now.
+#[test]
+fn who_connects_may_die_and_be_another_program() {
+    let setup = Setup::tcp().top("worker_count", 1);
+    let path = setup.path("tcp.sock");
+    let _backend = Backend::on_unix(&path, |peer, _| echo(peer));
+    let proxy = setup.cluster("main", &[""], &[at(&path)]).start();
+    let ask = |proxy: &Proxy| {
+        let mut client = proxy.client();
+        client.send("x").finish();
+        assert_eq!(client.rest().0, b"x");
+    };
+    ask(&proxy);
+    let first = wait_until("a connector", || proxy.process("connector"));
+    assert!(common::signal(first, "KILL"));
+    ask(&proxy);
+    proxy.wait_log(&format!("the connector, pid {first}, died"));
+    proxy.steer().ok("upgrade");
+    ask(&proxy);
+    proxy.steer().ok("worker restart id=0");
+    ask(&proxy);
+    // No backend needs it any more.
+    proxy.steer().ok("backend remove cluster=main id=main-0");
+    wait_until("it has ended", || {
+        proxy.process("connector").is_none().then_some(())
+    });
+    let add = format!(
+        "backend add cluster=main id=b address=unix:{}",
+        path.display()
+    );
+    proxy.steer().ok(&add);
+    ask(&proxy);
+}
+
+/// Without main they are made as before.
+#[test]
+fn they_are_made_when_main_is_dead() {
+    let setup = Setup::http().top("worker_count", 1);
+    let path = setup.path("app.sock");
+    let backend = Backend::on_unix(&path, |peer, _| {
+        peer.request()?;
+        peer.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\na");
+        Ok(())
+    });
+    let mut proxy = web(setup, &[&path]);
+    assert_eq!(proxy.client().get("/").text(), "a");
+    for name in ["keys", "connector"] {
+        let pid = proxy.process(name).expect(name);
+        proxy.adopt(pid);
+    }
+    proxy.adopt(proxy.worker().pid);
+    proxy.kill_main();
+    proxy.wait_log("main is gone");
+    assert_eq!(proxy.client().get("/").text(), "a");
+    assert_eq!(backend.connections(), 2);
+}

@@ -10,7 +10,7 @@
 //! hence the questions that nobody has answered. After an upgrade there are new desks for all; the
 //! process of the program before serves the old ones until workers have left them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
@@ -144,6 +144,20 @@ impl Keys {
     /// Main itself did not run for so long.
     pub fn forgive(&mut self, late_ms: u64) {
         self.post.forgive(late_ms);
+    }
+
+    /// Certificates that left so long ago that nobody needs their keys. One that has come back since, and has left
+    /// again, is not among them.
+    fn long_gone(&mut self, now_ms: u64) -> Vec<Rc<str>> {
+        let over = |(due_ms, _): &mut (u64, Rc<str>)| *due_ms <= now_ms;
+        let mut gone = BTreeSet::new();
+        while let Some((_, certificate)) = self.leaving.pop_front_if(over) {
+            gone.insert(certificate);
+        }
+        for (_, certificate) in &self.leaving {
+            gone.remove(certificate);
+        }
+        gone.into_iter().collect()
     }
 }
 
@@ -398,11 +412,7 @@ impl Supervisor {
     }
 
     fn forget_keys(&mut self) {
-        let over = |(due_ms, _): &mut (u64, Rc<str>)| *due_ms <= self.now_ms;
-        let mut gone = Vec::new();
-        while let Some((_, certificate)) = self.keys.leaving.pop_front_if(over) {
-            gone.push(certificate);
-        }
+        let mut gone = self.keys.long_gone(self.now_ms);
         if gone.is_empty() {
             return;
         }
@@ -447,5 +457,29 @@ impl Supervisor {
             ("restarts", counts.key_deaths.to_string()),
         ];
         reply::data("keys", &pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_goes_behind_the_last_time_that_its_certificate_left() {
+        let mut keys = Keys::default();
+        for (due_ms, certificate) in [(10, "a"), (20, "b"), (30, "a"), (30, "c")] {
+            keys.leaving.push_back((due_ms, certificate.into()));
+        }
+        for (now_ms, gone) in [
+            (9, &[][..]),
+            (10, &[]),
+            (20, &["b"]),
+            (30, &["a", "c"]),
+            (99, &[]),
+        ] {
+            let found = keys.long_gone(now_ms);
+            let found: Vec<&str> = found.iter().map(|it| &**it).collect();
+            assert_eq!(found, gone, "{now_ms}");
+        }
     }
 }

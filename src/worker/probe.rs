@@ -26,6 +26,7 @@ use crate::slab::{Key, Slab};
 use crate::state::{Address, Ask, Check, Cluster};
 use crate::sys::{epoll, socket};
 use crate::timer::Wheel;
+use crate::worker::errands::Errands;
 use crate::worker::pool::{Asking, Subject};
 use crate::worker::Worker;
 
@@ -271,7 +272,7 @@ impl Worker {
     }
 
     fn dial(&mut self, backend: Key, subject: Subject, next_ms: u64) -> io::Result<Key> {
-        let (stream, elsewhere) = self.backs.errands.dial(&subject.conf.address)?;
+        let (stream, elsewhere) = Errands::dial(&subject.conf.address)?;
         let (conn, identity) = self.backs.dial_check(backend, &subject, stream)?;
         let (cluster, conf) = (subject.cluster, subject.conf);
         let check = cluster.check.as_ref();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use self::acts::{files, kernel, network, processes, what_workers_may};
 use self::acts::{without_filter, ANONYMOUS, WRITE};
 use super::filter::FOREIGN_NUMBERS;
-use super::table::{KEYS, WORKER};
+use super::table::{CONNECTOR, KEYS, WORKER};
 use super::*;
 use crate::sys::pipe::Pipe;
 use crate::sys::shared::Shared;
@@ -193,16 +193,24 @@ fn act(what: &'static str, dies_of: &'static str, number: libc::c_long, argument
     (what, dies_of, Box::new(move || call(number, all)))
 }
 
-/// Each dies of the very call that it needs first, in either role; in the key process some more do.
+/// Each dies of the very call that it needs first, in every role; in the key process and the connector some more do.
 #[test]
 fn what_a_hijacked_process_would_try() {
     for starter in starters() {
         let sibling = Sibling::of(*starter);
         let tried = || [files(), processes(sibling.0.into()), network(), kernel()];
-        let of_keys = tried().into_iter().chain([what_workers_may()]);
-        let roles: [(_, Vec<_>); 2] = [(WORKER, tried().into()), (KEYS, of_keys.collect())];
+        let more = || tried().into_iter().chain([what_workers_may()]);
+        let roles: [(_, Vec<_>); 3] = [
+            (WORKER, tried().into()),
+            (KEYS, more().collect()),
+            (CONNECTOR, more().collect()),
+        ];
         for (rules, all) in roles {
-            for (what, dies_of, act) in all.iter().flatten() {
+            // What the connector is there for.
+            let its_own = |what: &str| {
+                std::ptr::eq(rules, CONNECTOR) && ["a unix socket", "connect"].contains(&what)
+            };
+            for (what, dies_of, act) in all.iter().flatten().filter(|(what, _, _)| !its_own(what)) {
                 let end = inside(*starter, Some(rules), act);
                 assert_eq!(end, End::Killed(dies_of.to_string()), "{what}, {starter:?}");
             }
@@ -215,7 +223,7 @@ fn what_a_hijacked_process_would_try() {
 #[test]
 fn what_nobody_has_thought_of() {
     let starter = starters()[0];
-    for rules in [WORKER, KEYS] {
+    for rules in [WORKER, KEYS, CONNECTOR] {
         let free = |number| {
             let mut rules = rules.iter();
             rules.any(|rule| rule.number(Arch::OURS) == Some(number) && rule.checks.is_empty())

@@ -16,6 +16,7 @@ use crate::slab::Key;
 use crate::state::Cluster;
 use crate::sys::epoll::Epoll;
 use crate::sys::socket;
+use crate::worker::errands::Errands;
 use crate::worker::pool::choice::Chosen;
 use crate::worker::pool::{Back, Backs};
 
@@ -284,7 +285,7 @@ impl Backs {
             return Err(io::Error::other("the backend is gone"));
         };
         let address = &server.server.backend.address;
-        let (stream, elsewhere) = self.errands.dial(address)?;
+        let (stream, elsewhere) = Errands::dial(address)?;
         let (conn, identity) = match wanted {
             None => (Conn::new(stream, false), None),
             Some((dialer, name)) => {
