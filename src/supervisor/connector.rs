@@ -159,7 +159,7 @@ impl Supervisor {
     }
 
     /// Workers that run and have no desk of this main's get one.
-    fn give_connector_desks(&mut self) {
+    pub(super) fn give_connector_desks(&mut self) {
         let running = self.workers.processes.iter();
         let running = running.filter(|(_, one)| one.life != Life::Starting && !one.closed);
         let without = running.filter(|(_, one)| !self.connector.desks.contains_key(&one.row));

@@ -507,6 +507,7 @@ impl Supervisor {
             self.serve_client(client, false);
         }
         self.keep_all();
+        self.give_connector_desks();
         notify::send("READY=1", &[]);
         self.keep_last();
     }
