@@ -41,6 +41,8 @@ struct Desk {
     socket: OwnedFd,
     /// An answer that it does not take now; until then it is asked for nothing.
     unsent: Option<Answer>,
+    /// epoll says when it takes it, and nothing else.
+    blocked: bool,
 }
 
 struct Answer {
@@ -205,6 +207,7 @@ impl Connector {
         let key = self.desks.insert(Desk {
             socket,
             unsent: None,
+            blocked: false,
         });
         if let Some(desk) = self.desks.get(key) {
             let token = token::pack(Kind::Desk, key);
@@ -304,10 +307,9 @@ impl Connector {
         let fds: Vec<_> = answer.connection.iter().map(AsFd::as_fd).collect();
         let sent = passing::send(&desk.socket, answer.line.as_bytes(), &fds);
         let waits = sent.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        let was_waiting = desk.unsent.is_some();
         desk.unsent = waits.then_some(answer);
-        let interest = if waits { epoll::OUT } else { epoll::IN };
-        if waits != was_waiting || !waits {
+        if waits != std::mem::replace(&mut desk.blocked, waits) {
+            let interest = if waits { epoll::OUT } else { epoll::IN };
             let token = token::pack(Kind::Desk, key);
             // An error: it is gone, which the next read says.
             let _ = self.poll.modify(desk.socket.as_fd(), interest, token);
