@@ -1,5 +1,5 @@
-//! The PROXY protocol with those who have made it and those who speak it most: haproxy before the proxy and
-//! behind it, nginx behind it. `make setup-tests` installs both.
+//! The PROXY protocol with those who have made it and those who speak it most: haproxy and nginx before the
+//! proxy and behind it. `make setup-tests` installs both.
 
 #[path = "common/certificate.rs"]
 mod certificate;
@@ -69,15 +69,36 @@ impl Foreign {
 
     /// `server` is what stands in its one server.
     fn nginx(address: SocketAddr, server: &str) -> Foreign {
+        Foreign::nginx_of("http", "access_log off;", address, server)
+    }
+
+    /// The same over TCP.
+    fn nginx_stream(address: SocketAddr, server: &str) -> Foreign {
+        Foreign::nginx_of("stream", "", address, server)
+    }
+
+    fn nginx_of(kind: &str, common: &str, address: SocketAddr, server: &str) -> Foreign {
         let dir = TempDir::new();
         let own = dir.path("");
         let own = own.to_str().expect("a path").to_owned();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {own}/{name};\n"))
             .concat();
+        let temporary = if kind == "http" {
+            temporary
+        } else {
+            String::new()
+        };
+        // Where it is not built in.
+        let modules = ["/usr/lib", "/usr/lib64"]
+            .map(|lib| format!("{lib}/nginx/modules/ngx_stream_module.so"));
+        let module = modules
+            .iter()
+            .find(|path| std::path::Path::new(path).exists());
+        let load = module.map_or(String::new(), |path| format!("load_module {path};\n"));
         let text = format!(
-            "daemon off;\nmaster_process off;\npid {own}/pid;\nerror_log stderr;\n\
-             events {{ worker_connections 64; }}\nhttp {{\naccess_log off;\n{temporary}server {{\n{server}\n}}\n}}\n"
+            "{load}daemon off;\nmaster_process off;\npid {own}/pid;\nerror_log stderr;\n\
+             events {{ worker_connections 64; }}\n{kind} {{\n{common}\n{temporary}server {{\n{server}\n}}\n}}\n"
         );
         let file = dir.write("nginx.conf", text);
         let file = file.to_str().expect("a path").to_owned();
@@ -180,6 +201,24 @@ fn haproxy_behind_us_is_told_the_name() {
     let both = dir.write("both.pem", format!("{}{}", made.pem, made.key));
     let haproxy = accepting(&format!("ssl crt {}", both.display()));
     told(&telling(Setup::passthrough(), "v2", &haproxy));
+}
+
+/// nginx speaks version 1, over TCP.
+#[test]
+fn nginx_before_us() {
+    let backend = Backend::named("a");
+    let setup = Setup::http().listener("expect_proxy", true);
+    let proxy = setup.backends(&[backend.address()]).start();
+    let (address, ours) = (free_address(), proxy.address());
+    let server = format!("listen {address};\nproxy_pass {ours};\nproxy_protocol on;");
+    let nginx = Foreign::nginx_stream(address, &server);
+    let mut client = common::Peer::connect(nginx.address);
+    for _ in 0..2 {
+        assert_eq!(client.ask(GET).status(), 200);
+    }
+    let line = proxy.wait_access(1, " \"GET /\" ").remove(0);
+    let told = format!(" {} {ours} ", client.local());
+    assert!(line.contains(&told), "{line}");
 }
 
 #[test]

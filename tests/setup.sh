@@ -22,6 +22,8 @@ tools() {
     for one in strace haproxy nginx python3; do
         PATH="$PATH:/usr/sbin" command -v "$one" >/dev/null 2>&1 || return 1
     done
+    # nginx speaks TCP by a module.
+    ls /usr/lib*/nginx/modules/ngx_stream_module.so >/dev/null 2>&1 || return 1
     command -v testssl >/dev/null 2>&1 || command -v testssl.sh >/dev/null 2>&1
 }
 
@@ -29,15 +31,15 @@ complete && tools "$@" && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
     install="apt-get install -y --no-install-recommends"
-    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace haproxy nginx python3"
+    packages="gcc libc6-dev pkg-config libssl-dev" extra="testssl.sh strace haproxy nginx libnginx-mod-stream python3"
     refresh="apt-get update"
 elif command -v dnf >/dev/null 2>&1; then
     install="dnf install -y"
-    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace haproxy nginx python3"
+    packages="gcc pkgconf-pkg-config openssl-devel" extra="testssl strace haproxy nginx nginx-mod-stream python3"
     refresh=
 elif command -v apk >/dev/null 2>&1; then
     install="apk add"
-    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace haproxy nginx python3"
+    packages="gcc musl-dev pkgconf openssl-dev openssl-libs-static" extra="testssl.sh strace haproxy nginx nginx-mod-stream python3"
     refresh=
 elif command -v pacman >/dev/null 2>&1; then
     install="pacman -S --noconfirm --needed"
