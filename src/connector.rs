@@ -2,21 +2,20 @@
 //!
 //! It has a pair of sockets with each worker (SOCK_SEQPACKET): a worker names a path and gets a connection, or why
 //! there is none. Main says which paths there are, and it connects to no other one; it is the user that workers
-//! are, not the one who runs main. Neither main nor a worker waits for it. Main has its end of each pair as well: what nobody has
-//! read, its successor finds. If main dies, it serves on until the last worker has closed.
+//! are, not the one who runs main. Neither main nor a worker waits for it. If main dies, it serves on until the last
+//! worker has closed.
 //!
 //! connect(2) to a unix socket is done at once or not at all. Where too many wait to be accepted (EAGAIN) it is tried
-//! again for a while, as TCP would: a burst is no failure.
+//! again for as long as the client's connect_timeout lets it, as TCP would: a burst is no failure. Who came first to a
+//! path is connected first.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
 use crate::channel::Channel;
-use crate::limits::{
-    CONNECTS_WAITING_MAX, CONNECT_AGAIN_MS, CONNECT_PATIENCE_MS, UNIX_PATH_BYTES_MAX,
-};
+use crate::limits::{CONNECTS_WAITING_MAX, CONNECT_AGAIN_MS, PATH_UNKNOWN_MS, UNIX_PATH_BYTES_MAX};
 use crate::net::logging;
 use crate::net::token::{self, Kind};
 use crate::proto::reply;
@@ -43,18 +42,22 @@ struct Desk {
     unsent: Option<Answer>,
     /// epoll says when it takes it, and nothing else.
     blocked: bool,
+    /// Connections that wait for it to be tried again.
+    waiting: usize,
 }
 
 struct Answer {
+    ticket: u64,
     line: String,
     connection: Option<OwnedFd>,
 }
 
-/// A connection that is tried again.
-struct Again {
+/// A connection that a worker wants, of the path by which it is filed.
+struct Wanted {
     desk: Key,
     ticket: u64,
-    path: String,
+    /// Of the clock that all processes have: since when, and until when.
+    since_ms: u64,
     until_ms: u64,
 }
 
@@ -63,7 +66,10 @@ struct Connector {
     poll: Epoll,
     desks: Slab<Desk>,
     paths: BTreeSet<String>,
-    again: VecDeque<Again>,
+    /// By path those that wait to be tried again, in the order in which they came.
+    again: BTreeMap<String, VecDeque<Wanted>>,
+    /// When that is.
+    again_ms: u64,
 }
 
 /// What main says before the process is confined.
@@ -106,7 +112,8 @@ fn run() -> io::Result<()> {
         poll: begun.poll,
         desks: Slab::default(),
         paths: BTreeSet::new(),
-        again: VecDeque::new(),
+        again: BTreeMap::new(),
+        again_ms: 0,
     };
     connector.obey_lines();
     connector.serve()
@@ -135,12 +142,7 @@ impl Connector {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while self.channel.is_some() || !self.desks.is_empty() {
-            let waits_ms = if self.again.is_empty() {
-                -1
-            } else {
-                CONNECT_AGAIN_MS
-            };
-            self.poll.wait(&mut events, waits_ms)?;
+            self.poll.wait(&mut events, self.timeout_ms())?;
             for i in 0..events.len() {
                 let (token, ready) = events.get(i);
                 match token::unpack(token) {
@@ -149,9 +151,18 @@ impl Connector {
                     _ => {}
                 }
             }
-            self.try_again();
+            if !self.again.is_empty() && self.again_ms <= now_ms() {
+                self.try_again();
+            }
         }
         Ok(())
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        match self.again.is_empty() {
+            true => -1,
+            false => i32::try_from(self.again_ms.saturating_sub(now_ms())).unwrap_or(i32::MAX),
+        }
     }
 
     fn channel_ready(&mut self) {
@@ -208,6 +219,7 @@ impl Connector {
             socket,
             unsent: None,
             blocked: false,
+            waiting: 0,
         });
         if let Some(desk) = self.desks.get(key) {
             let token = token::pack(Kind::Desk, key);
@@ -232,7 +244,7 @@ impl Connector {
             match passing::receive(&desk.socket, &mut room, &mut fds) {
                 Ok(received) if received.bytes > 0 => {
                     let question = std::str::from_utf8(&room[..received.bytes]);
-                    self.asked(key, question.unwrap_or_default().trim_end());
+                    self.heard(key, question.unwrap_or_default().trim_end());
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 _ => return self.close(key),
@@ -245,57 +257,113 @@ impl Connector {
             // Main has the same end open: closing ours is not enough.
             let _ = self.poll.remove(desk.socket.as_fd());
         }
-        self.again.retain(|again| again.desk != key);
-    }
-
-    fn asked(&mut self, desk: Key, question: &str) {
-        let ticket = value(question, "for").and_then(|ticket| ticket.parse().ok());
-        let (Some(ticket), Some(path)) = (ticket, value(question, "path")) else {
-            return;
-        };
-        let until_ms = clock::monotonic_us() / 1000 + CONNECT_PATIENCE_MS;
-        self.connect(Again {
-            desk,
-            ticket,
-            path,
-            until_ms,
+        self.again.retain(|_, waiting| {
+            waiting.retain(|wanted| wanted.desk != key);
+            !waiting.is_empty()
         });
     }
 
-    fn connect(&mut self, wanted: Again) {
-        let made = match self.paths.contains(&wanted.path) {
-            true => socket::connect_unix(&wanted.path),
-            false => Err(io::Error::other("no backend has this unix socket any more")),
+    fn heard(&mut self, desk: Key, line: &str) {
+        let number = |key| value(line, key).and_then(|text| text.parse().ok());
+        let (Some(ticket), Some(path)) = (number("for"), value(line, "path")) else {
+            return;
         };
-        match made {
-            Err(e) if comes_later(&e) && self.may_wait(&wanted) => self.again.push_back(wanted),
-            made => self.send(wanted.desk, answer(wanted.ticket, made)),
+        if line.starts_with("cancel ") {
+            return self.cancel(desk, ticket, &path);
+        }
+        let wanted = Wanted {
+            desk,
+            ticket,
+            since_ms: now_ms(),
+            until_ms: number("until").unwrap_or(0),
+        };
+        // Behind those who came before.
+        match self.again.contains_key(&path) {
+            true => self.wait(path, wanted),
+            false => self.connect(path, wanted),
         }
     }
 
-    fn may_wait(&self, wanted: &Again) -> bool {
-        let now_ms = clock::monotonic_us() / 1000;
-        now_ms < wanted.until_ms && self.again.len() < CONNECTS_WAITING_MAX
+    fn connect(&mut self, path: String, wanted: Wanted) {
+        match self.made(&path, &wanted) {
+            None => self.wait(path, wanted),
+            Some(made) => self.send(wanted.desk, answer(wanted.ticket, made)),
+        }
     }
 
-    /// All that wait, in order: of one path the first one first.
+    /// `None`: it may be made later.
+    fn made(&self, path: &str, wanted: &Wanted) -> Option<io::Result<OwnedFd>> {
+        let now_ms = now_ms();
+        if !self.paths.contains(path) {
+            // Main has named it before the worker could know it, but by another way.
+            let gone = || io::Error::other("no backend has this unix socket any more");
+            return (wanted.since_ms + PATH_UNKNOWN_MS <= now_ms).then(|| Err(gone()));
+        }
+        match socket::connect_unix(path) {
+            Err(e) if comes_later(&e) && now_ms < wanted.until_ms => None,
+            made => Some(made),
+        }
+    }
+
+    fn wait(&mut self, path: String, wanted: Wanted) {
+        let Some(desk) = self.desks.get_mut(wanted.desk) else {
+            return;
+        };
+        if desk.waiting >= CONNECTS_WAITING_MAX {
+            let full = Err(io::Error::other(
+                "too many connections to unix sockets wait",
+            ));
+            return self.send(wanted.desk, answer(wanted.ticket, full));
+        }
+        desk.waiting += 1;
+        if self.again.is_empty() {
+            self.again_ms = now_ms() + CONNECT_AGAIN_MS;
+        }
+        self.again.entry(path).or_default().push_back(wanted);
+    }
+
+    /// Nobody waits for it any more.
+    fn cancel(&mut self, desk: Key, ticket: u64, path: &str) {
+        let Some(waiting) = self.again.get_mut(path) else {
+            return;
+        };
+        let before = waiting.len();
+        waiting.retain(|it| it.desk != desk || it.ticket != ticket);
+        let gone = before - waiting.len();
+        if waiting.is_empty() {
+            self.again.remove(path);
+        }
+        if let Some(desk) = self.desks.get_mut(desk) {
+            desk.waiting -= gone;
+        }
+    }
+
+    /// Of each path as many as can be made now, and those whose time is over.
     fn try_again(&mut self) {
-        let mut full = BTreeSet::new();
-        for _ in 0..self.again.len() {
-            let Some(wanted) = self.again.pop_front() else {
-                return;
-            };
-            let desk = self.desks.get(wanted.desk);
-            let blocked = desk.is_some_and(|desk| desk.unsent.is_some());
-            let late = clock::monotonic_us() / 1000 >= wanted.until_ms;
-            if blocked || full.contains(&wanted.path) && !late {
-                self.again.push_back(wanted);
-                continue;
+        self.again_ms = now_ms() + CONNECT_AGAIN_MS;
+        for (path, mut waiting) in std::mem::take(&mut self.again) {
+            let mut full = false;
+            let mut left = VecDeque::with_capacity(waiting.len());
+            while let Some(wanted) = waiting.pop_front() {
+                let desk = self.desks.get(wanted.desk);
+                let blocked = desk.is_some_and(|desk| desk.unsent.is_some());
+                let late = wanted.until_ms <= now_ms();
+                let made = match blocked || full && !late {
+                    true => None,
+                    false => self.made(&path, &wanted),
+                };
+                let Some(made) = made else {
+                    full |= !blocked;
+                    left.push_back(wanted);
+                    continue;
+                };
+                if let Some(desk) = self.desks.get_mut(wanted.desk) {
+                    desk.waiting -= 1;
+                }
+                self.send(wanted.desk, answer(wanted.ticket, made));
             }
-            let (path, waiting) = (wanted.path.clone(), self.again.len());
-            self.connect(wanted);
-            if self.again.len() > waiting {
-                full.insert(path);
+            if !left.is_empty() {
+                self.again.insert(path, left);
             }
         }
     }
@@ -306,7 +374,19 @@ impl Connector {
         };
         let fds: Vec<_> = answer.connection.iter().map(AsFd::as_fd).collect();
         let sent = passing::send(&desk.socket, answer.line.as_bytes(), &fds);
-        let waits = sent.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        let waits = match sent {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => true,
+            // The connection cannot be handed over: too many are on their way to workers.
+            Err(e) if answer.connection.is_some() => {
+                let why = reply::data(
+                    "connected",
+                    &[("for", answer.ticket.to_string()), ("why", e.to_string())],
+                );
+                let _ = passing::send(&desk.socket, why.as_bytes(), &[]);
+                false
+            }
+            _ => false,
+        };
         desk.unsent = waits.then_some(answer);
         if waits != std::mem::replace(&mut desk.blocked, waits) {
             let interest = if waits { epoll::OUT } else { epoll::IN };
@@ -326,15 +406,30 @@ fn answer(ticket: u64, made: io::Result<OwnedFd>) -> Answer {
     let mut pairs = vec![("for", ticket.to_string())];
     let connection = made.map_err(|e| pairs.push(("why", e.to_string()))).ok();
     Answer {
+        ticket,
         line: reply::data("connected", &pairs),
         connection,
     }
 }
 
-/// A worker's question: which connection it is, as it calls it, and where to.
-pub fn question(ticket: u64, path: &str) -> String {
-    let pairs = [("for", ticket.to_string()), ("path", path.to_string())];
+fn now_ms() -> u64 {
+    clock::monotonic_us() / 1000
+}
+
+/// A worker's question: which connection it is, as it calls it, where to, and until when it is tried.
+pub fn question(ticket: u64, path: &str, until_ms: u64) -> String {
+    let pairs = [
+        ("for", ticket.to_string()),
+        ("path", path.to_string()),
+        ("until", until_ms.to_string()),
+    ];
     reply::data("connect", &pairs)
+}
+
+/// That it wants that one no more.
+pub fn cancellation(ticket: u64, path: &str) -> String {
+    let pairs = [("for", ticket.to_string()), ("path", path.to_string())];
+    reply::data("cancel", &pairs)
 }
 
 /// What a worker hears: which connection, and the connection or why there is none.

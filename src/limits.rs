@@ -217,12 +217,14 @@ pub const HELD_PER_CLUSTER_MAX: usize = 1024;
 pub const PAUSE_SECONDS_MAX: u32 = 3600;
 /// Clusters that are paused at one time: a worker looks at each in every turn.
 pub const PAUSES_MAX: usize = 1024;
-/// A unix socket whose queue is full is tried again so often, in milliseconds …
-pub const CONNECT_AGAIN_MS: i32 = 5;
-/// … and for so long: as long as connect_timeout is by default.
-pub const CONNECT_PATIENCE_MS: u64 = 3_000;
-/// Connections that wait for that, of all workers together; of more each is refused at once.
+/// A unix socket whose queue is full is tried again so often, in milliseconds.
+pub const CONNECT_AGAIN_MS: u64 = 5;
+/// Connections of one worker that wait for that; of more each is refused at once.
 pub const CONNECTS_WAITING_MAX: usize = 4096;
+/// How long a path may be unknown to the connector that a worker knows already, in milliseconds.
+pub const PATH_UNKNOWN_MS: u64 = 500;
+/// A path goes so long after the last backend that has it: workers may still ask.
+pub const PATH_KEPT_MS: u64 = 10_000;
 /// Connectors that died, of which main knows what they were called: who is connected by one may not steer the proxy.
 pub const CONNECTOR_PIDS_MAX: usize = 64;
 /// How often a worker tells main how a number goes on, in milliseconds.
@@ -339,7 +341,7 @@ pub const NAME_PATIENCE_MS: u64 = 5_000;
 /// What names stand for is written down so many milliseconds after it has changed: some change all the time.
 pub const NAMES_KEPT_MS: u64 = 10_000;
 /// Names that the resolver asks for at the same time, a thread each, and as many again that had no answer last time …
-pub const NAMES_AT_ONCE_MAX: usize = 32;
+pub const NAMES_AT_ONCE_MAX: usize = 64;
 /// … with a stack of so many bytes: modules of the C library's are not ours to bound.
 pub const RESOLVER_STACK_BYTES: usize = 256 * 1024;
 /// Names that wait there for their turn: as many as there may be backends.

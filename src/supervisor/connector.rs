@@ -4,11 +4,11 @@
 //!   main ──channel── connector ══desk══ worker 0       a desk: a pair of sockets; the connector's end is
 //!                        ╚═══════desk══ worker 1       in main as well
 //! ```
-//! Every worker has a desk from its start, whether there is a connector or not: so it can be started at any time, and
-//! replaced, and finds what was asked meanwhile. Before another program takes the place of main it ends; workers keep
-//! what they have asked, and ask the one that the next main starts.
+//! Every worker has a desk from its start, whether there is a connector or not: so it can be started at any time. When
+//! another one takes its place, workers get other desks, and ask again what was not answered: so it is at an upgrade,
+//! too, before which it ends. A path is named before workers know of it, and forgotten a while after they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -16,14 +16,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::channel::Channel;
 use crate::connector;
-use crate::limits::CONNECTOR_PIDS_MAX;
+use crate::limits::{CONNECTOR_PIDS_MAX, PATH_KEPT_MS};
 use crate::net::token::Kind;
 use crate::proto::reply;
 use crate::slab::Key;
 use crate::state::{Address, Change, State};
 use crate::supervisor::apply::Done;
 use crate::supervisor::servant::{Position, Post};
-use crate::supervisor::workers::Life;
 use crate::supervisor::{Supervisor, CONNECTOR_ROLE};
 use crate::sys::passing;
 use crate::sys::shared::Shared;
@@ -41,6 +40,8 @@ pub struct Connector {
     page: Option<Shared>,
     /// How many backends have each path.
     paths: BTreeMap<Rc<str>, usize>,
+    /// Paths that no backend has any more, and when they are forgotten.
+    leaving: VecDeque<(u64, Rc<str>)>,
     /// By row of the board: the connector's end of each worker's desk.
     desks: BTreeMap<usize, OwnedFd>,
     /// Those that there were: none of them may steer this proxy, who is connected by one.
@@ -61,6 +62,7 @@ impl Connector {
             post: Post::of(&POSITION),
             page: None,
             paths,
+            leaving: VecDeque::new(),
             desks: BTreeMap::new(),
             pids: Vec::new(),
             deaths: 0,
@@ -69,7 +71,15 @@ impl Connector {
 
     /// When to look after it again.
     pub fn due_ms(&self, worker_timeout: u32) -> Option<u64> {
-        self.post.due_ms(u64::from(worker_timeout) * 1000)
+        let post = self.post.due_ms(u64::from(worker_timeout) * 1000);
+        let leaving = self.leaving.front().map(|(due_ms, _)| *due_ms);
+        [post, leaving].into_iter().flatten().min()
+    }
+
+    /// Paths that a worker may ask for.
+    fn known(&self) -> impl Iterator<Item = &Rc<str>> {
+        let leaving = self.leaving.iter().map(|(_, path)| path);
+        self.paths.keys().chain(leaving)
     }
 
     pub fn forgive(&mut self, late_ms: u64) {
@@ -126,7 +136,7 @@ impl Supervisor {
         let (order, root) = self.sandbox.order()?;
         channel.send_with(&order, root);
         channel.send("start");
-        for path in self.connector.paths.keys() {
+        for path in self.connector.known() {
             channel.send(&format!("path path={path}"));
         }
         for end in self.connector.desks.values() {
@@ -161,7 +171,7 @@ impl Supervisor {
     /// Workers that run and have no desk of this main's get one.
     pub(super) fn give_connector_desks(&mut self) {
         let running = self.workers.processes.iter();
-        let running = running.filter(|(_, one)| one.life != Life::Starting && !one.closed);
+        let running = running.filter(|(_, one)| !one.closed);
         let without = running.filter(|(_, one)| !self.connector.desks.contains_key(&one.row));
         let without: Vec<(Key, usize)> = without.map(|(key, one)| (key, one.row)).collect();
         for (key, row) in without {
@@ -196,7 +206,8 @@ impl Supervisor {
             });
             if left == Some(0) {
                 paths.remove(path);
-                lines.push(format!("forget path={path}"));
+                let due_ms = self.now_ms + PATH_KEPT_MS;
+                self.connector.leaving.push_back((due_ms, Rc::clone(path)));
             }
         }
         for line in lines {
@@ -220,6 +231,8 @@ impl Supervisor {
         let Some((servant, how)) = self.connector.post.reap() else {
             return;
         };
+        // Workers see the end of theirs, and keep what was not answered for the next ones.
+        self.connector.desks.clear();
         let page = self.connector.page.take();
         let cell = page.as_ref().and_then(|page| page.cells().first());
         let number = cell.map_or(0, |cell| cell.load(Relaxed));
@@ -232,9 +245,14 @@ impl Supervisor {
 
     /// Starts it when a backend needs it, ends it when none does.
     pub(super) fn look_after_connector(&mut self) {
+        self.forget_paths();
         let over = self.is_over() && self.workers.is_empty();
-        if over || self.is_settling() || self.connector.paths.is_empty() {
-            self.dying.extend(self.connector.post.dismiss(&self.poll));
+        if over || self.is_settling() || self.connector.known().next().is_none() {
+            let dismissed = self.connector.post.dismiss(&self.poll);
+            if dismissed.is_some() {
+                self.connector.desks.clear();
+            }
+            self.dying.extend(dismissed);
         } else {
             self.connector.post.want(self.now_ms);
         }
@@ -246,5 +264,16 @@ impl Supervisor {
         let patience_ms = u64::from(self.settings.worker_timeout) * 1000;
         let post = &mut self.connector.post;
         post.look_after(patience_ms, &self.poll, self.now_ms);
+    }
+
+    fn forget_paths(&mut self) {
+        let now_ms = self.now_ms;
+        let over = |(due_ms, _): &mut (u64, Rc<str>)| *due_ms <= now_ms;
+        while let Some((_, path)) = self.connector.leaving.pop_front_if(over) {
+            // It may have come back, or have left once more.
+            if !self.connector.known().any(|other| *other == path) {
+                self.say_to_connector(&format!("forget path={path}"), Vec::new());
+            }
+        }
     }
 }

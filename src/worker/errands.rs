@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use crate::connector::{question, read_answer};
+use crate::connector::{cancellation, question, read_answer};
 use crate::net::token::{self, Kind};
 use crate::state::Address;
 use crate::sys::epoll::{self, Epoll};
@@ -21,14 +21,23 @@ use crate::sys::{passing, socket};
 /// Longest answer, in bytes.
 const ANSWER_BYTES: usize = 512;
 
+struct Wanted {
+    path: Rc<str>,
+    /// When nobody will wait for it any more.
+    until_ms: u64,
+    asked: bool,
+}
+
 #[derive(Default)]
 pub struct Errands {
     /// Where the connector is asked.
     desk: Option<OwnedFd>,
-    /// What was asked, or will be, and is wanted still: the paths, by the tokens of the stand-ins.
-    wanted: BTreeMap<u64, Rc<str>>,
+    /// What is wanted, by the tokens of the stand-ins.
+    wanted: BTreeMap<u64, Wanted>,
     /// Of these, what was not asked yet.
     unasked: VecDeque<u64>,
+    /// What was asked and is not wanted any more.
+    cancelled: VecDeque<(u64, Rc<str>)>,
     /// It takes no question now; epoll says when it does.
     blocked: bool,
 }
@@ -45,15 +54,23 @@ impl Errands {
     }
 
     /// For the stand-in that is known by this token.
-    pub fn ask(&mut self, token: u64, path: Rc<str>) {
-        self.wanted.insert(token, path);
+    pub fn ask(&mut self, token: u64, path: Rc<str>, until_ms: u64) {
+        let wanted = Wanted {
+            path,
+            until_ms,
+            asked: false,
+        };
+        self.wanted.insert(token, wanted);
         self.unasked.push_back(token);
     }
 
     /// Nobody waits for it any more.
     pub fn forget(&mut self, token: u64) {
-        if !self.wanted.is_empty() {
-            self.wanted.remove(&token);
+        if self.wanted.is_empty() {
+            return;
+        }
+        if let Some(wanted) = self.wanted.remove(&token).filter(|wanted| wanted.asked) {
+            self.cancelled.push_back((token, wanted.path));
         }
     }
 
@@ -67,7 +84,11 @@ impl Errands {
             return log::error!("epoll_ctl for the connector: {e}");
         }
         self.desk = Some(desk);
+        self.wanted
+            .values_mut()
+            .for_each(|wanted| wanted.asked = false);
         self.unasked = self.wanted.keys().copied().collect();
+        self.cancelled.clear();
         self.blocked = false;
     }
 
@@ -75,15 +96,25 @@ impl Errands {
     pub fn send(&mut self, poll: &Epoll) {
         let Some(desk) = &self.desk else { return };
         let was_blocked = std::mem::take(&mut self.blocked);
-        while let Some(ticket) = self.unasked.front() {
-            if let Some(path) = self.wanted.get(ticket) {
-                let asked = passing::send(desk, question(*ticket, path).as_bytes(), &[]);
-                if asked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
-                    self.blocked = true;
-                    break;
-                }
+        let takes = |line: &str| {
+            let sent = passing::send(desk, line.as_bytes(), &[]);
+            !sent.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+        };
+        while let Some((ticket, path)) = self.cancelled.front() {
+            self.blocked = !takes(&cancellation(*ticket, path));
+            if self.blocked {
+                break;
             }
-            self.unasked.pop_front();
+            self.cancelled.pop_front();
+        }
+        while let Some(ticket) = self.unasked.front().filter(|_| !self.blocked) {
+            if let Some(wanted) = self.wanted.get_mut(ticket) {
+                self.blocked = !takes(&question(*ticket, &wanted.path, wanted.until_ms));
+                wanted.asked = !self.blocked;
+            }
+            if !self.blocked {
+                self.unasked.pop_front();
+            }
         }
         if self.blocked != was_blocked {
             let out = if self.blocked { epoll::OUT } else { 0 };
@@ -94,7 +125,8 @@ impl Errands {
     }
 
     pub fn has_unasked(&self) -> bool {
-        !self.blocked && !self.unasked.is_empty()
+        let idle = self.unasked.is_empty() && self.cancelled.is_empty();
+        !self.blocked && !idle
     }
 
     /// The next answer that is still wanted. Where the connector has gone, what is wanted waits for the next one.

@@ -256,7 +256,7 @@ impl Worker {
             return self.probes.waiting.push_back(key);
         }
         let due_ms = now_ms + subject.timeout_ms();
-        match self.dial(key, subject, next_ms) {
+        match self.dial(key, subject, (next_ms, due_ms)) {
             Ok(probe) => {
                 self.set_asking(key, Asking::Made(probe));
                 self.probes.timers.set(key.index, due_ms);
@@ -271,7 +271,9 @@ impl Worker {
         }
     }
 
-    fn dial(&mut self, backend: Key, subject: Subject, next_ms: u64) -> io::Result<Key> {
+    /// `times`: when the next one begins, and when this one has lasted too long.
+    fn dial(&mut self, backend: Key, subject: Subject, times: (u64, u64)) -> io::Result<Key> {
+        let (next_ms, until_ms) = times;
         let (stream, elsewhere) = Errands::dial(&subject.conf.address)?;
         let (conn, identity) = self.backs.dial_check(backend, &subject, stream)?;
         let (cluster, conf) = (subject.cluster, subject.conf);
@@ -299,7 +301,7 @@ impl Worker {
         match elsewhere {
             Some(path) => {
                 let token = token::pack(Kind::Probe, probe);
-                self.backs.errands.ask(token, path);
+                self.backs.errands.ask(token, path, until_ms);
             }
             None => self
                 .watch_check(probe)

@@ -84,6 +84,8 @@ impl Turn<'_> {
             },
             sticky: std::str::from_utf8(&x.sticky).unwrap_or_default(),
             called: self.slot.waited.is_some(),
+            until_ms: self.world.now_us / 1000
+                + u64::from(self.world.door.listener.timeouts.connect) * 1000,
         };
         let now_ms = self.now_ms();
         let tried = &mut self.slot.tried;

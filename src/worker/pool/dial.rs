@@ -40,6 +40,8 @@ pub struct Asked<'a> {
     pub sticky: &'a str,
     /// It has waited in the queue, and its turn has come.
     pub called: bool,
+    /// When it waits for a connection no more.
+    pub until_ms: u64,
 }
 
 /// What came of asking for a connection.
@@ -311,7 +313,10 @@ impl Backs {
         });
         self.begin(backend);
         match elsewhere {
-            Some(path) => self.errands.ask(token::pack(Kind::Back, key), path),
+            Some(path) => {
+                let token = token::pack(Kind::Back, key);
+                self.errands.ask(token, path, asked.until_ms);
+            }
             None => self
                 .watch_made(key, poll)
                 .inspect_err(|_| self.drop_conn(key))?,
