@@ -7,9 +7,6 @@ use super::fields::{fault, of_text, Fault, Fields, Value};
 use super::keys::{Default, Key};
 use std::fmt;
 
-/// What switches something off.
-const OFF: [&str; 2] = ["none", "false"];
-
 /// That another key has one of these values; if there are none, any at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -72,9 +69,7 @@ fn is_met(need: Need, fields: &Fields, keys: &'static [Key]) -> bool {
         _ => None,
     });
     let is = |text: &&str| of_text(key.kind, text).ok() == value;
-    // Switched off by its own word, it keeps its settings for the next time.
-    let is_off = OFF.iter().any(is) && fields.get(key.name).is_some();
-    is_off || value.is_some() && (need.values.is_empty() || need.values.iter().any(is))
+    value.is_some() && (need.values.is_empty() || need.values.iter().any(is))
 }
 
 #[cfg(test)]
@@ -108,8 +103,6 @@ mod tests {
             (&[("health_rise", "9")], "health_rise: does nothing without health_check = tcp or http: leave it out, or unset it"),
             (&[("request_burst", "9")], "request_burst: does nothing without request_rate: leave it out, or unset it"),
             (&[("hash_on", "path"), ("load_balancing", "HASH")], ""),
-            (&[("health_check", "none"), ("health_path", "/x")], ""),
-            (&[("tls", "false"), ("tls_verify", "false")], ""),
             // The defaults.
             (&[("hash_on", "source"), ("health_path", "/")], ""),
         ] {
