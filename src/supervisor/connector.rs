@@ -247,7 +247,10 @@ impl Supervisor {
     pub(super) fn look_after_connector(&mut self) {
         self.forget_paths();
         let over = self.is_over() && self.workers.is_empty();
-        if over || self.is_settling() || self.connector.known().next().is_none() {
+        // Before main becomes another program it goes last, and no other one comes.
+        let gone = self.connector.post.servant.is_none();
+        let leaves = self.is_settling() && (gone || self.half_way().is_none());
+        if over || leaves || self.connector.known().next().is_none() {
             let dismissed = self.connector.post.dismiss(&self.poll);
             if dismissed.is_some() {
                 self.connector.desks.clear();

@@ -20,7 +20,7 @@ use crate::version::version;
 
 impl Supervisor {
     /// What is not at its end yet.
-    fn half_way(&self) -> Option<&'static str> {
+    pub(super) fn half_way(&self) -> Option<&'static str> {
         let asking = self.inquiries.iter().any(|(_, it)| match &it.topic {
             Topic::Roll(roll) => roll.page.is_some(),
             Topic::Check(_) => true,
